@@ -1,0 +1,113 @@
+"""What a rule says, what the probe answered, and what helped: plain data from the rule to every report format."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from gradlint.graph.ir import Span
+
+Severity = Literal["error", "warning", "info"]
+Verdict = Literal["confirmed", "refuted", "measured", "not-probed"]
+SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info")
+FAMILIES = (
+    "vanishing",
+    "exploding",
+    "init",
+    "normalization",
+    "architecture",
+    "units",
+    "output",
+    "numerics",
+    "wiring",
+)
+
+Number = float | int | str | bool | None
+
+
+@dataclass(frozen=True)
+class Claim:
+    """The measurable statement under a finding: `quantity` of `subject` lies beyond `limit`.
+
+    `quantity` names a function in `gradlint.quantity.QUANTITIES`, which reads a predicted or a measured profile alike;
+    `subject` holds value ids, op indices or parameter paths, as that function says. The claim holds when the quantity is
+    "above" or "below" the limit.
+    """
+
+    quantity: str
+    subject: tuple[int | str, ...]
+    limit: float
+    sense: Literal["above", "below"]
+
+
+@dataclass(frozen=True)
+class Related:
+    """A further place that belongs to a finding, with a short label ("gain 0.24 with default init")."""
+
+    span: Span | None
+    module: str
+    label: str
+
+
+@dataclass(frozen=True)
+class Factor:
+    """One factor of the chain-rule product along the stretch a finding is about, in decades."""
+
+    op: int
+    module: str
+    label: str  # "σ′(z)", "W", "norm", "merge"
+    decades: float
+
+
+@dataclass(frozen=True)
+class Draft:
+    """What a rule yields; the engine adds the rule's metadata and the verdict."""
+
+    message: str
+    op: int | None = None  # where the primary span is taken from
+    module: str | None = None  # overrides the op's module path, or names a module without an op
+    ops: tuple[int, ...] = ()  # every op of the stretch, for folding, charts and fixes
+    related: tuple[Related, ...] = ()
+    predicted: Mapping[str, Number] = field(default_factory=dict)
+    measured: Mapping[str, Number] = field(default_factory=dict)  # filled by rules that read the probe themselves
+    claim: Claim | None = None
+    severity: Severity | None = None  # overrides the rule's default
+    factors: tuple[Factor, ...] = ()
+    cause: str = ""  # a key of the fix table when it is narrower than the rule's name
+
+
+@dataclass(frozen=True)
+class Fix:
+    """A change that was tried by intervention and helped: `measured_after` holds the finding's numbers after it."""
+
+    title: str
+    measured_before: Mapping[str, Number]
+    measured_after: Mapping[str, Number]
+    price: str = ""  # what it costs: parameters, numerics, task limits
+    symptomatic: bool = False  # treats the symptom (clipping, weight decay), not the cause
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One finding of the report."""
+
+    code: str
+    rule: str
+    family: str
+    severity: Severity
+    verdict: Verdict
+    message: str
+    module: str = ""
+    span: Span | None = None
+    related: tuple[Related, ...] = ()
+    predicted: Mapping[str, Number] = field(default_factory=dict)
+    measured: Mapping[str, Number] = field(default_factory=dict)
+    claim: Claim | None = None
+    reason: str = ""  # why it was refuted or not probed
+    factors: tuple[Factor, ...] = ()
+    fixes: tuple[Fix, ...] = ()
+    op: int | None = None
+    ops: tuple[int, ...] = ()
+    cause: str = ""
+    folded: tuple[str, ...] = ()  # messages of findings on the same cause, folded under this one

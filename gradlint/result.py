@@ -1,0 +1,101 @@
+"""What a run found, per target: the value that every report format is a pure function of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from gradlint.finding import Finding, Severity
+
+Status = Literal["analysed", "failed", "skipped"]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a target could not be analysed."""
+
+    kind: str
+    message: str
+    hint: str = ""
+    path: str | None = None
+    line: int | None = None
+
+
+@dataclass(frozen=True)
+class InputUsed:
+    """One example input: how it was chosen is `source`: "cli", "config", "example" (the model's own) or "guessed"."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    source: str
+    values: str = ""  # the distribution the entries were drawn from
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One op of the gradient chart; RMS values are plain numbers in float64 (None: unknown, or not finite)."""
+
+    module: str
+    op: str
+    kind: str
+    path: str | None
+    line: int | None
+    activation_rms: float | None
+    gradient_rms: float | None
+    predicted_gradient_rms: float | None
+    predicted_activation_rms: float | None = None
+
+
+@dataclass(frozen=True)
+class ProbeRun:
+    """How the probe was run, or why it was not."""
+
+    ran: bool
+    seeds: tuple[int, ...] = ()
+    device: str = "cpu"
+    loss: str = ""
+    loss_value: float | None = None
+    seconds: float = 0.0
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class TargetReport:
+    """Everything about one target."""
+
+    target: str
+    path: str | None
+    line: int | None
+    status: Status
+    error: Failure | None = None
+    inputs: tuple[InputUsed, ...] = ()
+    method: str = ""
+    ops: int = 0
+    parameters: int = 0
+    unknown: tuple[tuple[str, int], ...] = ()
+    probe: ProbeRun = ProbeRun(ran=False)
+    findings: tuple[Finding, ...] = ()
+    layers: tuple[Layer, ...] = ()
+    notes: tuple[str, ...] = ()  # guessed arguments, tolerated imports, fallen-back devices …
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Report:
+    """The whole run."""
+
+    targets: tuple[TargetReport, ...]
+    version: str
+    seconds: float = 0.0
+    settings: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """The findings of every target, in target order."""
+        return tuple(f for target in self.targets for f in target.findings)
+
+    def count(self, severity: Severity) -> int:
+        """How many findings of this severity stand (refuted ones do not)."""
+        return sum(1 for f in self.findings if f.severity == severity and f.verdict != "refuted")

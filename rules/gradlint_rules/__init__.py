@@ -1,0 +1,1 @@
+"""The first-party rule pack, written against the public API of gradlint only."""
