@@ -22,7 +22,7 @@ _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 class Rule:
     """The metadata of one rule; `check` yields drafts from the facts that its parameters name.
 
-    Facts: `graph` (Graph), `signal` (Signal), `probe` (Measurement; the rule is not applicable when nothing was probed),
+    Facts: `graph` (Graph), `signal` (Signal), `probe` (Measurement; without one the rule is not applicable),
     `loss` (the loss name), `options` (the rule's own options, defaults filled in).
     """
 
