@@ -31,8 +31,8 @@ class Claim:
     """The measurable statement under a finding: `quantity` of `subject` lies beyond `limit`.
 
     `quantity` names a function in `gradlint.quantity.QUANTITIES`, which reads a predicted or a measured profile alike;
-    `subject` holds value ids, op indices or parameter paths, as that function says. The claim holds when the quantity is
-    "above" or "below" the limit.
+    `subject` holds value ids, op indices or parameter paths, as that function says. The claim holds when the quantity
+    is "above" or "below" the limit.
     """
 
     quantity: str

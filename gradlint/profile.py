@@ -11,8 +11,8 @@ class Gain:
     """How one op changes a signal, in decades (log10 of an RMS ratio); None where unknown.
 
     `backward` = log10 RMS of the gradient at the op's first data input minus that at its output. For an op whose input
-    has other consumers it counts this op's contribution alone. `derivative` and `weight` split it: the activation-derivative
-    factor E[φ′²]^½ and the weight factor (gain of Wᵀ), the two factors of the chain rule.
+    has other consumers it counts this op's contribution alone. `derivative` and `weight` split it: the factor of the
+    activation's derivative E[φ′²]^½ and the weight factor (gain of Wᵀ), the two factors of the chain rule.
     """
 
     forward: float | None = None

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import types
-from collections.abc import Mapping
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from collections.abc import Hashable, Mapping
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
 
@@ -24,7 +24,7 @@ def to_data(value: object) -> Any:
 
 def from_data(cls: type[T], data: Any) -> T:
     """The dataclass of type `cls` that `to_data` was given. Raises TypeError when the data is of another shape."""
-    hints = _hints(cls)
+    hints = _hints(cast(Hashable, cls))
     known = {name: _restore(hint, data[name]) for name, hint in hints.items() if name in data}
     return cls(**known)
 
