@@ -1,5 +1,7 @@
 """ResNet-18 as published (He et al. 2016), with in-place ReLU: normalised and residual, so nothing to report."""
 
+from itertools import pairwise
+
 from torch import nn
 
 
@@ -38,7 +40,7 @@ class ResNet18(nn.Module):
         self.stages = nn.Sequential(
             *[
                 nn.Sequential(BasicBlock(c_in, c_out, 1 if i == 0 else 2), BasicBlock(c_out, c_out))
-                for i, (c_in, c_out) in enumerate(zip(widths[:-1], widths[1:], strict=True))
+                for i, (c_in, c_out) in enumerate(pairwise(widths))
             ]
         )
         self.avgpool = nn.AdaptiveAvgPool2d(1)

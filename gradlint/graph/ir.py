@@ -29,7 +29,7 @@ KINDS: tuple[str, ...] = (
     "resize",  # interpolate, pixel_shuffle, upsample
     "pad",
     "dropout",  # attrs: p, training
-    "elementwise",  # pointwise mathematics that is not an activation: exp, log, sqrt, pow, abs, clamp …; attrs: function
+    "elementwise",  # pointwise and not an activation: exp, log, sqrt, pow, abs, clamp …; attrs: function
     "compare",  # results without a gradient: ==, argmax, masks; attrs: function
     "create",  # arange, zeros, randn: a value that depends on no other
     "copy",  # the same numbers again: contiguous, clone, to, detach (attrs: function)
@@ -71,7 +71,7 @@ class Op:
     `inputs` are the value ids of every tensor argument, parameters included, and `roles` says what each one is for:
     "input" (first data operand), "other" (second operand), "weight", "bias", "query", "key", "value", "mask", "target",
     "running_mean", "running_var", "hidden", "cell", or the argument's own name.
-    `index` is the position in `Graph.ops` and, for a recorded run, the number the recorder gave the call, which is how a
+    `index` is the position in `Graph.ops` and, for a recorded run, the number the recorder gave the call, by which a
     replay finds it again.
     """
 
