@@ -1,0 +1,211 @@
+"""Rules × graph × signal × probe → findings: drafts are collected, claims measured, causes folded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from gradlint.error import GradlintError, UsageError
+from gradlint.finding import SEVERITIES, Claim, Draft, Finding, Number, Severity, Verdict
+from gradlint.graph.ir import Graph, Op
+from gradlint.profile import Measurement, Signal
+from gradlint.quantity import QUANTITIES
+from gradlint.rule import Rule
+
+Options = Mapping[str, Mapping[str, Number]]
+
+# Families whose findings share their cause when they are about the same stretch of the graph.
+FLOW = frozenset({"vanishing", "exploding", "init", "normalization", "architecture"})
+# What a user acts on first among findings of one severity: the fault itself, then what merely would have prevented it.
+RANK: Mapping[str, int] = {
+    "numerics": 0,
+    "wiring": 1,
+    "output": 2,
+    "init": 3,
+    "vanishing": 4,
+    "exploding": 4,
+    "units": 5,
+    "normalization": 6,
+    "architecture": 7,
+}
+STANDING: Mapping[Verdict, int] = {"confirmed": 0, "measured": 1, "not-probed": 2, "refuted": 3}
+
+
+def draft(
+    rules: Iterable[Rule],
+    graph: Graph,
+    signal: Signal,
+    probe: Measurement | None,
+    loss: str,
+    options: Options | None = None,
+) -> list[tuple[Rule, Draft]]:
+    """What the rules say, in rule order. A rule that asks for the probe is left out when nothing was probed.
+
+    `options` holds overrides by rule name. Raises GradlintError naming the rule that raised, and UsageError for an
+    option that the rule does not have.
+    """
+    facts = {"graph": graph, "signal": signal, "probe": probe, "loss": loss}
+    drafts = []
+    for rule in rules:
+        if not applicable(rule, probe):
+            continue
+        given = facts | {"options": settle(rule, (options or {}).get(rule.name, {}))}
+        drafts += [(rule, found) for found in _check(rule, {name: given[name] for name in rule.facts})]
+    return drafts
+
+
+def applicable(rule: Rule, probe: Measurement | None) -> bool:
+    """Whether every fact that the rule asks for exists."""
+    return probe is not None or "probe" not in rule.facts
+
+
+def settle(rule: Rule, given: Mapping[str, Number]) -> dict[str, Number]:
+    """The rule's options with the given ones in place. Raises UsageError for an unknown name or another type."""
+    for name, value in given.items():
+        if name not in rule.options:
+            known = ", ".join(sorted(rule.options)) or "none"
+            raise UsageError(f"rule {rule.name} has no option {name!r}", f"its options: {known}")
+        default = rule.options[name]
+        number = isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool)
+        if type(value) is not type(default) and not number:
+            raise UsageError(f"option {name} of rule {rule.name} takes a {type(default).__name__}, not {value!r}")
+    return {**rule.options, **given}
+
+
+def judge(
+    drafts: Iterable[tuple[Rule, Draft]],
+    graph: Graph,
+    signal: Signal,
+    measurement: Measurement | None,
+    reason: str = "",
+) -> list[Finding]:
+    """Findings with their numbers and verdicts, one a cause, worst first; `reason` says why nothing was measured."""
+    findings = [finish(rule, found, graph, signal, measurement, reason) for rule, found in drafts]
+    return fold(sorted(findings, key=_order), graph)
+
+
+def finish(
+    rule: Rule, found: Draft, graph: Graph, signal: Signal, measurement: Measurement | None, reason: str
+) -> Finding:
+    """One draft with the rule's metadata, its place, its claim evaluated on both profiles, and the verdict."""
+    predicted, measured = dict(found.predicted), dict(found.measured)
+    verdict, why = _verdict(rule, found, graph, measurement, reason, measured)
+    if found.claim is not None:
+        predicted = _add(
+            predicted, found.claim, QUANTITIES[found.claim.quantity].function(graph, signal, found.claim.subject)
+        )
+    op = None if found.op is None else graph.ops[found.op]
+    return Finding(
+        code=rule.code,
+        rule=rule.name,
+        family=rule.family,
+        severity="info" if verdict == "refuted" else found.severity or rule.severity,
+        verdict=verdict,
+        message=found.message,
+        module=found.module if found.module is not None else op.module_path if op else "",
+        span=None if op is None else op.constructed or op.span,
+        related=found.related,
+        predicted=predicted,
+        measured=measured,
+        claim=found.claim,
+        reason=why,
+        factors=found.factors,
+        op=found.op,
+        ops=found.ops,
+        cause=found.cause or rule.name,
+    )
+
+
+def holds(claim: Claim, number: float) -> bool:
+    """Whether the number lies beyond the claim's limit."""
+    return number > claim.limit if claim.sense == "above" else number < claim.limit
+
+
+def fold(findings: Sequence[Finding], graph: Graph) -> list[Finding]:
+    """One finding a cause: of those about one stretch the first stands and names the others in `folded`.
+
+    Findings share a cause when they are of families in FLOW, or of one rule, and have an op or a parameter in common.
+    Refuted findings only fold under refuted ones. Expects and keeps the order worst first.
+    """
+    kept: list[tuple[Finding, set[int | str]]] = []
+    for finding in findings:
+        reach = _reach(finding, graph)
+        for position, (other, covered) in enumerate(kept):
+            if _same_cause(finding, other) and covered & reach:
+                kept[position] = (replace(other, folded=(*other.folded, *_folded(finding))), covered | reach)
+                break
+        else:
+            kept.append((finding, reach))
+    return [finding for finding, _ in kept]
+
+
+def _check(rule: Rule, facts: Mapping[str, object]) -> list[Draft]:
+    try:
+        return list(rule.check(**facts))
+    except Exception as error:
+        detail = f"{type(error).__name__}: {error}"
+        raise GradlintError(
+            f"rule {rule.name} ({rule.code}) raised {detail}", f"`--ignore {rule.name}` runs without it"
+        ) from error
+
+
+def _verdict(
+    rule: Rule,
+    found: Draft,
+    graph: Graph,
+    measurement: Measurement | None,
+    reason: str,
+    measured: dict[str, Number],
+) -> tuple[Verdict, str]:
+    """The verdict and its reason; the measured number of the claim is added to `measured`."""
+    if "probe" in rule.facts:
+        return "measured", ""
+    if measurement is None:
+        return "not-probed", reason or "nothing was measured"
+    if found.claim is None:
+        return "not-probed", "decided by the graph alone"
+    number = QUANTITIES[found.claim.quantity].function(graph, measurement, found.claim.subject)
+    if number is None:
+        return "not-probed", "the measured pass did not reach it"
+    measured.update(_add(measured, found.claim, number))
+    if holds(found.claim, number):
+        return "confirmed", ""
+    return "refuted", f"measured {found.claim.quantity} {number:.3g}, not {found.claim.sense} {found.claim.limit:.3g}"
+
+
+def _add(numbers: Mapping[str, Number], claim: Claim, number: float | None) -> dict[str, Number]:
+    return dict(numbers) if number is None else {claim.quantity: number, **numbers}
+
+
+def _order(finding: Finding) -> tuple[int, int, int, int, str]:
+    place = finding.op if finding.op is not None else 1 << 30
+    return (
+        STANDING[finding.verdict] == STANDING["refuted"],
+        SEVERITIES.index(finding.severity),
+        RANK[finding.family],
+        place,
+        finding.code,
+    )
+
+
+def _same_cause(finding: Finding, other: Finding) -> bool:
+    if (finding.verdict == "refuted") != (other.verdict == "refuted"):
+        return False
+    return finding.rule == other.rule or {finding.family, other.family} <= FLOW
+
+
+def _reach(finding: Finding, graph: Graph) -> set[int | str]:
+    """The ops the finding is about and their parameters."""
+    indices = finding.ops or (() if finding.op is None else (finding.op,))
+    ops: list[Op] = [graph.ops[index] for index in indices]
+    return {op.index for op in ops} | {path for op in ops for path in op.params}
+
+
+def _folded(finding: Finding) -> tuple[str, ...]:
+    return (f"{finding.rule}: {finding.message}", *finding.folded)
+
+
+def severest(findings: Iterable[Finding]) -> Severity | None:
+    """The worst severity among the findings that were not refuted."""
+    standing = [SEVERITIES.index(finding.severity) for finding in findings if finding.verdict != "refuted"]
+    return SEVERITIES[min(standing)] if standing else None

@@ -1,0 +1,189 @@
+"""The measurable quantities that claims are made of: each reads a predicted and a measured profile alike."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from gradlint.graph.ir import Graph
+from gradlint.profile import Measurement, Signal
+
+Facts = Signal | Measurement
+Subject = Sequence[int | str]
+Function = Callable[[Graph, Facts, Subject], float | None]
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """How a quantity is computed, its unit ("decades", "share", …) and a description to print beside the number."""
+
+    function: Function
+    unit: str
+    description: str
+
+
+def gradient_change(graph: Graph, facts: Facts, subject: Subject) -> float | None:
+    """log10 RMS of the gradient at the first value of the subject less that at the last (input side, output side)."""
+    return _change(facts.profile.gradient, subject[0], subject[-1])
+
+
+def activation_change(graph: Graph, facts: Facts, subject: Subject) -> float | None:
+    """log10 RMS of the activation at the last value of the subject less that at the first (output side, input side)."""
+    return _change(facts.profile.activation, subject[-1], subject[0])
+
+
+def activation_size(graph: Graph, facts: Facts, subject: Subject) -> float | None:
+    """The largest log10 RMS among the values of the subject."""
+    return _extreme(max, (facts.profile.activation.get(_int(value)) for value in subject))
+
+
+def gradient_size(graph: Graph, facts: Facts, subject: Subject) -> float | None:
+    """The largest log10 RMS of the gradient among the values of the subject."""
+    return _extreme(max, (facts.profile.gradient.get(_int(value)) for value in subject))
+
+
+def relative_gradient(graph: Graph, facts: Facts, path: str) -> float | None:
+    """log10(RMS of the gradient ÷ RMS of the weight) of one parameter (signal.md §4: the g/w of m_series)."""
+    gradient, weight = _parameter(graph, facts, path)
+    return None if gradient is None or weight is None else _difference(gradient, weight)
+
+
+def elasticity(graph: Graph, facts: Facts, path: str) -> float | None:
+    """log10(‖g‖_F ‖w‖_F) of one parameter: the loss change per relative change of the tensor (signal.md §4)."""
+    gradient, weight = _parameter(graph, facts, path)
+    if gradient is None or weight is None:
+        return None
+    return _known(gradient + weight + math.log10(max(1, math.prod(graph.params[path].shape))))
+
+
+def least_relative_gradient(graph: Graph, facts: Facts, subject: Subject) -> float | None:
+    """The smallest log10(g/w) among the parameters of the subject."""
+    return _extreme(min, (relative_gradient(graph, facts, str(path)) for path in subject))
+
+
+def greatest_relative_gradient(graph: Graph, facts: Facts, subject: Subject) -> float | None:
+    """The largest log10(g/w) among the parameters of the subject."""
+    return _extreme(max, (relative_gradient(graph, facts, str(path)) for path in subject))
+
+
+def elasticity_excess(graph: Graph, facts: Facts, subject: Subject) -> float | None:
+    """The largest elasticity among the parameters of the subject less that of the last one (signal.md §4: c)."""
+    last = elasticity(graph, facts, str(subject[-1]))
+    top = _extreme(max, (elasticity(graph, facts, str(path)) for path in subject))
+    return None if last is None or top is None else _difference(top, last)
+
+
+def output_spread(graph: Graph, facts: Facts, subject: Subject) -> float | None:
+    """log10 of the standard deviation between samples at the value of the subject (signal.md §4: s).
+
+    Predicted from the RMS and the correlation between samples; measured at the model's output whatever the subject.
+    """
+    if isinstance(facts, Measurement):
+        return _known(facts.output_spread)
+    value = _int(subject[0])
+    size, same = facts.profile.activation.get(value), facts.profile.correlation.get(value)
+    if size is None or same is None:
+        return size
+    return size + 0.5 * math.log10(max(1.0 - same, 1e-30))
+
+
+def loss_above_chance(graph: Graph, facts: Facts, subject: Subject) -> float | None:
+    """log10(loss ÷ loss of an uninformed prediction); measured only."""
+    if not isinstance(facts, Measurement) or not facts.chance_loss or facts.chance_loss <= 0:
+        return None
+    return math.inf if not math.isfinite(facts.loss_value) else _log10(facts.loss_value / facts.chance_loss)
+
+
+def dead_share(graph: Graph, facts: Facts, subject: Subject) -> float | None:
+    """The largest share of dead units among the ops of the subject; measured only."""
+    return _units(facts, subject, "dead")
+
+
+def saturated_share(graph: Graph, facts: Facts, subject: Subject) -> float | None:
+    """The largest share of saturated units among the ops of the subject; measured only."""
+    return _units(facts, subject, "saturated")
+
+
+def constant_share(graph: Graph, facts: Facts, subject: Subject) -> float | None:
+    """The largest share of constant units among the ops of the subject; measured only."""
+    return _units(facts, subject, "constant")
+
+
+def least_entry(graph: Graph, facts: Facts, subject: Subject) -> float | None:
+    """The smallest entry of the values of the subject; measured only."""
+    if not isinstance(facts, Measurement):
+        return None
+    return _extreme(min, (bounds[0] for v in subject if (bounds := facts.extremes.get(_int(v))) is not None))
+
+
+def greatest_entry(graph: Graph, facts: Facts, subject: Subject) -> float | None:
+    """The largest entry of the values of the subject; measured only."""
+    if not isinstance(facts, Measurement):
+        return None
+    return _extreme(max, (bounds[1] for v in subject if (bounds := facts.extremes.get(_int(v))) is not None))
+
+
+QUANTITIES: Mapping[str, Quantity] = {
+    "gradient-change": Quantity(gradient_change, "decades", "gradient RMS, input side over output side"),
+    "activation-change": Quantity(activation_change, "decades", "activation RMS, output side over input side"),
+    "activation-size": Quantity(activation_size, "decades", "activation RMS"),
+    "gradient-size": Quantity(gradient_size, "decades", "gradient RMS"),
+    "relative-gradient": Quantity(least_relative_gradient, "decades", "smallest weight gradient over its weight"),
+    "top-relative-gradient": Quantity(greatest_relative_gradient, "decades", "largest weight gradient over its weight"),
+    "elasticity-excess": Quantity(elasticity_excess, "decades", "largest elasticity over the last layer's"),
+    "output-spread": Quantity(output_spread, "decades", "standard deviation of the output between samples"),
+    "loss-above-chance": Quantity(loss_above_chance, "decades", "loss over that of an uninformed prediction"),
+    "dead-share": Quantity(dead_share, "share", "units that are zero for every sample"),
+    "saturated-share": Quantity(saturated_share, "share", "units at a bound of the activation"),
+    "constant-share": Quantity(constant_share, "share", "units with one value for every sample"),
+    "least-entry": Quantity(least_entry, "", "smallest entry"),
+    "greatest-entry": Quantity(greatest_entry, "", "largest entry"),
+}
+
+
+def _parameter(graph: Graph, facts: Facts, path: str) -> tuple[float | None, float | None]:
+    """log10 RMS of the parameter's gradient and of its weight; the weight is the graph's own for a prediction."""
+    if isinstance(facts, Measurement):
+        measured = facts.params.get(path)
+        if measured is None or measured.status in ("frozen", "unused"):
+            return None, None
+        return (-math.inf if measured.status in ("zero", "none") else measured.grad), measured.weight
+    param = graph.params.get(path)
+    weight = None if param is None or param.rms is None else _log10(param.rms)
+    return (-math.inf if path in facts.zeros else facts.profile.params.get(path)), weight
+
+
+def _change(sizes: Mapping[int, float], end: int | str, start: int | str) -> float | None:
+    first, last = sizes.get(_int(end)), sizes.get(_int(start))
+    return None if first is None or last is None else _difference(first, last)
+
+
+def _units(facts: Facts, subject: Subject, share: str) -> float | None:
+    if not isinstance(facts, Measurement):
+        return None
+    return _extreme(max, (getattr(facts.units[_int(op)], share) for op in subject if op in facts.units))
+
+
+def _extreme(pick: Callable[[list[float]], float], numbers: Iterable[float | None]) -> float | None:
+    known = [number for number in numbers if number is not None and not math.isnan(number)]
+    return pick(known) if known else None
+
+
+def _difference(minuend: float, subtrahend: float) -> float | None:
+    return _known(minuend - subtrahend)
+
+
+def _known(number: float) -> float | None:
+    """The number, or None for NaN: ∞ − ∞ says nothing about a ratio."""
+    return None if math.isnan(number) else number
+
+
+def _log10(number: float) -> float:
+    return math.log10(number) if number > 0 else -math.inf
+
+
+def _int(subject: int | str) -> int:
+    if isinstance(subject, str):
+        raise TypeError(f"this quantity is about values or ops, not about the parameter {subject!r}")
+    return subject

@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+import pytest
+
+from gradlint import engine
+from gradlint.error import GradlintError, UsageError
+from gradlint.finding import Claim, Draft, Finding
+from gradlint.graph.ir import Graph, Op, Param, Span, Value
+from gradlint.profile import Measurement, ParamMeasure, Profile, Signal
+from gradlint.rule import Rule
+
+
+def chain(length: int) -> Graph:
+    """x → linear0 → linear1 → …, value i+1 = output of op i; the weight of op i is `i.weight`."""
+    ops = tuple(
+        Op(i, "linear", "torch.nn.functional.linear", (i,), ("input",), (i + 1,), (f"{i}.weight",), str(i), "Linear",
+           Span("net.py", 20), Span("net.py", 10 + i))
+        for i in range(length)
+    )  # fmt: skip
+    values = tuple(
+        Value(i, (4, 8), "float32", "op" if i else "input", "", i - 1 if i else None) for i in range(length + 1)
+    )
+    params = {f"{i}.weight": Param(f"{i}.weight", (8, 8), "float32", True, 8, 8, rms=0.1) for i in range(length)}
+    return Graph(ops, values, params, (0,), (length,))
+
+
+GRAPH = chain(4)
+SIGNAL = Signal(Profile(gradient={0: -8.0, 4: -1.0}), "mse")
+CLAIM = Claim("gradient-change", (0, 4), -2.0, "below")
+
+
+def measurement(gradient: dict[int, float]) -> Measurement:
+    return Measurement(Profile(gradient=gradient), {}, {}, "mse", 1.0, 1.0, 0.0, 0.0)
+
+
+def declare(
+    check: Callable[..., Iterable[Draft]], name: str = "lossy", family: str = "vanishing", **fields: object
+) -> Rule:
+    return Rule("GL101", name, family, "warning", "0.1.0", check, **fields)  # type: ignore[arg-type]
+
+
+def lossy(graph: Graph) -> Iterable[Draft]:
+    yield Draft("4 layers lose 7 decades", op=1, ops=(0, 1, 2, 3), claim=CLAIM)
+
+
+def judged(draft: Draft, probe: Measurement | None, reason: str = "") -> Finding:
+    (finding,) = engine.judge([(declare(lossy), draft)], GRAPH, SIGNAL, probe, reason)
+    return finding
+
+
+def test_a_rule_gets_the_facts_that_its_parameters_name() -> None:
+    def all_facts(loss: str, graph: Graph, signal: Signal, options: dict[str, float]) -> Iterable[Draft]:
+        yield Draft(f"{loss} {len(graph.ops)} {signal.loss} {options['limit']}")
+
+    found = engine.draft(
+        [declare(all_facts, options={"limit": 2.0})], GRAPH, SIGNAL, None, "ce", {"lossy": {"limit": 3}}
+    )
+    assert [each.message for _, each in found] == ["ce 4 mse 3"]
+
+
+def test_a_rule_that_needs_the_probe_is_not_applicable_without_one() -> None:
+    def probing(probe: Measurement) -> Iterable[Draft]:
+        yield Draft(f"loss {probe.loss_value}")
+
+    assert engine.draft([declare(probing)], GRAPH, SIGNAL, None, "ce") == []
+    assert len(engine.draft([declare(probing)], GRAPH, SIGNAL, measurement({}), "ce")) == 1
+
+
+def test_a_rule_that_raises_is_named() -> None:
+    def broken(graph: Graph) -> Iterable[Draft]:
+        raise KeyError("weight")
+        yield
+
+    with pytest.raises(GradlintError, match=r"rule lossy \(GL101\) raised KeyError"):
+        engine.draft([declare(broken)], GRAPH, SIGNAL, None, "ce")
+
+
+@pytest.mark.parametrize("given", [{"limt": 1.0}, {"limit": "high"}, {"limit": True}])
+def test_an_option_that_does_not_fit_is_refused(given: dict[str, str]) -> None:
+    with pytest.raises(UsageError, match="rule lossy"):
+        engine.settle(declare(lossy, options={"limit": 2.0}), given)
+
+
+def test_a_claim_that_the_measurement_bears_out_is_confirmed_with_both_numbers() -> None:
+    finding = judged(next(iter(lossy(GRAPH))), measurement({0: -6.5, 4: -0.5}))
+    assert (finding.verdict, finding.severity) == ("confirmed", "warning")
+    assert (finding.predicted["gradient-change"], finding.measured["gradient-change"]) == (-7.0, -6.0)
+
+
+def test_a_claim_that_the_measurement_contradicts_is_refuted_and_demoted_with_the_number() -> None:
+    finding = judged(next(iter(lossy(GRAPH))), measurement({0: -1.5, 4: -0.5}))
+    assert (finding.verdict, finding.severity) == ("refuted", "info")
+    assert finding.reason == "measured gradient-change -1, not below -2"
+
+
+def test_a_gradient_of_exactly_zero_bears_out_a_loss() -> None:
+    assert judged(next(iter(lossy(GRAPH))), measurement({0: -float("inf"), 4: -0.5})).verdict == "confirmed"
+
+
+def test_without_a_measurement_the_reason_is_given() -> None:
+    finding = judged(next(iter(lossy(GRAPH))), None, "the probe was switched off")
+    assert (finding.verdict, finding.reason) == ("not-probed", "the probe was switched off")
+    assert finding.predicted == {"gradient-change": -7.0}
+
+
+def test_a_value_that_the_pass_never_reached_leaves_the_claim_open() -> None:
+    assert judged(next(iter(lossy(GRAPH))), measurement({4: -0.5})).verdict == "not-probed"
+
+
+def test_a_finding_of_the_probe_alone_is_measured() -> None:
+    def probing(probe: Measurement) -> Iterable[Draft]:
+        yield Draft("gradient is gone", op=0)
+
+    probe = measurement({})
+    found = engine.draft([declare(probing)], GRAPH, SIGNAL, probe, "ce")
+    assert [finding.verdict for finding in engine.judge(found, GRAPH, SIGNAL, probe)] == ["measured"]
+
+
+def test_the_place_is_where_the_module_was_constructed() -> None:
+    finding = judged(Draft("here", op=2), None)
+    assert (finding.module, finding.span) == ("2", Span("net.py", 12))
+
+
+def test_findings_on_one_stretch_are_one_finding_with_the_worst_first() -> None:
+    rules = {name: declare(lossy, name, family) for name, family in
+             [("skip", "architecture"), ("norm", "normalization"), ("init", "init")]}  # fmt: skip
+    drafts = [
+        (rules["skip"], Draft("no skip", op=0, ops=(0, 1, 2, 3))),
+        (rules["norm"], Draft("no norm", op=0, ops=(1, 2))),
+        (rules["init"], Draft("init too small", op=0, ops=(0, 1), severity="error")),
+    ]
+    (finding,) = engine.judge(drafts, GRAPH, SIGNAL, None)
+    assert (finding.rule, finding.folded) == ("init", ("norm: no norm", "skip: no skip"))
+
+
+def test_findings_that_share_only_a_parameter_are_folded() -> None:
+    tied = replace(GRAPH.ops[3], params=("0.weight",))
+    graph = replace(GRAPH, ops=(*GRAPH.ops[:3], tied))
+    rule = declare(lossy)
+    assert len(engine.judge([(rule, Draft("a", op=0)), (rule, Draft("b", op=3))], graph, SIGNAL, None)) == 1
+
+
+def test_findings_elsewhere_or_of_another_kind_stand_alone() -> None:
+    drafts = [
+        (declare(lossy), Draft("first half", ops=(0, 1))),
+        (declare(lossy), Draft("second half", ops=(2, 3))),
+        (declare(lossy, "softmax-twice", "output"), Draft("softmax twice", op=3)),
+    ]
+    assert [finding.message for finding in engine.judge(drafts, GRAPH, SIGNAL, None)] == [
+        "softmax twice",
+        "first half",
+        "second half",
+    ]
+
+
+def test_a_refuted_finding_is_kept_last_and_never_swallows_a_standing_one() -> None:
+    probe = measurement({0: -1.5, 4: -0.5})
+    drafts = [
+        (declare(lossy), Draft("refuted", op=0, ops=(0, 1), claim=CLAIM, severity="error")),
+        (declare(lossy, "init", "init"), Draft("standing", op=0, ops=(0, 1), severity="info")),
+    ]
+    assert [finding.message for finding in engine.judge(drafts, GRAPH, SIGNAL, probe)] == ["standing", "refuted"]
+
+
+def test_the_severest_finding_is_told_among_those_that_stand() -> None:
+    stands = judged(Draft("stands", op=0), None)
+    refuted = replace(stands, severity="error", verdict="refuted")
+    assert engine.severest([refuted, stands]) == "warning"
+    assert engine.severest([refuted]) is None
+
+
+def test_parameters_measured_as_zero_count_as_minus_infinity() -> None:
+    probe = replace(measurement({}), params={"0.weight": ParamMeasure(-99.0, -1.0, "zero")})
+    draft = Draft("dead", op=0, claim=Claim("relative-gradient", ("0.weight",), -5.0, "below"))
+    assert judged(draft, probe).measured["relative-gradient"] == -float("inf")
