@@ -46,6 +46,7 @@ class Layer:
     gradient_rms: float | None
     predicted_gradient_rms: float | None
     predicted_activation_rms: float | None = None
+    index: int | None = None  # the op's index in its graph, which `Finding.ops` speaks of
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,7 @@ class Report:
     version: str
     seconds: float = 0.0
     settings: Mapping[str, object] = field(default_factory=dict)
+    errors: tuple[Failure, ...] = ()  # what went wrong outside any target: usage, configuration, interruption
 
     @property
     def findings(self) -> tuple[Finding, ...]:

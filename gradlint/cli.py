@@ -1,0 +1,301 @@
+"""The command line: parse → run → write → exit status. Imports torch nowhere; the report alone goes to stdout."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from io import TextIOWrapper
+from pathlib import Path
+from typing import Any, TextIO
+
+import click
+
+from gradlint import report as reports
+from gradlint.config import COLORS, FORMATS, LOSSES, THRESHOLDS, Settings, device, loss, memory, resolve, suggest
+from gradlint.error import GradlintError, UsageError
+from gradlint.report.outcome import CLEAN, FAILED, FOUND, exit_code
+from gradlint.result import Failure, Report
+from gradlint.version import __version__
+
+Run = Callable[[Sequence[str], Settings], Report]
+INTERRUPTED = Failure("interrupted", "interrupted")
+MACHINE = ("json",)  # formats whose stdout is a valid document whatever happens
+EPILOG = """\b
+exit status: 0 nothing found · 1 findings at or above --fail-on · 2 could not do the job
+gradlint runs the file it is given, as pytest does"""
+
+
+class Group(click.Group):
+    """A group whose default command is `check`: `gradlint model.py` is `gradlint check model.py`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Put `check` first unless another command, --help or --version is asked for."""
+        if args and args[0] not in {*self.commands, "--help", "-h", "--version"}:
+            args = ["check", *args]
+        return super().parse_args(ctx, args)
+
+    def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Show what most people type."""
+        formatter.write_usage("gradlint", "[OPTIONS] TARGET…\n       gradlint rule NAME|--all")
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the options of `check` too, so that one page says it all."""
+        check.format_options(click.Context(check, info_name="check"), formatter)
+        self.format_commands(ctx, formatter)
+
+
+class Parsed(click.ParamType[Any]):
+    """An option whose text a function of `gradlint.config` reads; `hint` says what fits."""
+
+    def __init__(self, name: str, read: Callable[[Any], Any], hint: Callable[[str], str]) -> None:
+        self.name, self.read, self.hint = name, read, hint
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The value as its field of Settings holds it."""
+        try:
+            return self.read(value)
+        except ValueError:
+            self.fail(f"{value!r} is not a {self.name}: {self.hint(value)}", param, ctx)
+
+
+LOSS = Parsed("loss", loss, lambda text: suggest(text, LOSSES))
+DEVICE = Parsed("device", device, lambda _: "auto, cpu, cuda, cuda:N, mps or meta")
+SIZE = Parsed("size", memory, lambda _: "write it as 4G or 512M")
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]}, epilog=EPILOG, no_args_is_help=True)
+@click.version_option(__version__, prog_name="gradlint", message="%(prog)s %(version)s")
+def cli() -> None:
+    """Find out whether gradients will reach every layer of a network, before training it.
+
+    TARGET is model.py, model.py:EXPR (a name, or a call such as Net(num_classes=10)), package.module:EXPR or a folder.
+    """
+
+
+@cli.command(epilog=EPILOG)
+@click.argument("targets", nargs=-1, required=True, metavar="TARGET…")
+@click.option(
+    "--input",
+    "inputs",
+    multiple=True,
+    metavar="SPEC",
+    help="example input, 'x=float32[8,3,32,32]~N(0,1)' or 'int64[8,128]<32000'; repeatable",
+)
+@click.option("--init", multiple=True, metavar="NAME=VALUE", help="constructor argument; repeatable")
+@click.option(
+    "--loss", type=LOSS, metavar="LOSS", help=f"{', '.join(LOSSES)} or module:function [default: fits the output]"
+)
+@click.option("--weights", type=click.Path(), metavar="FILE", help="checkpoint to load into the model")
+@click.option(
+    "--all-classes", is_flag=True, default=None, help="lint every module class of a file, parts of a model too"
+)
+@click.option(
+    "--select", multiple=True, metavar="RULE", help="rule name, code, code prefix or family; repeatable [default: all]"
+)
+@click.option("--ignore", multiple=True, metavar="RULE", help="the same, to leave out")
+@click.option("--probe/--no-probe", default=None, help="measure with forward and backward passes [default: probe]")
+@click.option(
+    "--try-fixes/--no-try-fixes", "fix", default=None, help="measure each fix before offering it [default: try-fixes]"
+)
+@click.option("--device", type=DEVICE, metavar="DEVICE", help="auto, cpu, cuda, cuda:N, mps or meta [default: auto]")
+@click.option("--seed", type=click.IntRange(0), metavar="N", help="first seed of the probe [default: 0]")
+@click.option("--seeds", type=click.IntRange(1), metavar="N", help="how many seeds to measure [default: 5]")
+@click.option("--timeout", type=click.FloatRange(0), metavar="SECONDS", help="limit for each target [default: 120]")
+@click.option("--memory", type=SIZE, metavar="SIZE", help="limit for each target, such as 8G")
+@click.option("-j", "--jobs", type=click.IntRange(1), metavar="N", help="targets at once [default: cores, at most 4]")
+@click.option("--output-format", type=click.Choice(FORMATS), help="what stdout shows [default: full]")
+@click.option(
+    "-o",
+    "--output",
+    multiple=True,
+    metavar="FILE",
+    help="write a report to FILE too, in the format of its suffix; repeatable",
+)
+@click.option("--fail-on", type=click.Choice(THRESHOLDS), help="exit with 1 from this severity on [default: warning]")
+@click.option("--exit-zero", is_flag=True, default=None, help="exit with 0 whatever is found")
+@click.option("-q", "--quiet", is_flag=True, default=None, help="only findings at or above --fail-on")
+@click.option("-v", "--verbose", is_flag=True, default=None, help="every finding in full, every layer of the chart")
+@click.option("--debug", is_flag=True, default=None, help="tracebacks of errors")
+@click.option("--color", type=click.Choice(COLORS), help="[default: auto, as NO_COLOR and FORCE_COLOR say]")
+@click.option(
+    "--config",
+    "file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="configuration file [default: the nearest to the targets]",
+)
+@click.option("--isolated", is_flag=True, help="read no configuration file")
+def check(*, targets: Sequence[str], file: Path | None, isolated: bool, **given: Any) -> None:
+    """Lint models (the default command)."""
+    told = {name: value for name, value in given.items() if value != ()}
+    settings = resolve(told, targets, file, isolated=isolated)
+    try:
+        status = _check(targets, settings)
+    except GradlintError as error:
+        status = _refuse(failure(error), settings.output_format, debug=settings.debug)
+    except KeyboardInterrupt:
+        status = _refuse(INTERRUPTED, settings.output_format)
+    click.get_current_context().exit(CLEAN if settings.exit_zero and status == FOUND else status)
+
+
+@cli.command()
+@click.argument("name", required=False)
+@click.option("--all", "every", is_flag=True, help="list every rule")
+@click.option("--color", type=click.Choice(COLORS), default="auto")
+def rule(*, name: str | None, every: bool, color: reports.Color) -> None:
+    """Explain a rule, or list them all."""
+    from gradlint import registry
+
+    if every == bool(name):
+        raise UsageError("give the name of one rule, or --all", "gradlint rule saturating-chain")
+    if every:
+        _list(registry.rules(), registry.summary)
+        return
+    page = registry.page(registry.find(str(name)))
+    if reports.colored(color, sys.stdout):
+        _typeset(page)
+    else:
+        click.echo(page)
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """The `gradlint` command. Exits with 0, 1 or 2; whatever goes wrong is one message, and a valid report in JSON."""
+    words = list(sys.argv[1:] if args is None else args)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")
+    try:
+        status = _command(words)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader (head, a pager) has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the interpreter's last flush is quiet
+        status = FAILED
+    sys.exit(status)
+
+
+def _command(words: Sequence[str]) -> int:
+    try:
+        return int(cli.main(words, prog_name="gradlint", standalone_mode=False) or CLEAN)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return FAILED
+    except (click.Abort, KeyboardInterrupt):
+        return _refuse(INTERRUPTED, _asked(words))
+    except click.ClickException as error:
+        problem = Failure("usage", _lower(error.format_message()), "gradlint --help lists every option")
+        return _refuse(problem, _asked(words))
+    except GradlintError as error:
+        return _refuse(failure(error), _asked(words), debug="--debug" in words)
+    except BrokenPipeError:
+        raise
+    except Exception as error:  # noqa: BLE001  # the last line of defence: a status of 1 would say that a model is ill
+        problem = Failure(
+            "internal", f"{type(error).__name__}: {error}", "this is a bug in gradlint; --debug says more"
+        )
+        return _refuse(problem, _asked(words), debug="--debug" in words)
+
+
+def _check(targets: Sequence[str], settings: Settings) -> int:
+    """Run, write and judge. Raises GradlintError for what concerns no single target."""
+    for path in settings.output:
+        reports.format_of(path)
+    _select(settings)
+    with _progress(targets):
+        report = _runner()(targets, settings)
+    _write(report, settings)
+    return exit_code(report, settings.fail_on)
+
+
+def failure(error: GradlintError) -> Failure:
+    """The error as a report holds it."""
+    span = error.span
+    return Failure(error.kind, error.message, error.hint, span.path if span else None, span.line if span else None)
+
+
+def _runner() -> Run:
+    run: Run = importlib.import_module("gradlint.check").run
+    return run
+
+
+def _select(settings: Settings) -> None:
+    """Raise UsageError for a rule that does not exist before any model is built."""
+    if settings.select or settings.ignore:
+        from gradlint import registry
+
+        registry.select(settings.select, settings.ignore)
+
+
+def _write(report: Report, settings: Settings) -> None:
+    options: Mapping[str, Any] = {
+        "threshold": settings.fail_on if settings.quiet and settings.fail_on != "never" else None,
+        "verbose": settings.verbose,
+    }
+    for path in settings.output:
+        try:
+            with Path(path).open("w", encoding="utf-8") as file:
+                reports.render(report, reports.format_of(path), file, color="never", **options)
+        except OSError as error:
+            raise UsageError(f"cannot write {path}: {error.strerror}") from error
+    reports.render(report, settings.output_format, sys.stdout, color=_color(settings.color), **options)
+
+
+def _refuse(problem: Failure, output_format: str, *, debug: bool = False) -> int:
+    """Say on stderr what went wrong; where JSON was asked for, print a document with it, too."""
+    if debug:
+        traceback.print_exc()
+    if output_format in MACHINE:
+        reports.render(Report((), __version__, errors=(problem,)), output_format, sys.stdout)
+    where = f"{problem.path}:{problem.line or 1}: " if problem.path else ""
+    click.echo(problem.message if problem is INTERRUPTED else f"error: {where}{problem.message}", err=True)
+    if problem.hint:
+        click.echo(f"  help: {problem.hint}", err=True)
+    return FAILED
+
+
+def _asked(words: Sequence[str]) -> str:
+    """The output format, as far as it can be told from a command line that may not parse."""
+    last = ""
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        last = following if word == "--output-format" else last
+        last = word.partition("=")[2] if word.startswith("--output-format=") else last
+    return last
+
+
+@contextlib.contextmanager
+def _progress(targets: Sequence[str], stream: TextIO | None = None) -> Iterator[None]:
+    """A spinner on stderr while a terminal waits, nothing otherwise."""
+    err = stream or sys.stderr
+    if not err.isatty() or os.environ.get("CI"):
+        yield
+        return
+    from rich.console import Console
+
+    what = targets[0] if len(targets) == 1 else f"{len(targets)} targets"
+    with Console(file=err).status(f"analysing {what}", spinner="dots"):
+        yield
+
+
+def _list(rules: Sequence[Any], summary: Callable[[Any], str]) -> None:
+    width = max((len(rule.name) for rule in rules), default=0)
+    for rule in rules:
+        click.echo(f"{rule.code}  {rule.name:{width}}  {rule.severity:7}  {summary(rule)}")
+
+
+def _typeset(page: str) -> None:
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    Console(force_terminal=True).print(Markdown(page))
+
+
+def _color(text: str) -> reports.Color:
+    return "always" if text == "always" else "never" if text == "never" else "auto"
+
+
+def _lower(message: str) -> str:
+    """A message of click in our style: lower case, no full stop."""
+    return message[:1].lower() + message[1:].rstrip(".")

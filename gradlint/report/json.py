@@ -1,0 +1,176 @@
+"""`json`: the whole report under the schema `gradlint/1` (`schema.json` beside this file). Keys are only ever added."""
+
+from __future__ import annotations
+
+import json
+import math
+import numbers
+from collections.abc import Mapping, Sequence
+from typing import Any, TextIO
+
+from gradlint.finding import Claim, Factor, Finding, Fix, Related
+from gradlint.graph.ir import Span
+from gradlint.report.outcome import counts
+from gradlint.report.view import View
+from gradlint.result import Failure, InputUsed, Layer, ProbeRun, Report, TargetReport
+
+SCHEMA = "gradlint/1"
+
+
+def write(report: Report, stream: TextIO, view: View) -> None:
+    """Write the document, indented, in ASCII (so that no locale can break it)."""
+    stream.write(json.dumps(document(report), indent=2, allow_nan=False) + "\n")
+
+
+def document(report: Report) -> dict[str, Any]:
+    """The report as JSON-able data: numbers that are not finite are null, text is valid Unicode."""
+    return dict(_clean(_report(report)))
+
+
+def _report(report: Report) -> dict[str, object]:
+    return {
+        "schema": SCHEMA,
+        "tool": {"name": "gradlint", "version": report.version},
+        "targets": [_target(target) for target in report.targets],
+        "summary": counts(report),
+        "errors": [_failure(failure) for failure in report.errors],
+        "settings": report.settings,
+    }
+
+
+def _target(target: TargetReport) -> dict[str, object]:
+    return {
+        "target": target.target,
+        "path": target.path,
+        "line": target.line,
+        "status": target.status,
+        "error": _failure(target.error) if target.error else None,
+        "inputs": [_input(given) for given in target.inputs],
+        "capture": {
+            "method": target.method,
+            "ops": target.ops,
+            "unknown": [{"op": name, "count": count} for name, count in target.unknown],
+        },
+        "probe": _probe(target.probe),
+        "findings": [_finding(finding) for finding in target.findings],
+        "layers": [_layer(layer) for layer in target.layers],
+        "parameters": target.parameters,
+        "notes": target.notes,
+        "seconds": target.seconds,
+    }
+
+
+def _failure(failure: Failure) -> dict[str, object]:
+    return {
+        "kind": failure.kind,
+        "message": failure.message,
+        "hint": failure.hint,
+        "path": failure.path,
+        "line": failure.line,
+    }
+
+
+def _input(given: InputUsed) -> dict[str, object]:
+    return {
+        "name": given.name,
+        "shape": given.shape,
+        "dtype": given.dtype,
+        "source": given.source,
+        "values": given.values,
+    }
+
+
+def _probe(probe: ProbeRun) -> dict[str, object]:
+    return {
+        "ran": probe.ran,
+        "seeds": probe.seeds,
+        "device": probe.device,
+        "loss": probe.loss,
+        "loss_value": probe.loss_value,
+        "seconds": probe.seconds,
+        "reason": probe.reason,
+    }
+
+
+def _finding(finding: Finding) -> dict[str, object]:
+    return {
+        "code": finding.code,
+        "rule": finding.rule,
+        "family": finding.family,
+        "severity": finding.severity,
+        "verdict": finding.verdict,
+        "message": finding.message,
+        "module": finding.module,
+        **_place(finding.span),
+        "predicted": finding.predicted,
+        "measured": finding.measured,
+        "fixes": [_fix(fix) for fix in finding.fixes],
+        "reason": finding.reason,
+        "claim": _claim(finding.claim) if finding.claim else None,
+        "related": [_related(related) for related in finding.related],
+        "factors": [_factor(factor) for factor in finding.factors],
+        "cause": finding.cause,
+        "folded": finding.folded,
+        "ops": finding.ops,
+    }
+
+
+def _place(span: Span | None) -> dict[str, object]:
+    """Columns are 1-based, as lines are; null without a source."""
+    if span is None:
+        return {"path": None, "line": None, "column": None}
+    return {"path": span.path, "line": span.line, "column": span.column + 1}
+
+
+def _fix(fix: Fix) -> dict[str, object]:
+    return {
+        "title": fix.title,
+        "measured_after": fix.measured_after,
+        "measured_before": fix.measured_before,
+        "price": fix.price,
+        "symptomatic": fix.symptomatic,
+    }
+
+
+def _claim(claim: Claim) -> dict[str, object]:
+    return {"quantity": claim.quantity, "subject": claim.subject, "limit": claim.limit, "sense": claim.sense}
+
+
+def _related(related: Related) -> dict[str, object]:
+    return {"module": related.module, **_place(related.span), "label": related.label}
+
+
+def _factor(factor: Factor) -> dict[str, object]:
+    return {"op": factor.op, "module": factor.module, "label": factor.label, "decades": factor.decades}
+
+
+def _layer(layer: Layer) -> dict[str, object]:
+    return {
+        "module": layer.module,
+        "op": layer.op,
+        "path": layer.path,
+        "line": layer.line,
+        "activation_rms": layer.activation_rms,
+        "gradient_rms": layer.gradient_rms,
+        "predicted_gradient_rms": layer.predicted_gradient_rms,
+        "predicted_activation_rms": layer.predicted_activation_rms,
+        "kind": layer.kind,
+        "index": layer.index,
+    }
+
+
+def _clean(value: object) -> Any:
+    """The value as strict JSON allows it. Raises TypeError for what has no JSON form: a bug of whoever put it there."""
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode("utf-8")  # no lone surrogates
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    if isinstance(value, numbers.Real):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {_clean(str(key)): _clean(item) for key, item in value.items()}
+    if isinstance(value, (Sequence, set, frozenset)):
+        return [_clean(item) for item in value]
+    raise TypeError(f"{type(value).__name__} has no place in a JSON report")

@@ -1,0 +1,44 @@
+"""What a report amounts to: its exit status and its counts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import get_args
+
+from gradlint.finding import SEVERITIES, Finding, Severity, Verdict
+from gradlint.result import Report, Status
+
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
+STATUSES: tuple[Status, ...] = get_args(Status)
+CLEAN, FOUND, FAILED = 0, 1, 2
+
+
+def stands(finding: Finding) -> bool:
+    """Whether the finding counts: the probe did not refute it."""
+    return finding.verdict != "refuted"
+
+
+def reaches(severity: Severity, threshold: str) -> bool:
+    """Whether the severity is at or above the threshold ("error", "warning", "info", "never")."""
+    return threshold in SEVERITIES and SEVERITIES.index(severity) <= SEVERITIES.index(threshold)
+
+
+def exit_code(report: Report, fail_on: str = "warning") -> int:
+    """2 when something failed or nothing was analysed, 1 when a standing finding reaches `fail_on`, else 0."""
+    broken = report.errors or any(t.error or t.status == "failed" for t in report.targets)
+    if broken or not any(t.status == "analysed" for t in report.targets):
+        return FAILED
+    return FOUND if any(stands(f) and reaches(f.severity, fail_on) for f in report.findings) else CLEAN
+
+
+def counts(report: Report) -> Mapping[str, object]:
+    """The summary of the JSON report."""
+    standing = [f for f in report.findings if stands(f)]
+    return {
+        "targets": {status: sum(t.status == status for t in report.targets) for status in STATUSES},
+        "findings": {severity: report.count(severity) for severity in SEVERITIES},
+        "verdicts": {verdict: sum(f.verdict == verdict for f in report.findings) for verdict in VERDICTS},
+        "fixable": sum(bool(f.fixes) for f in standing),
+        "exit_code": exit_code(report, str(report.settings.get("fail_on", "warning"))),
+        "seconds": report.seconds,
+    }
