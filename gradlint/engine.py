@@ -9,7 +9,7 @@ from gradlint.error import GradlintError, UsageError
 from gradlint.finding import SEVERITIES, Claim, Draft, Finding, Number, Severity, Verdict
 from gradlint.graph.ir import Graph, Op
 from gradlint.profile import Measurement, Signal
-from gradlint.quantity import QUANTITIES
+from gradlint.quantity import QUANTITIES, Facts
 from gradlint.rule import Rule
 
 Options = Mapping[str, Mapping[str, Number]]
@@ -88,12 +88,9 @@ def finish(
     rule: Rule, found: Draft, graph: Graph, signal: Signal, measurement: Measurement | None, reason: str
 ) -> Finding:
     """One draft with the rule's metadata, its place, its claim evaluated on both profiles, and the verdict."""
-    predicted, measured = dict(found.predicted), dict(found.measured)
-    verdict, why = _verdict(rule, found, graph, measurement, reason, measured)
-    if found.claim is not None:
-        predicted = _add(
-            predicted, found.claim, QUANTITIES[found.claim.quantity].function(graph, signal, found.claim.subject)
-        )
+    predicted = {**evaluate(found, graph, signal), **found.predicted}
+    measured = {**({} if measurement is None else evaluate(found, graph, measurement)), **found.measured}
+    verdict, why = _verdict(rule, found, graph, measurement, reason)
     op = None if found.op is None else graph.ops[found.op]
     return Finding(
         code=rule.code,
@@ -114,6 +111,15 @@ def finish(
         ops=found.ops,
         cause=found.cause or rule.name,
     )
+
+
+def evaluate(found: Draft, graph: Graph, facts: Facts) -> dict[str, Number]:
+    """The quantities of the draft's claim and of its further numbers that are known, by name."""
+    subjects = dict(found.numbers)
+    if found.claim is not None:
+        subjects = {found.claim.quantity: found.claim.subject, **subjects}
+    numbers = {name: QUANTITIES[name].function(graph, facts, subject) for name, subject in subjects.items()}
+    return {name: number for name, number in numbers.items() if number is not None}
 
 
 def holds(claim: Claim, number: float) -> bool:
@@ -155,9 +161,8 @@ def _verdict(
     graph: Graph,
     measurement: Measurement | None,
     reason: str,
-    measured: dict[str, Number],
 ) -> tuple[Verdict, str]:
-    """The verdict and its reason; the measured number of the claim is added to `measured`."""
+    """The verdict and, for one that is refuted or not probed, its reason."""
     if "probe" in rule.facts:
         return "measured", ""
     if measurement is None:
@@ -167,14 +172,9 @@ def _verdict(
     number = QUANTITIES[found.claim.quantity].function(graph, measurement, found.claim.subject)
     if number is None:
         return "not-probed", "the measured pass did not reach it"
-    measured.update(_add(measured, found.claim, number))
     if holds(found.claim, number):
         return "confirmed", ""
     return "refuted", f"measured {found.claim.quantity} {number:.3g}, not {found.claim.sense} {found.claim.limit:.3g}"
-
-
-def _add(numbers: Mapping[str, Number], claim: Claim, number: float | None) -> dict[str, Number]:
-    return dict(numbers) if number is None else {claim.quantity: number, **numbers}
 
 
 def _order(finding: Finding) -> tuple[int, int, int, int, str]:

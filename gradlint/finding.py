@@ -72,6 +72,7 @@ class Draft:
     predicted: Mapping[str, Number] = field(default_factory=dict)
     measured: Mapping[str, Number] = field(default_factory=dict)  # filled by rules that read the probe themselves
     claim: Claim | None = None
+    numbers: Mapping[str, tuple[int | str, ...]] = field(default_factory=dict)  # further quantities → subject, to print
     severity: Severity | None = None  # overrides the rule's default
     factors: tuple[Factor, ...] = ()
     cause: str = ""  # a key of the fix table when it is narrower than the rule's name
