@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import re
 import tomllib
@@ -215,7 +216,9 @@ def _entry(path: Path, key: str, value: object) -> tuple[str, object]:
         return field, kind.read(value)
     except ValueError:
         hint = suggest(value, LOSSES) if kind is LOSS and isinstance(value, str) else ""
-        raise UsageError(f"{key} in {_section(path)} is {kind.name}, not {value!r}", hint, span) from None
+        raise UsageError(
+            f"{key} in {_section(path)} is {kind.name}, not {json.dumps(value, default=str)}", hint, span
+        ) from None
 
 
 def _table(path: Path) -> dict[str, Any] | None:
@@ -227,7 +230,8 @@ def _table(path: Path) -> dict[str, Any] | None:
     except tomllib.TOMLDecodeError as error:
         at = re.search(r"at line (\d+)", str(error))
         raise UsageError(f"{path} is not valid TOML: {error}", span=Span(str(path), int(at[1]) if at else 1)) from error
-    table = content.get("tool", {}).get("gradlint") if path.name == PROJECT_FILE else content
+    tools = content.get("tool")
+    table = content if path.name != PROJECT_FILE else tools.get("gradlint") if isinstance(tools, dict) else None
     if table is not None and not isinstance(table, dict):
         raise UsageError("[tool.gradlint] is a table", span=Span(str(path), _line(path, "gradlint")))
     return table
@@ -243,7 +247,10 @@ def _line(path: Path, key: str) -> int:
     begin = 1
     for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         if header := re.match(r"\s*\[+\s*([^]]+?)\s*\]", text):
-            inside = header[1].replace('"', "").split(".")[:2] == ["tool", "gradlint"] or path.name != PROJECT_FILE
+            parts = header[1].replace('"', "").split(".")
+            inside = (
+                path.name != PROJECT_FILE or parts[:2] == ["tool", "gradlint"] or [*parts, key] == ["tool", "gradlint"]
+            )
             begin = number if inside else begin
             if inside and header[1].split(".")[-1].strip('"') == key:
                 return number

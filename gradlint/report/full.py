@@ -38,11 +38,11 @@ VERDICTS = {
     "measured": "[found by probe]",
     "not-probed": "[not probed]",
 }
-_GLYPHS = """
-● *  ○ o  ◉ @  ◂ <  ┊ :  ─ -  ▌ !  ✓ ok  ⋮ :  → ->  × x  ÷ /  · -  … ...  ≤ <=  ≥ >=  ≈ ~  √ sqrt  σ s  φ phi  ∂ d
-′ '  ’ '  − -  – -
-""".split()
-ASCII = str.maketrans(dict(zip(_GLYPHS[::2], _GLYPHS[1::2], strict=True)))  # for a stream that speaks no Unicode
+# for a stream that speaks no Unicode
+ASCII = str.maketrans(
+    dict(zip("●○◉◂┊─▌⋮×÷·≈σ∂′’−–", "*o@<:-!:x/-~sd''--", strict=True))
+    | {"✓": "ok", "→": "->", "…": "...", "≤": "<=", "≥": ">=", "√": "sqrt", "φ": "phi"}
+)
 WIDEST = 110
 CHART_ROWS, HEALTHY_ROWS = 30, 12
 COLUMNS = {"measured": "● measured", "predicted": "○ predicted"}
@@ -131,7 +131,7 @@ def _linked(text: str, path: str, view: View) -> Text:
 
 
 def _gutter(margin: int, mark: str, number: int | str = "") -> Text:
-    return Text(f"{number:>{margin}} {mark}", STYLES["gutter"])
+    return Text.assemble((f"{number:>{margin}} {mark}", STYLES["gutter"]))
 
 
 def _snippet(snippet: Snippet, margin: int, style: str, view: View) -> Iterator[Text]:
@@ -176,7 +176,7 @@ def _evidence(finding: Finding, margin: int, view: View) -> Iterator[Text]:
 
 def _note(label: str, body: Text, margin: int, view: View) -> Iterator[Text]:
     style = STYLES["fix"] if label == "fix" else STYLES["strong"]
-    head = _gutter(margin, "= ") + Text(f"{label}:".ljust(11), style)
+    head = _gutter(margin, "= ") + Text(f"{label}:".ljust(12), style)
     yield from _hang(head, body, view)
 
 
@@ -209,7 +209,7 @@ def _chain(finding: Finding, margin: int, view: View) -> Iterator[Text]:
     lines += [_row(total, laid_open.total, width, style=STYLES["strong"])] if total else []
     for i, line in enumerate(lines):
         label = "chain rule:" if i == 0 else ""
-        yield _gutter(margin, "= " if i == 0 else "  ") + Text(label.ljust(11), STYLES["strong"]) + Text(" ") + line
+        yield _gutter(margin, "= " if i == 0 else "  ") + Text(label.ljust(12), STYLES["strong"]) + line
 
 
 def _row(name: str, row: chains.Row, width: int, style: str = "") -> Text:
@@ -298,16 +298,14 @@ def _chart(rows: list[chart.Bar], view: View) -> Iterator[Text]:
     names = [row.label + (f" … +{row.layers - 1}" if row.layers > 1 else "") for row in rows]
     columns = [column for column in COLUMNS if any(_sizes(row)[column] is not None for row in rows)]
     label = min(34, max(map(len, names)))
-    width = max(20, min(view.width or 100, WIDEST) - label - 5 - 10 * len(columns))
-    legend = "   ".join(COLUMNS[column] for column in columns)
-    yield Text.assemble(
-        ("gradient at each layer, first to last", STYLES["strong"]), (f"   RMS, log scale   {legend}", "dim")
-    )
-    heads = "".join(f"{column:>10}" for column in columns)
+    width = max(20, min(view.width or 100, WIDEST) - label - 5 - 13 * len(columns))
+    title = ("gradient at each layer, first to last", STYLES["strong"])
+    yield Text.assemble(title, ("   RMS, log scale", STYLES["faint"]))
+    heads = "".join(f"{COLUMNS[column]:>13}" for column in columns)
     yield Text(f"{'':{label + 3}}{_ticks(axis, width)}{heads}", STYLES["faint"])
     for row, name in zip(rows, names, strict=True):
         bullet = ("▌" if row.lossy else " ", "red")
-        sizes = [(f"{_size(_sizes(row)[c]):>10}", "" if c == columns[0] else "dim") for c in columns]
+        sizes = [(f"{_size(_sizes(row)[c]):>13}", "" if c == columns[0] else "dim") for c in columns]
         yield Text.assemble(bullet, f"{_middle(name, label):{label}}  ", _plot(row, axis, width), "  ", *sizes)
 
 
@@ -384,14 +382,13 @@ def _found(report: Report, standing: list[Finding]) -> str:
 def _hang(head: Text, body: Text, view: View, indent: int | None = None) -> Iterator[Text]:
     """`head` then `body`, wrapped to the terminal with the further lines indented below the body's start."""
     if view.width is None or head.cell_len + body.cell_len <= view.width:
-        yield head + Text(" " if head and not head.plain.endswith(" ") else "") + body
+        yield Text.assemble(head, body)
         return
-    gap = Text(" " if head and not head.plain.endswith(" ") else "")
-    hanging = head.cell_len + len(gap) if indent is None else indent
-    measure = Console(width=max(20, view.width - max(hanging, head.cell_len + len(gap))))
+    hanging = head.cell_len if indent is None else indent
+    measure = Console(width=max(20, view.width - max(hanging, head.cell_len)))
     for i, line in enumerate(body.wrap(measure, measure.width)):
         line.rstrip()
-        yield head + gap + line if i == 0 else Text(" " * hanging) + line
+        yield Text.assemble(head if i == 0 else " " * hanging, line)
 
 
 def _middle(text: str, width: int) -> str:

@@ -101,10 +101,12 @@ def _finding(finding: Finding) -> dict[str, object]:
         "verdict": finding.verdict,
         "message": finding.message,
         "module": finding.module,
-        **_place(finding.span),
+        "path": finding.span.path if finding.span else None,
+        "line": finding.span.line if finding.span else None,
         "predicted": finding.predicted,
         "measured": finding.measured,
         "fixes": [_fix(fix) for fix in finding.fixes],
+        "column": _column(finding.span),
         "reason": finding.reason,
         "claim": _claim(finding.claim) if finding.claim else None,
         "related": [_related(related) for related in finding.related],
@@ -115,11 +117,9 @@ def _finding(finding: Finding) -> dict[str, object]:
     }
 
 
-def _place(span: Span | None) -> dict[str, object]:
-    """Columns are 1-based, as lines are; null without a source."""
-    if span is None:
-        return {"path": None, "line": None, "column": None}
-    return {"path": span.path, "line": span.line, "column": span.column + 1}
+def _column(span: Span | None) -> int | None:
+    """1-based, as lines are."""
+    return span.column + 1 if span else None
 
 
 def _fix(fix: Fix) -> dict[str, object]:
@@ -137,7 +137,14 @@ def _claim(claim: Claim) -> dict[str, object]:
 
 
 def _related(related: Related) -> dict[str, object]:
-    return {"module": related.module, **_place(related.span), "label": related.label}
+    span = related.span
+    return {
+        "module": related.module,
+        "path": span.path if span else None,
+        "line": span.line if span else None,
+        "column": _column(span),
+        "label": related.label,
+    }
 
 
 def _factor(factor: Factor) -> dict[str, object]:

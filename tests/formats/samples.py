@@ -1,6 +1,7 @@
 """Hand-built reports that every format is shown with: an ill net, a healthy one, a failure, notes."""
 
 import math
+from dataclasses import replace
 
 from gradlint.finding import Claim, Factor, Finding, Fix, Related
 from gradlint.graph.ir import Span
@@ -196,7 +197,13 @@ UNPROBED = TargetReport(
     ),
 )
 SETTINGS = {"fail_on": "warning", "seed": 0, "seeds": 5}
+SMALL = replace(
+    ILL,
+    findings=(replace(CHAIN, related=CHAIN.related[:2], factors=CHAIN.factors[:2], ops=(0, 1)), REFUTED),
+    layers=ILL.layers[:2],
+)
 REPORTS = {
+    "small": Report((SMALL, BROKEN_TARGET), "0.1.0", 3.3, SETTINGS),
     "ill": Report((ILL,), "0.1.0", 3.3, SETTINGS),
     "healthy": Report((HEALTHY,), "0.1.0", 14.3, SETTINGS),
     "failed": Report((BROKEN_TARGET,), "0.1.0", 0.8, SETTINGS),

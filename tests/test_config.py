@@ -1,0 +1,168 @@
+"""The configuration file: where it is found, what it may say, and how precisely it is refused."""
+
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from gradlint.config import KEYS, Settings, load, memory, nearest, resolve, start
+from gradlint.error import UsageError
+
+EVERY_KEY = """
+[project]
+name = "x"
+
+[tool.gradlint]
+select = ["vanishing", "GL201"]
+ignore = "missing-skip"
+input = ["x=float32[8,3]"]
+init = { num_classes = 10, name = "a" }
+loss = "mypkg.losses:focal"
+device = "cuda:0"
+seed = 3
+seeds = 2
+probe = false
+try-fixes = false
+fail-on = "error"
+output-format = "json"
+output = ["r.json"]
+timeout = 60
+memory = "4G"
+jobs = 2
+weights = "w.pt"
+all-classes = true
+color = "never"
+"""
+
+
+def write(folder, text, name="pyproject.toml"):
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def test_every_key_sets_its_field(tmp_path):
+    path = write(tmp_path, EVERY_KEY)
+    assert all(f"\n{key} = " in EVERY_KEY for key in KEYS)
+    assert resolve({}, file=path) == Settings(
+        select=("vanishing", "GL201"),
+        ignore=("missing-skip",),
+        inputs=("x=float32[8,3]",),
+        init=("num_classes=10", "name='a'"),
+        loss="mypkg.losses:focal",
+        device="cuda:0",
+        seed=3,
+        seeds=2,
+        probe=False,
+        fix=False,
+        fail_on="error",
+        output_format="json",
+        output=("r.json",),
+        timeout=60,
+        memory=4 * 2**30,
+        jobs=2,
+        weights="w.pt",
+        all_classes=True,
+        color="never",
+    )
+
+
+def test_keys_name_fields_of_settings():
+    assert {field for field, _ in KEYS.values()} <= {field.name for field in fields(Settings)}
+
+
+def test_the_command_line_wins_over_the_file_and_the_file_over_defaults(tmp_path):
+    path = write(tmp_path, "[tool.gradlint]\nseed = 3\nprobe = false\n")
+    settings = resolve({"seed": 7, "probe": None}, file=path)
+    assert (settings.seed, settings.probe, settings.seeds) == (7, False, 5)
+
+
+# -- finding the file --------------------------------------------------------------------------------------------------
+
+
+def test_the_nearest_file_with_our_table_counts(tmp_path):
+    far = write(tmp_path, "[tool.gradlint]\nseed = 1\n")
+    write(tmp_path / "a", "[tool.other]\n")
+    assert nearest(tmp_path / "a") == far
+    own = write(tmp_path / "a", "seed = 2\n", "gradlint.toml")
+    assert nearest(tmp_path / "a" / "b") == own
+    assert load(own) == {"seed": 2}
+
+
+def test_the_search_begins_at_the_targets(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("p/a.py", "p/b/c.py"):
+        write(tmp_path, "", name)
+    assert start(["p/a.py:Net(1)", "p/b"]) == tmp_path / "p"
+    assert start(["p/b/c.py"]) == tmp_path / "p" / "b"
+    assert start(["torchvision.models:resnet18"]) == tmp_path
+    write(tmp_path / "p", "seed = 9\n", "gradlint.toml")
+    assert resolve({}, ["p/b/c.py"]).seed == 9
+    assert resolve({}, ["p/b/c.py"], isolated=True).seed == 0
+
+
+# -- refusing it -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "hint", "line"),
+    [
+        ("[tool.gradlint]\n\nsedes = 3\n", "unknown key 'sedes' in [tool.gradlint]", "did you mean seeds?", 3),
+        ("[tool.gradlint]\nxyz = 3\n", "unknown key 'xyz'", "known: select, ignore", 2),
+        ("[tool.gradlint.sedes]\na = 3\n", "unknown key 'sedes'", "did you mean seeds?", 1),
+        ("[tool.gradlint]\nseed = '3'\n", 'seed in [tool.gradlint] is an integer of at least 0, not "3"', "", 2),
+        ("[tool.gradlint]\nseed = true\n", "not true", "", 2),
+        ("[tool.gradlint]\nseeds = 0\n", "seeds in [tool.gradlint] is an integer of at least 1", "", 2),
+        ("[tool.gradlint]\nselect = [1]\n", "is a list of strings", "", 2),
+        ("[tool.gradlint]\nprobe = 1\n", "is true or false", "", 2),
+        ("[tool.gradlint]\nfail-on = 'fatal'\n", 'is one of error, warning, info, never, not "fatal"', "", 2),
+        ("[tool.gradlint]\nfail-on = ['error']\n", "is one of error, warning, info, never", "", 2),
+        ("[tool.gradlint]\nloss = 'bce_logit'\n", "is one of ce, nll", "did you mean bce_logits?", 2),
+        ("[tool.gradlint]\ndevice = 'gpu'\n", "is auto, cpu, cuda", "", 2),
+        ("[tool.gradlint]\nmemory = 'much'\n", 'is a size such as "4G"', "", 2),
+        ("[tool.gradlint]\ninit = ['10']\n", "is a table of arguments", "", 2),
+        ("[tool.other]\nseed = 'x'\n[tool.gradlint]\nseed = 'y'\n", 'not "y"', "", 4),
+        ("[tool]\ngradlint = 3\n", "[tool.gradlint] is a table", "", 2),
+        ("[tool.gradlint]\nseed = \n", "is not valid TOML", "", 2),
+    ],
+)
+def test_what_is_wrong_is_said_with_its_line(tmp_path, text, message, hint, line):
+    path = write(tmp_path, text)
+    with pytest.raises(UsageError) as caught:
+        load(path)
+    assert message in caught.value.message
+    assert hint in caught.value.hint
+    assert (caught.value.span.path, caught.value.span.line) == (str(path), line)
+
+
+def test_a_file_that_cannot_be_read_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="cannot read"):
+        load(tmp_path / "none.toml")
+    path = tmp_path / "gradlint.toml"
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(UsageError, match="cannot read"):
+        load(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("4G", 4 * 2**30), ("512 MiB", 2**29), ("1.5k", 1536), (4096, 4096), ("7b", 7)]
+)
+def test_sizes(text, size):
+    assert memory(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "G", "-1", "4X", True])
+def test_what_is_no_size(text):
+    with pytest.raises(ValueError):
+        memory(text)
+
+
+def test_reading_settings_imports_no_torch(tmp_path):
+    path = write(tmp_path, EVERY_KEY)
+    code = "import sys, pathlib; from gradlint.config import resolve; resolve({}, file=pathlib.Path(sys.argv[1])); " + (
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code, path], cwd=Path(__file__).parents[1]).returncode == 0
