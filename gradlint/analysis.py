@@ -1,0 +1,117 @@
+"""One target through every station, inside the worker: load → capture + probe → signal → rules → fixes → report."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+from gradlint import engine, fix, registry
+from gradlint.capture import capture
+from gradlint.config import Settings
+from gradlint.error import GradlintError, ProbeError
+from gradlint.graph import Graph
+from gradlint.layers import layers
+from gradlint.load import LoadedModel, load
+from gradlint.probe import measure
+from gradlint.profile import Measurement
+from gradlint.result import Failure, ProbeRun, TargetReport
+from gradlint.serialise import from_data, to_data
+from gradlint.signal import predict
+from gradlint.source.target import Target
+
+NOT_ASKED = "--no-probe was given"
+
+
+def work(job: dict[str, Any]) -> list[Any]:
+    """The worker's entry: a job {"target", "settings"} as data → the reports of the target's models as data."""
+    settings = from_data(Settings, job["settings"])
+    return [to_data(report) for report in analyse(Target(**job["target"]), settings)]
+
+
+def analyse(target: Target, settings: Settings) -> list[TargetReport]:
+    """The report of every model that the target names; a target that cannot be loaded is one failed report."""
+    try:
+        models = load(target, settings)
+    except GradlintError as error:
+        return [failed(target.text, target.shown or None, error)]
+    if not models:
+        return [TargetReport(target.text, target.shown, None, "skipped")]
+    return [_guarded(target, model, settings) for model in models]
+
+
+def analyse_model(target: str, path: str | None, loaded: LoadedModel, settings: Settings) -> TargetReport:
+    """The report of one model that is already built. Raises GradlintError when the model cannot be run."""
+    started = time.monotonic()
+    graph, measurement, reason = observe(loaded, settings)
+    probed = time.monotonic() - started
+    loss = measurement.loss if measurement else settings.loss or loaded.loss_hint or "unit"
+    signal = predict(graph, loss)
+    rules = registry.select(settings.select, settings.ignore)
+    drafts = engine.draft(rules, graph, signal, measurement, loss)
+    findings = engine.judge(drafts, graph, signal, measurement, reason)
+    if measurement is not None and settings.fix:
+        findings = fix.prove(loaded, graph, findings, measurement, settings)
+    return TargetReport(
+        target=target,
+        path=loaded.span.path if loaded.span else path,
+        line=loaded.span.line if loaded.span else None,
+        status="analysed",
+        inputs=loaded.inputs,
+        method=graph.coverage.method,
+        ops=len(graph.ops),
+        parameters=sum(math.prod(p.shape) for p in graph.params.values()),
+        unknown=graph.coverage.unknown,
+        probe=_probe_run(measurement, reason, probed),
+        findings=tuple(findings),
+        layers=layers(graph, signal.profile, measurement.profile if measurement else None),
+        notes=(*loaded.notes, *graph.coverage.notes, *(measurement.notes if measurement else ())),
+        seconds=time.monotonic() - started,
+    )
+
+
+def observe(loaded: LoadedModel, settings: Settings) -> tuple[Graph, Measurement | None, str]:
+    """The graph of one run, what the probe measured in it, and why it measured nothing when it did not.
+
+    Raises GradlintError when the model's forward cannot be run.
+    """
+    if not settings.probe:
+        return structure(loaded), None, NOT_ASKED
+    try:
+        return *measure(loaded, settings=settings, seed=settings.seed), ""
+    except ProbeError as error:
+        return structure(loaded), None, error.message
+
+
+def structure(loaded: LoadedModel) -> Graph:
+    """The graph of one run without a backward pass, on a copy, so that buffers stay as they are."""
+    graph, _ = capture(loaded.model, loaded.args, loaded.kwargs)
+    return graph
+
+
+def failed(target: str, path: str | None, error: GradlintError) -> TargetReport:
+    """The report of a target that could not be analysed."""
+    span = error.span
+    failure = Failure(error.kind, error.message, error.hint, span.path if span else path, span.line if span else None)
+    return TargetReport(target, path, failure.line, "failed", failure)
+
+
+def _guarded(target: Target, loaded: LoadedModel, settings: Settings) -> TargetReport:
+    name = f"{target.shown}:{loaded.name}" if target.shown else loaded.name
+    try:
+        return analyse_model(name, target.shown or None, loaded, settings)
+    except GradlintError as error:
+        return failed(name, target.shown or None, error)
+
+
+def _probe_run(measurement: Measurement | None, reason: str, seconds: float) -> ProbeRun:
+    if measurement is None:
+        return ProbeRun(ran=False, reason=reason)
+    return ProbeRun(
+        ran=True,
+        seeds=measurement.seeds,
+        device=measurement.device,
+        loss=measurement.loss,
+        loss_value=measurement.loss_value,
+        seconds=seconds,
+    )

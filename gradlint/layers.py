@@ -1,0 +1,57 @@
+"""The rows of the gradient chart: each operation that weighs, shapes or merges the signal, in the order of the run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from gradlint.graph.ir import Graph, Op
+from gradlint.profile import Profile
+from gradlint.result import Layer
+
+CHARTED = frozenset(
+    {
+        "linear",
+        "conv",
+        "activation",
+        "norm",
+        "attention",
+        "recurrent",
+        "embedding",
+        "softmax",
+        "matmul",
+        "add",
+        "custom",
+    }
+)
+EMPTY = Profile()
+
+
+def layers(graph: Graph, predicted: Profile, measured: Profile | None) -> tuple[Layer, ...]:
+    """One row per charted op whose output a gradient can reach; RMS values as plain numbers, None where unknown."""
+    charted = (op for op in graph.ops if op.kind in CHARTED and graph.values[op.outputs[0]].dtype.startswith("float"))
+    return tuple(_layer(op, predicted, measured or EMPTY) for op in charted)
+
+
+def _layer(op: Op, predicted: Profile, measured: Profile) -> Layer:
+    value = op.outputs[0]
+    place = op.span or op.constructed
+    return Layer(
+        module=op.module_path,
+        op=op.function or op.kind,
+        kind=op.kind,
+        path=place.path if place else None,
+        line=place.line if place else None,
+        activation_rms=_rms(measured.activation, value),
+        gradient_rms=_rms(measured.gradient, value),
+        predicted_gradient_rms=_rms(predicted.gradient, value),
+        predicted_activation_rms=_rms(predicted.activation, value),
+    )
+
+
+def _rms(sizes: Mapping[int, float], value: int) -> float | None:
+    """The RMS whose log10 is stored: 0.0 for -inf, None where unknown, not finite, or beyond float64."""
+    decades = sizes.get(value)
+    if decades is None or math.isnan(decades) or decades > 308:
+        return None
+    return 0.0 if decades < -320 else 10.0**decades
