@@ -1,0 +1,237 @@
+"""From the fx graph of a recording to the intermediate representation."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from math import prod
+
+from torch import fx, nn
+
+from gradlint.capture import vocabulary
+from gradlint.capture.arguments import Arguments, dtype_name, meta_of, nodes
+from gradlint.capture.construction import constructed
+from gradlint.capture.frames import span
+from gradlint.capture.naming import Names, owner
+from gradlint.capture.recorder import Recording
+from gradlint.capture.statistics import fan, statistics
+from gradlint.capture.tape import REBASE, Call, Meta
+from gradlint.capture.weights import Weights
+from gradlint.error import GradlintError
+from gradlint.graph.ir import Coverage, Graph, Module, Op, Origin, Param, Span, Value
+
+_WEIGHTED = frozenset({"linear", "conv", "recurrent", "embedding"})
+
+
+def to_graph(recording: Recording) -> Graph:
+    """The recorded run as a graph; op i is call i.
+
+    Raises GradlintError when the run was not recorded.
+    """
+    if recording.graph is None or recording.names is None:
+        raise GradlintError("the run was not recorded", hint="call run(..., record=True)")
+    return _Conversion(recording, recording.names).graph(recording.graph)
+
+
+@dataclass
+class _Conversion:
+    recording: Recording
+    names: Names
+    values: list[Value] = field(default_factory=list)
+    ops: list[Op] = field(default_factory=list)
+    inputs: list[int] = field(default_factory=list)
+    unknown: Counter[str] = field(default_factory=Counter)
+    notes: dict[str, None] = field(default_factory=dict)
+    _ids: dict[tuple[fx.Node, int], int] = field(default_factory=dict)
+
+    def graph(self, recorded: fx.Graph) -> Graph:
+        outputs: tuple[int, ...] = ()
+        modules = self._modules()
+        self.spans = {module.path: module.constructed for module in modules}
+        for node in recorded.nodes:
+            if node.op in ("placeholder", "get_attr"):
+                self._leaf(node)
+            elif node.op == "output":
+                outputs = tuple(self._value(item) for _, item in nodes("output", node.args[0]))
+            elif "call" in node.meta:
+                self._call(node, node.meta["call"])
+        ops = tuple(Weights(self.values, self.ops).refine())
+        params = self._params(ops)
+        return Graph(
+            ops=ops,
+            values=self._consumed(ops),
+            params=params,
+            inputs=tuple(self.inputs),
+            outputs=outputs,
+            modules=modules,
+            coverage=self._coverage(),
+            output_names=tuple(name for name, _ in self.recording.outputs),
+            training=self.recording.training,
+        )
+
+    def _leaf(self, node: fx.Node) -> None:
+        value = self._add(node, 0, node.meta["value"], node.meta["origin"], node.meta["path"], None)
+        if node.op == "placeholder":
+            self.inputs.append(value)
+
+    def _add(
+        self, node: fx.Node, position: int, meta: Meta, origin: Origin, name: str, producer: int | None
+    ) -> int:
+        number = len(self.values)
+        self._ids[(node, position)] = number
+        dtype = dtype_name(meta.dtype)
+        self.values.append(Value(number, meta.shape, dtype, origin, name, producer, (), meta.requires_grad))
+        return number
+
+    def _value(self, node: fx.Node) -> int:
+        if "of" in node.meta:
+            return self._ids[(node.meta["of"], node.meta["output"])]
+        return self._ids[(node, 0)]
+
+    def _call(self, node: fx.Node, call: Call) -> None:
+        short = call.name.removesuffix(".__get__").rpartition(".")[2]
+        if call.name.startswith("aten."):
+            short = call.name.split(".")[1]
+        entry = None if call.custom else vocabulary.lookup(call.name, short)
+        parameters = _parameters(entry, short, node)
+        bound = vocabulary.bind(parameters, node.args) | dict(node.kwargs)
+        operands = list(_operands(parameters, node))
+        attrs: dict[str, object] = {"function": call.name}
+        kind = "custom" if call.custom else "other"
+        if entry is not None:
+            kind = entry.kind
+            attrs = self._attributes(entry, Arguments(short.rstrip("_") or short, bound, call.outputs))
+        elif not call.custom:
+            self.unknown[call.name] += 1
+        inputs = tuple(self._value(operand) for _, operand in operands)
+        outputs = [
+            self._add(node, position, meta, "op", "", call.index) for position, meta in enumerate(call.outputs)
+        ]
+        if call.rebased is not None:
+            outputs.append(self._add(node, REBASE, call.rebased, "op", "", call.index))
+        self.ops.append(
+            Op(
+                index=call.index,
+                kind=kind,
+                name=call.name,
+                inputs=inputs,
+                roles=_roles([role for role, _ in operands], attrs if kind == "recurrent" else {}),
+                outputs=tuple(outputs),
+                params=self._param_paths(inputs),
+                module_path=call.path,
+                module_type=call.type,
+                span=span(call.place),
+                constructed=self.spans.get(call.path),
+                attrs=attrs,
+                inplace=call.inplace,
+                grad_enabled=call.grad_enabled,
+            )
+        )
+
+    def _attributes(self, entry: vocabulary.Entry, call: Arguments) -> dict[str, object]:
+        try:
+            return vocabulary.attributes(entry, call)
+        except (TypeError, ValueError, IndexError, KeyError, AttributeError) as error:
+            self.notes[f"arguments of {call.short} not understood: {error}"] = None
+            return {"function": entry.function}
+
+    def _param_paths(self, inputs: tuple[int, ...]) -> tuple[str, ...]:
+        return tuple(self.values[value].name for value in inputs if self.values[value].origin == "param")
+
+    def _consumed(self, ops: tuple[Op, ...]) -> tuple[Value, ...]:
+        consumers: list[list[int]] = [[] for _ in self.values]
+        for op in ops:
+            for value in dict.fromkeys(op.inputs):
+                consumers[value].append(op.index)
+        return tuple(replace(v, consumers=tuple(found)) for v, found in zip(self.values, consumers, strict=True))
+
+    def _params(self, ops: tuple[Op, ...]) -> dict[str, Param]:
+        fans = _fans(ops, self.values)
+        found = {}
+        for path, tensor in self.names.params.items():
+            param = statistics(path, tensor, fans.get(path))
+            shared = tuple(self.names.tensors[id(tensor)][1:])
+            found[path] = replace(param, shared_by=shared, constructed=self.spans.get(owner(path)))
+        return found
+
+    def _modules(self) -> tuple[Module, ...]:
+        return tuple(self._module(path, module) for path, module in self.names.tree.items())
+
+    def _module(self, path: str, module: nn.Module) -> Module:
+        own = (self.names.tensors[id(p)][0] for p in module.parameters(recurse=False) if id(p) in self.names.tensors)
+        return Module(
+            path=path,
+            type=type(module).__name__,
+            called=self.recording.called.get(path, 0),
+            params=tuple(own),
+            constructed=constructed(module),
+            builtin=type(module).__module__.split(".")[0] == "torch",
+            registered=path not in self.names.unregistered,
+        )
+
+    def _coverage(self) -> Coverage:
+        notes = [*self.recording.notes, *self.notes]
+        if self.recording.hidden:
+            notes.append(f"{self.recording.hidden} values came from code that shows no torch calls")
+        unknown = tuple(sorted(self.unknown.items()))
+        return Coverage(self.recording.method, len(self.ops), unknown, tuple(notes))
+
+
+def _parameters(entry: vocabulary.Entry | None, short: str, node: fx.Node) -> tuple[str, ...]:
+    names = entry.parameters if entry is not None else ("input", "other")
+    if entry is not None and entry.kind == "recurrent" and len(node.args) > 3 and isinstance(node.args[3], (list, tuple)):
+        names = vocabulary.PACKED
+    return names
+
+
+def _operands(parameters: tuple[str, ...], node: fx.Node) -> Iterator[tuple[str, fx.Node]]:
+    """Every tensor argument with its role."""
+    for position, value in enumerate(node.args):
+        name = parameters[position] if position < len(parameters) else f"arg{position}"
+        for given, operand in nodes(name, value):
+            yield vocabulary.role(given), operand
+    for key, value in node.kwargs.items():
+        for given, operand in nodes(key, value):
+            yield vocabulary.role(given), operand
+
+
+def _roles(roles: list[str], recurrent: Mapping[str, object]) -> tuple[str, ...]:
+    """The first operand is the "input" where no other one is; a recurrent network's weights get their own names."""
+    places = [place for place, role in enumerate(roles) if role.partition(".")[0] == "params"]
+    if places:
+        given = vocabulary.recurrent_weights(
+            len(places),
+            biases=bool(recurrent["biases"]),
+            bidirectional=bool(recurrent["bidirectional"]),
+            layers=int(str(recurrent["layers"])),
+        )
+        for place, name in zip(places, given, strict=True):
+            roles[place] = name
+    if roles and "input" not in roles and roles[0] in ("other", "like"):
+        return ("input", *roles[1:])
+    return tuple(roles)
+
+
+def _fans(ops: tuple[Op, ...], values: list[Value]) -> dict[str, tuple[int, int]]:
+    """Fan-in and fan-out of weights whose layout is not torch's default: (in, out) matrices, transposed convolutions."""
+    found = {}
+    for op in ops:
+        for value, role in zip(op.inputs, op.roles, strict=True):
+            weight = values[value]
+            if role != "weight" or weight.origin != "param" or op.kind not in _WEIGHTED or len(weight.shape) < 2:
+                continue
+            if op.attrs.get("layout") == "io":
+                found[weight.name] = (weight.shape[-2], weight.shape[-1])
+            elif op.attrs.get("transposed"):
+                found[weight.name] = _transposed_fan(weight.shape, op)
+    return found
+
+
+def _transposed_fan(shape: tuple[int, ...], op: Op) -> tuple[int, int]:
+    """Taps per output and per input of a transposed convolution; only every stride-th tap meets an output."""
+    groups = op.attrs.get("groups", 1)
+    stride = op.attrs.get("stride", ())
+    taps, step = prod(shape[2:]), prod(stride) if isinstance(stride, tuple) else 1
+    count = groups if isinstance(groups, int) else 1
+    return max(shape[0] // count * taps // step, 1), shape[1] * taps

@@ -1,0 +1,317 @@
+"""Runs a model once, numbers every torch call, records it, and lets observers and interventions at it."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from types import CodeType, FrameType
+from typing import Any, Protocol
+
+import torch
+from torch import fx, nn
+from torch.overrides import TorchFunctionMode
+
+from gradlint.capture import calls, frames, patches, structure
+from gradlint.capture.naming import Names
+from gradlint.capture.tape import Call, Tape, describe
+
+Scratch = dict[str, Any]
+Replace = Callable[[calls.Function, calls.Args, calls.Kwargs], object]
+After = Callable[[Any, calls.Args, calls.Kwargs, Scratch], object]
+
+
+class Observer(Protocol):
+    """Sees the outputs of every numbered call. Torch calls that it makes itself are not recorded."""
+
+    def on_output(self, index: int, outputs: tuple[torch.Tensor, ...]) -> None:
+        """Take the tensors that call `index` produced, in the order of `Op.outputs`."""
+
+
+@dataclass(frozen=True)
+class Intervention:
+    """A change to the call numbered `index`. Torch calls that it makes itself are not recorded.
+
+    `replace(func, args, kwargs)` runs instead of the call. `after(output, args, kwargs, scratch)` takes the output and
+    returns what the model goes on with; `scratch` is one dict for all interventions of a run, so that a tensor can be
+    kept at one call and used at a later one. Where the call works in place, both get a copy of the tensor it changes
+    and their result is written to the original.
+    """
+
+    index: int
+    replace: Replace | None = None
+    after: After | None = None
+
+
+@dataclass
+class Recording:
+    """One finished run. `graph` is None when nothing was to be recorded; `calls` counts the numbered calls.
+
+    `called` counts the calls of each module by path; `outputs` holds the output tensors with their names, `inputs` the
+    names of the input tensors.
+    """
+
+    output: object
+    calls: int
+    outputs: list[structure.Named]
+    graph: fx.Graph | None = None
+    names: Names | None = None
+    called: Mapping[str, int] = field(default_factory=dict)
+    module_types: Mapping[str, str] = field(default_factory=dict)
+    hidden: int = 0
+    training: bool = True
+    method: str = "recorded"
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class _Active:
+    """A module that is being called; `site` is the place of the call, looked up when first needed."""
+
+    module: nn.Module
+    path: str
+    type: str
+    site: frames.Place | None = None
+    located: bool = False
+
+
+def run(
+    model: Callable[..., Any],
+    args: tuple[Any, ...] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    record: bool = True,
+    interventions: Iterable[Intervention] = (),
+    observer: Observer | None = None,
+) -> Recording:
+    """Run a model or function once and number its torch calls; the same model, inputs and RNG give the same numbers.
+
+    The model itself is run, with gradients enabled: buffers and the global RNG move as in any forward pass, so pass a
+    copy where that matters. What the model raises passes through.
+    """
+    root = model if isinstance(model, nn.Module) else _Function(model)
+    recorder = Recorder(root, record=record, interventions=interventions, observer=observer)
+    return recorder.run(args, dict(kwargs or {}))
+
+
+class _Function(nn.Module):
+    """The root for a callable that is not a module."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__()
+        self.__dict__["function"] = function
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self.__dict__["function"](*args, **kwargs)
+
+
+class Recorder(TorchFunctionMode):
+    """The mode under which a recorded run takes place; use `run`."""
+
+    def __init__(
+        self, model: nn.Module, *, record: bool, interventions: Iterable[Intervention], observer: Observer | None
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.names = Names(model) if record else None
+        self.tape = Tape(self.names) if self.names is not None else None
+        self.observer = observer
+        self.count = 0
+        self.scratch: Scratch = {}
+        self.called: dict[str, int] = {}
+        self._changes: dict[int, list[Intervention]] = {}
+        for intervention in interventions:
+            self._changes.setdefault(intervention.index, []).append(intervention)
+        self._active = [_Active(model, "", type(model).__name__)]
+        self._paused = False
+
+    def run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Recording:
+        """Run the model under the mode."""
+        if self.tape is not None:
+            for name, tensor in structure.arguments(args, kwargs, _parameter_names(self.model)):
+                self.tape.placeholder(name, tensor)
+        with torch.enable_grad(), patches.run_patches(self._call_module, self._call_function), self:
+            output = self.model(*args, **kwargs)
+        outputs = structure.flatten(output)
+        graph = None
+        if self.tape is not None:
+            self.tape.graph.output(tuple(self.tape.refer(tensor) for _, tensor in outputs))
+            graph = self.tape.graph
+        return Recording(
+            output=output,
+            calls=self.count,
+            outputs=outputs,
+            graph=graph,
+            names=self.names,
+            called=self.called,
+            hidden=self.tape.hidden if self.tape is not None else 0,
+            training=self.model.training,
+        )
+
+    def __torch_function__(
+        self, func: calls.Function, types: Any, args: calls.Args = (), kwargs: calls.Kwargs | None = None
+    ) -> Any:
+        """Run one torch call: count it when it produces a tensor, record it, apply what was asked for."""
+        kwargs = kwargs or {}
+        if self._paused:
+            return func(*args, **kwargs)
+        inner = calls.composite(func)
+        if inner is not None:
+            with self:
+                return inner(*args, **kwargs)
+        if self.count in self._changes and not calls.is_query(func):
+            output = self._intervene(func, args, kwargs)
+        else:
+            output = func(*args, **kwargs)
+        outputs = calls.produced(func, args, output)
+        calls.learn(func, produced=bool(outputs))
+        if outputs:
+            self._finish(func, args, kwargs, output, outputs)
+        return output
+
+    def _intervene(self, func: calls.Function, args: calls.Args, kwargs: calls.Kwargs) -> object:
+        target = calls.mutated(func, args, kwargs)
+        if target is None:
+            return self._changed(func, args, kwargs)
+        stand_in = target.clone()
+        output = self._changed(func, *_substitute(args, kwargs, target, stand_in))
+        result = stand_in if output is None else output
+        if not isinstance(result, torch.Tensor) or result.shape != target.shape:
+            return result
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not (target.is_leaf and target.requires_grad)):
+            target.copy_(result)
+        return None if output is None else target
+
+    def _changed(self, func: calls.Function, args: calls.Args, kwargs: calls.Kwargs) -> object:
+        changes = self._changes[self.count]
+        replacement = next((change.replace for change in changes if change.replace is not None), None)
+        output = func(*args, **kwargs) if replacement is None else replacement(func, args, kwargs)
+        for change in changes:
+            if change.after is not None:
+                changed_in_place = output is None and bool(args)
+                given = args[0] if changed_in_place else output
+                result = change.after(given, args, kwargs, self.scratch)
+                output = result
+        return output
+
+    def _finish(
+        self,
+        func: calls.Function,
+        args: Any,
+        kwargs: Any,
+        output: object,
+        outputs: tuple[torch.Tensor, ...],
+        custom: str = "",
+    ) -> None:
+        index = self.count
+        self.count += 1
+        if self.tape is not None:
+            place, active = self._locate(sys._getframe(2))
+            call = Call(
+                index=index,
+                name=custom or calls.signature(func).name,
+                outputs=tuple([describe(tensor) for tensor in outputs]),
+                path=active.path,
+                type=active.type,
+                module=id(active.module),
+                place=place,
+                inplace=not custom and calls.mutated(func, args, kwargs) is not None,
+                grad_enabled=torch.is_grad_enabled(),
+                custom=bool(custom),
+            )
+            self.tape.add(func, args, kwargs, outputs, call, output)
+        if self.observer is not None:
+            self.observer.on_output(index, outputs)
+
+    def _call_module(self, original: calls.Function, module: nn.Module, args: Any, kwargs: Any) -> Any:
+        if self._paused or self.names is None:
+            return original(module, *args, **kwargs)
+        path = self.names.path(module, self._active[-1].path)
+        self.called[path] = self.called.get(path, 0) + 1
+        self._active.append(_Active(module, path, type(module).__name__))
+        try:
+            return original(module, *args, **kwargs)
+        finally:
+            self._active.pop()
+
+    def _call_function(self, original: calls.Function, cls: type, args: Any, kwargs: Any) -> Any:
+        """One user-defined autograd.Function: a single call, whatever it runs inside."""
+        if self._paused:
+            return original(cls, *args, **kwargs)
+        self._paused = True
+        try:
+            if self.count in self._changes:
+                output = self._changed(lambda *a, **k: original(cls, *a, **k), args, kwargs)
+            else:
+                output = original(cls, *args, **kwargs)
+        finally:
+            self._paused = False
+        outputs = tuple(calls.tensors(output))
+        if outputs:
+            with torch._C.DisableTorchFunction():
+                self._finish(cls, args, kwargs, output, outputs, custom=f"{cls.__module__}.{cls.__qualname__}")
+        return output
+
+    def _locate(self, frame: FrameType) -> tuple[frames.Place | None, _Active]:
+        """The user's line that made the call, and the module whose code it stands in."""
+        return self._site(frame, len(self._active)), self._module_of(frame)
+
+    def _site(self, frame: FrameType | None, depth: int) -> frames.Place | None:
+        found, boundary = frames.nearest(frame, _BOUNDARIES)
+        if boundary is None or depth <= 1 or (found is not None and found[0] == frames.USER):
+            return found
+        active = self._active[depth - 1]
+        if not active.located:
+            active.site = self._site(boundary.f_back, depth - 1)
+            active.located = True
+        if found is None or (active.site is not None and active.site[0] == frames.USER):
+            return active.site
+        return found
+
+    def _module_of(self, frame: FrameType | None) -> _Active:
+        """The module being called; or one whose method was called directly, as in `self.block.forward(x)`."""
+        top = self._active[-1]
+        own = _codes(type(top.module))
+        while frame is not None and frame.f_code not in _BOUNDARIES and frame.f_code not in own:
+            code = frame.f_code
+            if code.co_argcount and code.co_varnames[0] == "self":
+                module = frame.f_locals.get("self")
+                if isinstance(module, nn.Module) and self.names is not None:
+                    return self._direct(module, top)
+            frame = frame.f_back
+        return top
+
+    def _direct(self, module: nn.Module, top: _Active) -> _Active:
+        assert self.names is not None
+        path = self.names.path(module, top.path)
+        if module is not top.module:
+            self.called.setdefault(path, 1)
+        return _Active(module, path, type(module).__name__)
+
+
+_BOUNDARIES = frozenset({Recorder._call_module.__code__, Recorder.run.__code__})
+_class_codes: dict[type, frozenset[CodeType]] = {}
+
+
+def _codes(cls: type) -> frozenset[CodeType]:
+    """The code objects of every method of a class and its bases."""
+    known = _class_codes.get(cls)
+    if known is None:
+        methods = (value for base in cls.__mro__ for value in vars(base).values())
+        known = _class_codes[cls] = frozenset(m.__code__ for m in methods if inspect.isfunction(m))
+    return known
+
+
+def _substitute(args: calls.Args, kwargs: calls.Kwargs, old: object, new: object) -> tuple[calls.Args, dict[str, Any]]:
+    replaced = tuple(new if value is old else value for value in args)
+    return replaced, {key: new if value is old else value for key, value in kwargs.items()}
+
+
+def _parameter_names(model: nn.Module) -> tuple[str, ...]:
+    function = model.__dict__.get("function", model.forward)
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # builtin functions have no signature
+        return ()
+    return tuple(p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD))
