@@ -1,0 +1,108 @@
+"""Finding inputs that a model accepts: propose, run, read the refusal, repair, retry."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from torch import nn
+
+from gradlint.load.feed_plan import Plan
+from gradlint.load.feed_trial import Trial, attempt
+from gradlint.load.infer_layers import device_of
+from gradlint.load.infer_repair import Broken, Change, structural
+from gradlint.load.infer_start import Context
+from gradlint.load.infer_text import textual
+
+REAL_SECONDS = 1.5
+"""After this much time in real runs the search goes on on meta, whose first kernel imports for 1.0 to 1.4 s."""
+
+
+@dataclass(order=True)
+class Candidate:
+    """A plan to try, cheapest first; `calls` is how far the run got that it was repaired after."""
+
+    cost: float
+    order: int
+    plan: Plan = field(compare=False)
+    calls: int = field(compare=False, default=0)
+    depth: int = field(compare=False, default=0)
+
+
+@dataclass
+class Search:
+    """The state of one search; `last` is the refusal that got furthest, for the message when nothing is accepted."""
+
+    model: nn.Module
+    known: Context
+    seconds: float = 20.0
+    fixed: frozenset[str] = frozenset()  # arguments that the user gave, which no repair changes
+    spent: float = 0.0
+    trials: int = 0
+    last: Trial | None = None
+    history: dict[int, dict[int, int]] = field(default_factory=dict)
+    tried: set[Plan] = field(default_factory=set)
+
+    @property
+    def device(self) -> str:
+        """Real runs while they are cheap; meta once they are not, or when the model is there."""
+        if device_of(self.model).type == "meta" or self.spent > REAL_SECONDS:
+            return "meta"
+        return "cpu"
+
+    def run(self, starts: Iterable[Change], trials: int) -> Trial | None:
+        """The first accepted trial, best-first from the starting plans; None when none is found in so many trials."""
+        order = itertools.count()
+        heap = [Candidate(cost, next(order), plan) for cost, plan in starts]
+        heapq.heapify(heap)
+        deadline = time.perf_counter() + self.seconds
+        most = self.trials + trials
+        while heap and self.trials < most and time.perf_counter() < deadline:
+            candidate = heapq.heappop(heap)
+            trial = self.attempt(candidate.plan)
+            if trial is None:
+                continue
+            if trial.refusal is None:
+                return trial
+            for cost, plan in self.repairs(trial) if candidate.depth < 12 else ():
+                paid = candidate.cost + cost + (0.0 if trial.seen.calls > candidate.calls else 0.25)
+                heapq.heappush(heap, Candidate(paid, next(order), plan, trial.seen.calls, candidate.depth + 1))
+        return None
+
+    def attempt(self, plan: Plan) -> Trial | None:
+        """Run the plan unless it was run before; a plan accepted on meta must also run for real."""
+        if plan in self.tried:
+            return None
+        self.tried.add(plan)
+        device = self.device
+        trial = self._timed(plan, device)
+        if trial.refusal is None and device == "meta" and device_of(self.model).type != "meta":
+            trial = self._timed(plan, "cpu")
+        if trial.refusal is not None and (self.last is None or trial.seen.calls >= self.last.seen.calls):
+            self.last = trial
+        return trial
+
+    def _timed(self, plan: Plan, device: str) -> Trial:
+        trial = attempt(self.model, plan, device=device)
+        self.trials += 1
+        self.spent += trial.seconds if device == "cpu" else 0.0
+        return trial
+
+    def repairs(self, trial: Trial) -> Iterator[Change]:
+        """Every repair of a refused plan, cheapest first."""
+        assert trial.refusal is not None
+        broken = Broken(trial, trial.refusal, self.known, self.history)
+        changes = sorted(itertools.chain(structural(broken), textual(broken)), key=lambda change: change[0])
+        yield from (change for change in changes if self._keeps(trial.plan, change[1]))
+
+    def _keeps(self, old: Plan, new: Plan) -> bool:
+        before, after = dict(old.arguments), dict(new.arguments)
+        return all(before.get(name) == after.get(name) for name in self.fixed)
+
+    def accepted(self, plan: Plan) -> Trial | None:
+        """The trial of the plan when it is accepted."""
+        trial = self.attempt(plan)
+        return trial if trial is not None and trial.refusal is None else None

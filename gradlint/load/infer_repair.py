@@ -1,0 +1,323 @@
+"""Repairs of a plan from the torch call that refused it: what the call demands, carried back to the input."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+
+from gradlint.load.feed_plan import Guess, Plan
+from gradlint.load.feed_trial import Call, Operand, Refusal, Trial
+from gradlint.load.infer_start import Context
+
+Change = tuple[float, Plan]
+"""A repaired plan and what it costs to believe in it (0 follows from the message, 3 is a guess)."""
+
+SIDES = (28, 32, 64, 224, 96, 48, 128, 84, 256, 112, 16, 160, 192, 299, 384, 512)
+"""Image sides that people use, likeliest first."""
+
+LENGTHS = (1024, 100, 128, 256, 512, 784, 1000, 2048, 4096, 16000, 16, 32, 64)
+
+SPATIAL = {"image": "S", "video": "S", "volume": "S", "signal": "L"}
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What a call wants of one operand: its last dimension, its channels (axis 1), its rank or its dtype."""
+
+    operand: Operand
+    last: int | None = None
+    channels: int | None = None
+    ranks: tuple[int, ...] = ()
+    dtype: str = ""
+
+
+@dataclass
+class Broken:
+    """A refused trial, and what earlier trials measured: {wanted size: {spatial size: size that came}}."""
+
+    trial: Trial
+    refusal: Refusal
+    known: Context
+    history: dict[int, dict[int, int]] = field(default_factory=dict)
+
+    @property
+    def plan(self) -> Plan:
+        """The plan that was refused."""
+        return self.trial.plan
+
+
+def structural(broken: Broken) -> Iterator[Change]:
+    """Repairs that the refused call's operands give."""
+    call = broken.refusal.call
+    for demand in DEMANDS[call.name](call) if call is not None and call.name in DEMANDS else ():
+        for path in sources(broken.plan, demand.operand):
+            yield from meet(broken, path, demand)
+
+
+def sources(plan: Plan, operand: Operand) -> list[str]:
+    """The inputs that an operand comes from; all of them when its history was lost."""
+    leaves = plan.leaves()
+    return [path for path in leaves if path in operand.sources] or ([] if operand.parameter else list(leaves))
+
+
+def meet(broken: Broken, path: str, demand: Demand) -> Iterator[Change]:
+    """Plans in which the input at `path` gives the operand what is demanded, by whichever aspect does not fit yet."""
+    guess, got = broken.plan.leaves()[path], demand.operand
+    if demand.dtype and not same_family(got.dtype, demand.dtype):
+        yield from retype(broken, path, demand.dtype)
+    elif demand.ranks and len(got.shape) not in demand.ranks:
+        yield from rerank(broken, path, max(demand.ranks) - len(got.shape))
+    elif demand.channels is not None and len(got.shape) > 1 and got.shape[1] != demand.channels:
+        yield from resize(broken, path, got.shape[1], demand.channels, got)
+    elif demand.last is not None and got.shape and got.shape[-1] != demand.last:
+        yield from resize(broken, path, got.shape[-1], demand.last, got)
+    elif guess.role in SPATIAL:
+        yield from other_sides(broken, path)
+
+
+def same_family(one: str, other: str) -> bool:
+    """Whether two dtypes are both floating, both whole numbers or both bool."""
+    return _family(one) == _family(other)
+
+
+def _family(dtype: str) -> str:
+    return "float" if "float" in dtype or "complex" in dtype else "bool" if dtype == "bool" else "int"
+
+
+def retype(broken: Broken, path: str, dtype: str) -> Iterator[Change]:
+    """The same input as another kind of number; its shape follows (features become ids)."""
+    guess = broken.plan.leaves()[path]
+    if _family(dtype) == "int":
+        flat = guess.axes if isinstance(guess.axes[-1] if guess.axes else "", str) else guess.axes[:-1]
+        shapes = dict.fromkeys((("B", "T"), flat, ("B",), guess.axes))
+        for rank, axes in enumerate(shapes):
+            yield 0.2 + 0.3 * rank, broken.plan.put(path, Guess("ids", axes, "int64"))
+    elif dtype == "bool":
+        yield 0.1, broken.plan.put(path, replace(guess, dtype="bool", values=None))
+    else:
+        for rank, entry in enumerate(e for e in broken.known.entries if e.dtype == dtype):
+            yield 0.3 + 0.3 * rank, broken.plan.put(path, entry)
+        yield 0.6, broken.plan.put(path, replace(guess, role="vector", dtype="float32"))
+
+
+def rerank(broken: Broken, path: str, difference: int) -> Iterator[Change]:
+    """The same input with more or fewer dimensions."""
+    guess = broken.plan.leaves()[path]
+    rank = len(guess.axes) + difference
+    for order, other in enumerate(of_rank(broken.known, guess, rank)):
+        yield 0.2 + 0.3 * order, broken.plan.put(path, other)
+
+
+def of_rank(known: Context, guess: Guess, rank: int) -> list[Guess]:
+    """What an input of this rank would be here: first a layer's input, then the usual one."""
+    listed = [entry for entry in known.entries if len(entry.axes) == rank and same_family(entry.dtype, guess.dtype)]
+    width = next((axis for axis in reversed(guess.axes) if isinstance(axis, int)), None)
+    features = width or next((e.axes[-1] for e in known.entries if isinstance(e.axes[-1], int)), 8)
+    steps = (
+        [replace(guess, axes=guess.axes[:-1])]
+        if guess.axes[1:] and guess.axes[-1] == 1 == len(guess.axes) - rank
+        else []
+    )
+    usual = {
+        0: Guess("vector", ()),
+        1: Guess("vector", ("B",)),
+        2: Guess("vector", ("B", features))
+        if guess.role not in SPATIAL
+        else Guess("signal", ("B", SPATIAL[guess.role])),
+        3: Guess("sequence", ("B", "T", features)),
+        4: Guess("image", ("B", known.channels, "S", "S")),
+        5: Guess("video", ("B", "D", known.channels, "S", "S")),
+    }
+    if guess.dtype != "float32":
+        usual = {
+            1: replace(guess, axes=("B",)),
+            2: replace(guess, axes=("B", "T")),
+            3: replace(guess, axes=("B", "T", "T")),
+        }
+    flat = [Guess("signal", ("B", "S", "S"))] if rank == 3 and guess.role == "image" else []
+    return list(dict.fromkeys([*steps, *listed, *flat, *([usual[rank]] if rank in usual else [])]))
+
+
+def resize(broken: Broken, path: str, got: int, wanted: int, operand: Operand) -> Iterator[Change]:
+    """The operand's dimension must become `wanted`: find the input's dimension that does it."""
+    plan, guess = broken.plan, broken.plan.leaves()[path]
+    shape = plan.shape(guess)
+    for place in reversed(range(len(shape))):
+        if shape[place] == got and (place > 0 or guess.axes[0] != "B"):
+            cost = 0.0 if operand.input else 0.2
+            yield cost + 0.05 * (len(shape) - place), set_axis(plan, path, place, wanted)
+    if guess.role in SPATIAL:
+        yield from solve_side(broken, path, got, wanted, operand)
+    elif isinstance(guess.axes[-1] if guess.axes else None, str):
+        yield from _scaled(plan, str(guess.axes[-1]), got, wanted)
+    else:
+        yield from _stretched(broken, path, got, wanted)
+    if guess.dtype == "float32":
+        yield 2.0, plan.put(path, Guess("vector", ("B", wanted)))
+        yield 2.5, plan.put(path, Guess("sequence", ("B", "T", wanted)))
+
+
+def set_axis(plan: Plan, path: str, place: int, size: int) -> Plan:
+    """One dimension of an input set; a named size changes for all its inputs, except that a batch is cut loose."""
+    guess = plan.leaves()[path]
+    axis = guess.axes[place]
+    if isinstance(axis, str) and axis != "B":
+        return plan.resized(**{axis: size})
+    axes = (*guess.axes[:place], size, *guess.axes[place + 1 :])
+    return plan.put(path, replace(guess, axes=axes))
+
+
+def _scaled(plan: Plan, axis: str, got: int, wanted: int) -> Iterator[Change]:
+    """A size that the operand's dimension is proportional to."""
+    size = plan.size(axis)
+    if axis != "B" and (size * wanted) % got == 0 and size * wanted // got:
+        yield 0.4, plan.resized(**{axis: size * wanted // got})
+
+
+def _stretched(broken: Broken, path: str, got: int, wanted: int) -> Iterator[Change]:
+    """A flattened or concatenated operand: the steps stretch in proportion, or this input makes up the difference."""
+    plan, guess = broken.plan, broken.plan.leaves()[path]
+    for axis in guess.axes:
+        if isinstance(axis, str):
+            yield from _scaled(plan, axis, got, wanted)
+    width = guess.axes[-1] if guess.axes else 0
+    if isinstance(width, int) and width + wanted - got > 0:
+        yield 0.6, set_axis(plan, path, len(guess.axes) - 1, width + wanted - got)
+    if isinstance(width, int) and (width * wanted) % got == 0:
+        yield 0.8, set_axis(plan, path, len(guess.axes) - 1, width * wanted // got)
+
+
+def solve_side(broken: Broken, path: str, got: int, wanted: int, operand: Operand) -> Iterator[Change]:
+    """The image side (or signal length) at which the flattened size is `wanted`.
+
+    The size grows with the side, so earlier trials bracket it; between them the usual sides are tried before the
+    proportional estimate.
+    """
+    guess = broken.plan.leaves()[path]
+    axis = SPATIAL[guess.role]
+    if axis not in guess.axes:
+        return
+    side = broken.plan.size(axis)
+    measured = broken.history.setdefault(wanted, {})
+    measured[side] = got
+    low = max((s for s, size in measured.items() if size < wanted), default=0)
+    high = min((s for s, size in measured.items() if size > wanted), default=2 * side * max(1, wanted // got) + 64)
+    for rank, candidate in enumerate(_between(measured, low, high, wanted, axis)):
+        yield 0.1 + 0.1 * rank, broken.plan.resized(**{axis: candidate})
+    flat = operand.flattened
+    if len(flat) > 1 and wanted % flat[1]:
+        yield 1.0, broken.plan.put(path, Guess("vector", ("B", wanted)))
+
+
+def _between(measured: dict[int, int], low: int, high: int, wanted: int, axis: str) -> list[int]:
+    """Candidate sides strictly between two measured ones, nearest to the estimate first."""
+    power = 0.5 if axis == "S" else 1.0
+    near = min(measured, key=lambda side: abs(math.log(measured[side] / wanted)))
+    estimate = near * (wanted / measured[near]) ** power
+    usual = [side for side in (SIDES if axis == "S" else LENGTHS) if low < side < high]
+    usual.sort(key=lambda side: abs(math.log(side / estimate)))
+    rest = [round(estimate), (low + high) // 2]
+    inside = [side for side in (*usual[:2], *rest, *usual[2:3]) if low < side < high and side not in measured]
+    return list(dict.fromkeys(inside))
+
+
+def other_sides(broken: Broken, path: str) -> Iterator[Change]:
+    """Other usual sizes, for a refusal that only says that the size does not suit."""
+    guess = broken.plan.leaves()[path]
+    axis = SPATIAL[guess.role]
+    if axis not in guess.axes:
+        return
+    now = broken.plan.size(axis)
+    usual = (224, 32, 64, 128, 256, 96, 384, 512, 28) if axis == "S" else (1024, 4096, 16000, 256, 64, 32, 100)
+    for rank, side in enumerate(size for size in usual if size != now):
+        yield 0.8 + 0.2 * rank, broken.plan.resized(**{axis: side})
+
+
+# ---- what each call demands
+
+
+def _linear(call: Call) -> Iterator[Demand]:
+    data, weight = call.operands[:2]
+    yield Demand(data, last=weight.shape[-1], dtype=weight.dtype)
+
+
+def _product(call: Call) -> Iterator[Demand]:
+    left, right = call.operands[-2:]
+    if left.sources and right.shape:
+        yield Demand(left, last=right.shape[max(len(right.shape) - 2, 0)], dtype=right.dtype if right.parameter else "")
+    if right.sources and left.shape and not left.sources:
+        yield Demand(right, channels=left.shape[-1] if len(right.shape) == 2 else None, dtype=left.dtype)
+
+
+def _convolution(call: Call) -> Iterator[Demand]:
+    data, weight = call.operands[:2]
+    groups = int(dict(call.keywords).get("groups", _last_number(call)))  # type: ignore[call-overload]
+    transposed = "transpose" in call.name
+    channels = weight.shape[0] if transposed else weight.shape[1] * groups
+    yield Demand(data, channels=channels, ranks=(len(weight.shape),), dtype=weight.dtype)
+
+
+def _last_number(call: Call) -> int:
+    last = call.arguments[-1] if call.arguments else 1
+    return last if isinstance(last, int) and "transpose" not in call.name else 1
+
+
+def _lookup(call: Call) -> Iterator[Demand]:
+    yield Demand(call.operands[0], dtype="int64")
+
+
+def _index(call: Call) -> Iterator[Demand]:
+    for operand in call.operands[1:]:
+        yield Demand(operand, dtype="int64")
+
+
+def _channel_norm(call: Call) -> Iterator[Demand]:
+    data, *rest = call.operands
+    if rest:
+        yield Demand(data, channels=rest[0].shape[0])
+
+
+def _layer_norm(call: Call) -> Iterator[Demand]:
+    shape = next((a for a in (*call.arguments, *dict(call.keywords).values()) if isinstance(a, (tuple, list))), ())
+    if shape:
+        yield Demand(call.operands[0], last=int(shape[-1]), dtype="float32")
+
+
+def _mask(call: Call) -> Iterator[Demand]:
+    if len(call.operands) > 1:
+        yield Demand(call.operands[1], dtype="bool")
+
+
+def _size(call: Call) -> Iterator[Demand]:
+    yield Demand(call.operands[0])
+
+
+DEMANDS: dict[str, Callable[[Call], Iterator[Demand]]] = {
+    "linear": _linear,
+    "matmul": _product,
+    "__matmul__": _product,
+    "mm": _product,
+    "bmm": _product,
+    "addmm": _product,
+    "einsum": _product,
+    **dict.fromkeys((f"conv{kind}{n}d" for kind in ("", "_transpose") for n in "123"), _convolution),
+    "embedding": _lookup,
+    "embedding_bag": _lookup,
+    "one_hot": _lookup,
+    "gather": _index,
+    "index_select": _index,
+    "scatter": _index,
+    "scatter_add_": _index,
+    "index_add_": _index,
+    "batch_norm": _channel_norm,
+    "instance_norm": _channel_norm,
+    "group_norm": _channel_norm,
+    "layer_norm": _layer_norm,
+    "rms_norm": _layer_norm,
+    "masked_fill": _mask,
+    "masked_fill_": _mask,
+    "max_pool2d": _size,
+    "avg_pool2d": _size,
+    "pad": _size,
+}

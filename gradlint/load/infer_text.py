@@ -1,0 +1,288 @@
+"""Repairs of a plan from the words of the refusal: sizes, ranks, kinds of number, containers, missing arguments."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+from torch import Tensor
+
+from gradlint.load.feed_plan import Group, Guess
+from gradlint.load.feed_trial import sources_of, tensors_in
+from gradlint.load.infer_repair import SPATIAL, Broken, Change, other_sides, rerank, retype, set_axis, solve_side
+from gradlint.load.infer_start import Argument, guesses
+
+LARGEST = 1 << 16
+
+
+def textual(broken: Broken) -> Iterator[Change]:
+    """Repairs that the message asks for, by every rule whose pattern it matches."""
+    text = broken.refusal.text
+    for pattern, rule in RULES:
+        match = pattern.search(text)
+        if match is not None:
+            yield from rule(broken, match)
+
+
+def swapped_numbers(broken: Broken, match: re.Match[str]) -> Iterator[Change]:
+    """A number of the message that is one of our sizes gives way to another number of the message."""
+    numbers = list(dict.fromkeys(int(n) for n in re.findall(r"(?<![\w.])\d{1,6}(?![\w.]*\.\d)", broken.refusal.text)))
+    operands = broken.refusal.call.operands if broken.refusal.call is not None else ()
+    touched = frozenset[str]().union(*(operand.sources for operand in operands))
+    for path, guess in broken.plan.leaves().items():
+        cost = 0.3 if path in touched or not touched else 0.9
+        for place, size in enumerate(broken.plan.shape(guess)):
+            others = [n for n in numbers if n != size and 0 < n < LARGEST] if size in numbers and size > 1 else []
+            batch = 1.5 if guess.axes[place] == "B" else 0.0
+            for rank, other in enumerate(others[:5]):
+                yield cost + batch + 0.15 * rank, set_axis(broken.plan, path, place, other)
+
+
+def stated_size(broken: Broken, match: re.Match[str]) -> Iterator[Change]:
+    """A message that names one size ("divisible by 32", "block size is only 16", "multiple of 7")."""
+    wanted = int(match[1])
+    for path, guess in broken.plan.leaves().items():
+        axis = SPATIAL.get(guess.role, "T")
+        if axis in guess.axes and 1 < wanted < LARGEST and wanted != broken.plan.size(axis):
+            now = broken.plan.size(axis)
+            yield 0.6, broken.plan.resized(**{axis: max(wanted, now // wanted * wanted)})
+            yield 0.7, set_axis(broken.plan, path, guess.axes.index(axis), wanted)
+
+
+def wrong_rank(broken: Broken, match: re.Match[str]) -> Iterator[Change]:
+    """ "expected 4D input (got 2D input)", "Expected 3D (unbatched) or 4D (batched) input to conv2d"."""
+    text = broken.refusal.text
+    told = re.search(r"got (?:input )?(\d)-?D", text)
+    wanted = [int(n) for n in re.findall(r"(\d)-?D", text[: told.start()] if told else text)]
+    operand = broken.refusal.call.operands[0] if broken.refusal.call and broken.refusal.call.operands else None
+    shape = re.search(r"size:? \[([\d, ]*)\]", text)
+    got = int(told[1]) if told else len(operand.shape) if operand else len(shape[1].split(",")) if shape else 0
+    for path in _suspects(broken, got):
+        for rank, target in enumerate(sorted(set(wanted), reverse=True)):
+            yield from _cheaper(rerank(broken, path, target - got), 0.3 * rank)
+
+
+def wanted_rank(broken: Broken, match: re.Match[str]) -> Iterator[Change]:
+    """ "input must have 3 dimensions, got 2"."""
+    wanted, got = int(match[1]), int(match[2])
+    for path in _suspects(broken, got):
+        yield from rerank(broken, path, wanted - got)
+
+
+def unpacked(broken: Broken, match: re.Match[str]) -> Iterator[Change]:
+    """`b, c, h, w = x.shape` with fewer dimensions, or `a, b = batch` where a tuple was meant."""
+    frame = broken.refusal.frame
+    wanted = int(match[1])
+    line = frame.line if frame else ""
+    value = line.partition("=")[2].strip()
+    subject = re.match(r"([\w.]+?)(?:\.shape|\.size\(\))", value)
+    tensor = _variable(broken, subject[1]) if subject else None
+    if tensor is not None:
+        for path in sources_of(tensor):
+            yield from rerank(broken, path, wanted - tensor.dim())
+        return
+    for path in [value] if value in broken.plan.leaves() else ():
+        guess = broken.plan.leaves()[path]
+        yield 0.3, broken.plan.put(path, Group("tuple", tuple((str(i), guess) for i in range(wanted))))
+    for path, guess in broken.plan.leaves().items():
+        yield from _cheaper(rerank(broken, path, wanted - len(guess.axes)), 0.6)
+
+
+def needs_rank(broken: Broken, match: re.Match[str]) -> Iterator[Change]:
+    """An axis that is not there: one dimension more."""
+    operands = broken.refusal.call.operands if broken.refusal.call is not None else ()
+    touched = frozenset[str]().union(*(operand.sources for operand in operands))
+    for path in touched or broken.plan.leaves():
+        yield from rerank(broken, path, 1)
+        yield from _cheaper(rerank(broken, path, 2), 0.5)
+        yield from _cheaper(rerank(broken, path, -1), 1.0)
+
+
+def whole_numbers(broken: Broken, match: re.Match[str]) -> Iterator[Change]:
+    """An index was a float."""
+    for path, guess in broken.plan.leaves().items():
+        if guess.dtype == "float32" and _touches(broken, path):
+            yield from retype(broken, path, "int64")
+
+
+def floating_numbers(broken: Broken, match: re.Match[str]) -> Iterator[Change]:
+    """A layer was given whole numbers."""
+    for path, guess in broken.plan.leaves().items():
+        if guess.dtype != "float32" and _touches(broken, path):
+            yield from retype(broken, path, "float32")
+
+
+def truth_values(broken: Broken, match: re.Match[str]) -> Iterator[Change]:
+    """A mask was not bool."""
+    for path, guess in broken.plan.leaves().items():
+        if guess.role in ("mask", "open mask", "ids") and guess.dtype != "bool":
+            yield 0.2, broken.plan.put(path, Guess("mask", guess.axes, "bool"))
+
+
+def numeric_mask(broken: Broken, match: re.Match[str]) -> Iterator[Change]:
+    """Arithmetic on a bool mask."""
+    for path, guess in broken.plan.leaves().items():
+        if guess.dtype == "bool":
+            yield 0.2, broken.plan.put(path, replace(guess, dtype="float32"))
+
+
+def flattened_size(broken: Broken, match: re.Match[str]) -> Iterator[Change]:
+    """ "shape '[-1, 400]' is invalid for input of size 107584"."""
+    fixed = [int(n) for n in re.findall(r"-?\d+", match[1])]
+    total, call = int(match[2]), broken.refusal.call
+    wanted = [n for n in fixed if n > 1 and n != broken.plan.size("B")]
+    batch = broken.plan.size("B")
+    for path, guess in broken.plan.leaves().items():
+        if wanted and guess.role in SPATIAL and call is not None and total % batch == 0:
+            yield from solve_side(broken, path, total // batch, max(wanted), call.operands[0])
+
+
+def dict_key(broken: Broken, match: re.Match[str]) -> Iterator[Change]:
+    """A key that a dict input must have."""
+    key = str(broken.refusal.error.args[0]) if broken.refusal.error.args else ""
+    for name, node in broken.plan.arguments:
+        if isinstance(node, Group) and node.kind == "dict" and key.isidentifier():
+            yield from _members(broken, f"{name}.{key}", key)
+
+
+def dict_wanted(broken: Broken, match: re.Match[str]) -> Iterator[Change]:
+    """A tensor was indexed by a string."""
+    for name, node in broken.plan.arguments:
+        if isinstance(node, Guess):
+            yield 0.3, broken.plan.put(name, Group("dict", ()))
+
+
+def attribute(broken: Broken, match: re.Match[str]) -> Iterator[Change]:
+    """A tensor was asked for a field of a data object (`data.edge_index`), or the object lacks one."""
+    key = match[1]
+    for name, node in broken.plan.arguments:
+        if isinstance(node, Group) and node.kind == "object":
+            yield from _members(broken, f"{name}.{key}", key)
+        elif isinstance(node, Guess) and not hasattr(Tensor, key):
+            kind = "dict" if key in ("keys", "items", "get", "values") else "object"
+            yield 0.4, broken.plan.put(name, Group(kind, ()))  # type: ignore[arg-type]
+
+
+def missing(broken: Broken, match: re.Match[str]) -> Iterator[Change]:
+    """An optional argument that this forward needs after all: it was None where it was used."""
+    given = dict(broken.plan.arguments)
+    variables = broken.refusal.frame.variables if broken.refusal.frame else {}
+    for argument in broken.known.arguments:
+        if argument.name not in given and not argument.several:
+            near = 0.0 if argument.name in variables or argument.name in broken.refusal.text else 0.6
+            for rank, node in enumerate(guesses(argument, broken.known)[:3]):
+                plan = broken.plan.put(argument.name, node)
+                keyed = replace(plan, keywords=plan.keywords | {argument.name})
+                yield 0.4 + near + 0.3 * rank, keyed
+
+
+def larger(broken: Broken, match: re.Match[str]) -> Iterator[Change]:
+    """The size does not suit a pooling, a window or a skip."""
+    for path, guess in broken.plan.leaves().items():
+        if guess.role in SPATIAL:
+            yield from other_sides(broken, path)
+        elif "T" in guess.axes:
+            for rank, steps in enumerate((32, 64, 16, 128, 256)):
+                yield 0.9 + 0.2 * rank, broken.plan.resized(T=steps)
+
+
+def larger_batch(broken: Broken, match: re.Match[str]) -> Iterator[Change]:
+    """BatchNorm over one value a channel: a larger image, then a larger batch."""
+    yield from larger(broken, match)
+    yield 1.0, broken.plan.resized(B=2 * broken.plan.size("B"))
+
+
+def smaller_ids(broken: Broken, match: re.Match[str]) -> Iterator[Change]:
+    """An index past the end of a table, although ids are 0 or 1: the table is of positions, so fewer steps."""
+    for steps in (16, 8, 4):
+        if steps < broken.plan.size("T"):
+            yield 0.6, broken.plan.resized(T=steps)
+
+
+def _members(broken: Broken, path: str, key: str) -> Iterator[Change]:
+    for rank, node in enumerate(guesses(Argument(key, "", required=True, keyword=False), broken.known)[:4]):
+        yield 0.2 + 0.3 * rank, broken.plan.put(path, node)
+
+
+def _variable(broken: Broken, name: str) -> Tensor | None:
+    frame = broken.refusal.frame
+    value = frame.variables.get(name) if frame else None
+    return value if isinstance(value, Tensor) else None
+
+
+def _suspects(broken: Broken, rank: int) -> list[str]:
+    """The inputs that the refused call's operands come from; else those of the given rank; else all."""
+    leaves = broken.plan.leaves()
+    call = broken.refusal.call
+    if call is not None and call.operands and call.operands[0].sources:
+        return [path for path in leaves if path in call.operands[0].sources]
+    local = _local_sources(broken, rank)
+    return local or [path for path, guess in leaves.items() if len(guess.axes) == rank] or list(leaves)
+
+
+def _local_sources(broken: Broken, rank: int) -> list[str]:
+    """The inputs behind the tensors of this rank in the user's frame."""
+    frame = broken.refusal.frame
+    tensors = [t for t in tensors_in(list(frame.variables.values())) if t.dim() == rank] if frame else []
+    behind = frozenset[str]().union(*map(sources_of, tensors))
+    return [path for path in broken.plan.leaves() if path in behind]
+
+
+def _touches(broken: Broken, path: str) -> bool:
+    """Whether the refused call has an operand computed from this input (or none is known)."""
+    call = broken.refusal.call
+    behind = frozenset[str]().union(*(o.sources for o in call.operands)) if call is not None else frozenset()
+    return not behind or path in behind
+
+
+def _cheaper(changes: Iterator[Change], extra: float) -> Iterator[Change]:
+    for cost, plan in changes:
+        yield cost + extra, plan
+
+
+Rule = Callable[[Broken, "re.Match[str]"], Iterator[Change]]
+
+RULES: tuple[tuple[re.Pattern[str], Rule], ...] = tuple(
+    (re.compile(pattern, re.IGNORECASE), rule)
+    for pattern, rule in (
+        (r"\d", swapped_numbers),
+        (r"shape '\[([-\d, ]+)\]' is invalid for input of size (\d+)", flattened_size),
+        (
+            r"(?:divisible by|multiple of|block size is only|at most|maximum(?: \w+)* (?:of|is)|less than) (\d+)",
+            stated_size,
+        ),
+        (r"\dD.*(?:got|input)", wrong_rank),
+        (r"must have (\d) dimensions, got (\d)", wanted_rank),
+        (r"(?:must|should) be (\d)-?D.*?(?:got|but) (\d)", wanted_rank),
+        (r"values to unpack \(expected(?: at least)? (\d)", unpacked),
+        (
+            r"dimension out of range|too many indices|tuple index out of range|number of dim|invalid index of a 0-dim",
+            needs_rank,
+        ),
+        (
+            r"dimension specified as|must have the same number of dimensions|must be at least|rank|ndim|\.dim\(\)",
+            needs_rank,
+        ),
+        (r"AssertionError", needs_rank),
+        (
+            r"indices.*(long|int)|(long|int).*ind(ex|ices)|index tensor|one of the following scalar types: Long",
+            whole_numbers,
+        ),
+        (r"dtype int32 or int64|argument #1 'ind", whole_numbers),
+        (r"same dtype|found long|got long|for 'long'|\(long|floating point|input dtype", floating_numbers),
+        (r"only supports boolean|expected.*bool|bool.*expected|must be.*bool", truth_values),
+        (r"with a bool tensor|for 'bool'|bool and float|found bool", numeric_mask),
+        (r"KeyError", dict_key),
+        (r"only integers, slices|indices must be integers|string ind", dict_wanted),
+        (r"has no attribute '(\w+)'", attribute),
+        (r"NoneType|is None|should not be none|must be (?:given|provided)|have to specify|missing", missing),
+        (
+            r"kernel size|too small|output size|greater than|sizes of tensors must match|padding|divisible",
+            larger,
+        ),
+        (r"invalid for input|window|patch|stack expects|broadcast|shape", larger),
+        (r"more than 1 value per channel", larger_batch),
+        (r"index out of range in self|IndexError", smaller_ids),
+    )
+)
