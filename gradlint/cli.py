@@ -23,7 +23,13 @@ from gradlint.version import __version__
 
 Run = Callable[[Sequence[str], Settings], Report]
 INTERRUPTED = Failure("interrupted", "interrupted")
-MACHINE = ("json",)  # formats whose stdout is a valid document whatever happens
+MACHINE = (
+    "json",
+    "json-lines",
+    "sarif",
+    "gitlab",
+    "junit",
+)  # formats whose stdout is a valid document whatever happens
 EPILOG = """\b
 exit status: 0 nothing found · 1 findings at or above --fail-on · 2 could not do the job
 gradlint runs the file it is given, as pytest does"""
@@ -113,7 +119,7 @@ def cli() -> None:
     "--output",
     multiple=True,
     metavar="FILE",
-    help="write a report to FILE too, in the format of its suffix; repeatable",
+    help="write a report to FILE too, in the format of its suffix, or FORMAT=FILE; repeatable",
 )
 @click.option("--fail-on", type=click.Choice(THRESHOLDS), help="exit with 1 from this severity on [default: warning]")
 @click.option("--exit-zero", is_flag=True, default=None, help="exit with 0 whatever is found")
@@ -201,12 +207,11 @@ def _command(words: Sequence[str]) -> int:
 
 def _check(targets: Sequence[str], settings: Settings) -> int:
     """Run, write and judge. Raises GradlintError for what concerns no single target."""
-    for path in settings.output:
-        reports.format_of(path)
+    files = [reports.output(text) for text in settings.output]
     _select(settings)
     with _progress(targets):
         report = _runner()(targets, settings)
-    _write(report, settings)
+    _write(report, files, settings)
     return exit_code(report, settings.fail_on)
 
 
@@ -229,15 +234,15 @@ def _select(settings: Settings) -> None:
         registry.select(settings.select, settings.ignore)
 
 
-def _write(report: Report, settings: Settings) -> None:
+def _write(report: Report, files: Sequence[tuple[str, str]], settings: Settings) -> None:
     options: Mapping[str, Any] = {
         "threshold": settings.fail_on if settings.quiet and settings.fail_on != "never" else None,
         "verbose": settings.verbose,
     }
-    for path in settings.output:
+    for format, path in files:
         try:
             with Path(path).open("w", encoding="utf-8") as file:
-                reports.render(report, reports.format_of(path), file, color="never", **options)
+                reports.render(report, format, file, color="never", **options)
         except OSError as error:
             raise UsageError(f"cannot write {path}: {error.strerror}") from error
     reports.render(report, settings.output_format, sys.stdout, color=_color(settings.color), **options)

@@ -13,14 +13,33 @@ from gradlint import config
 from gradlint.error import UsageError
 from gradlint.finding import Factor
 from gradlint.graph.ir import Span
-from gradlint.report import FORMATS, chain, chart, colored, format_of, number, outcome, render
+from gradlint.report import FORMATS, chain, chart, colored, number, outcome, output, render, sarif
 from gradlint.report.json import document
 from gradlint.report.snippet import snippets
 from gradlint.report.source import Sources
 from gradlint.result import Layer, Report
 from tests.formats.samples import CHAIN, HEALTHY, ILL, REFUTED, REPORTS, SETTINGS, SOURCES, WARNING
 
-SUFFIX = {"full": ".txt", "concise": ".txt", "json": ""}
+SUFFIX = {
+
+        "full": ".txt",
+        "concise": ".txt",
+        "json": "",
+        "json-lines": "",
+        "sarif": "",
+        "github": ".txt",
+        "gitlab": ".json"
+    ,
+    "junit": ".xml", "markdown": ".md",
+}
+
+
+@pytest.fixture(autouse=True)
+def same_everywhere(monkeypatch):
+    """Neither the CI system that runs the tests nor the wording of a rule's page shows in a golden output."""
+    for name in ("GITHUB_WORKSPACE", "CI_PROJECT_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(sarif, "page", lambda name: f"# {name}\n\n## What it does\n\nFinds it. And more.\n\n## Why\n")
 
 
 class Terminal(io.StringIO):
@@ -369,13 +388,23 @@ def test_a_file_with_a_syntax_error_still_shows_its_lines():
     assert sources.underline(Span("net.py", 1, 0)) == (0, 7)
 
 
-@pytest.mark.parametrize(("path", "format"), [("a.json", "json"), ("out/b.txt", "full")])
-def test_a_suffix_names_a_format(path, format):
-    assert format_of(path) == format
+@pytest.mark.parametrize(
+    ("option", "format", "path"),
+    [
+        ("a.json", "json", "a.json"),
+        ("out/b.txt", "full", "out/b.txt"),
+        ("c.sarif", "sarif", "c.sarif"),
+        ("d.sarif.json", "json", "d.sarif.json"),
+        ("gitlab=e.json", "gitlab", "e.json"),
+        ("x=e.md", "markdown", "x=e.md"),
+    ],
+)
+def test_a_suffix_or_a_prefix_names_the_format_of_a_file(option, format, path):
+    assert output(option) == (format, path)
 
 
 def test_an_unknown_suffix_or_format_is_refused():
     with pytest.raises(UsageError, match=r"report\.docx"):
-        format_of("report.docx")
+        output("report.docx")
     with pytest.raises(UsageError, match="word"):
         render(REPORTS["ill"], "word", io.StringIO())

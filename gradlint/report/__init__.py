@@ -20,6 +20,12 @@ FORMATS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "full": ("gradlint.report.full", (".txt",)),
     "concise": ("gradlint.report.concise", ()),
     "json": ("gradlint.report.json", (".json",)),
+    "json-lines": ("gradlint.report.json_lines", (".jsonl", ".ndjson")),
+    "sarif": ("gradlint.report.sarif", (".sarif",)),
+    "github": ("gradlint.report.github", ()),
+    "gitlab": ("gradlint.report.gitlab", ()),
+    "junit": ("gradlint.report.junit", (".xml",)),
+    "markdown": ("gradlint.report.markdown", (".md",)),
 }
 
 
@@ -54,13 +60,19 @@ def render(
     importlib.import_module(FORMATS[format][0]).write(report, stream, view)
 
 
-def format_of(path: str) -> str:
-    """The format that a file's name asks for. Raises UsageError for a suffix that no format claims."""
+def output(text: str) -> tuple[str, str]:
+    """The format and the path of an `-o` option: "FORMAT=PATH", or a path whose suffix names the format.
+
+    Raises UsageError for a suffix that no format claims.
+    """
+    format, _, path = text.partition("=")
+    if path and format in FORMATS:
+        return format, path
     for name, (_, suffixes) in FORMATS.items():
-        if path.endswith(suffixes) and suffixes:
-            return name
+        if text.endswith(suffixes):
+            return name, text
     known = sorted(suffix for _, suffixes in FORMATS.values() for suffix in suffixes)
-    raise UsageError(f"no report format has the suffix of {path}", f"name a file that ends in {', '.join(known)}")
+    raise UsageError(f"no report format has the suffix of {text}", f"known: {', '.join(known)}; or write FORMAT=FILE")
 
 
 def colored(color: Color, stream: TextIO) -> bool:

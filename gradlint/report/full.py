@@ -15,7 +15,7 @@ from gradlint.finding import SEVERITIES, Finding, Fix
 from gradlint.graph.ir import Span
 from gradlint.report import chain as chains
 from gradlint.report import chart
-from gradlint.report.number import count, number, power, quantities, seconds, shape
+from gradlint.report.number import amount, count, number, power, quantities, seconds, shape
 from gradlint.report.outcome import stands
 from gradlint.report.snippet import Snippet, SourceLine, snippets
 from gradlint.report.source import shown
@@ -184,7 +184,7 @@ def _fix(fix: Fix) -> Text:
     body = Text(fix.title, STYLES["fix"])
     if fix.measured_after:
         before = {k: v for k, v in fix.measured_before.items() if k in fix.measured_after}
-        body.append(f": {quantities(before)} → {', '.join(number_of(k, v) for k, v in fix.measured_after.items())}")
+        body.append(f": {quantities(before)} → {', '.join(amount(k, v) for k, v in fix.measured_after.items())}")
     if fix.symptomatic:
         body.append("  (treats the symptom)", STYLES["faint"])
     if fix.price:
@@ -345,13 +345,6 @@ def _size(decades: float | None) -> str:
 
 
 # -- text --------------------------------------------------------------------------------------------------------------
-
-
-def number_of(key: str, value: object) -> str:
-    """The value of a quantity without its label, for the right-hand side of an arrow."""
-    before = quantities({key: None}).removesuffix("unknown")
-    text = quantities({key: value})  # type: ignore[dict-item]
-    return text.removeprefix(before)
 
 
 def _summary(report: Report) -> Text:

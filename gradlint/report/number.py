@@ -54,16 +54,25 @@ def power(decades: float) -> str:
 
 
 def quantity(key: str, value: Number) -> str:
-    """One entry of a finding's `predicted` or `measured`: its label and its number, in the unit of the quantity."""
-    label = LABELS.get(key, key.replace("_", " ").replace("-", " "))
+    """One entry of a finding's `predicted` or `measured`: its label and its amount."""
+    return f"{label(key)} {amount(key, value)}"
+
+
+def label(key: str) -> str:
+    """What a quantity is called."""
+    return LABELS.get(key, key.replace("_", " ").replace("-", " "))
+
+
+def amount(key: str, value: Number) -> str:
+    """The value in the unit of its quantity: decades as the number they stand for, ratios with ×, shares in percent."""
     unit = QUANTITIES[key].unit if key in QUANTITIES else _unit(key)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return f"{label} {number(value)}"
-    if unit == "share":
-        return f"{label} {100 * value:.3g} %" if math.isfinite(value) else f"{label} {number(value)}"
+        return number(value)
+    if unit == "share" and math.isfinite(value):
+        return f"{100 * value:.3g} %"
     if unit == "decades":
-        return f"{label} {'× ' if key in FACTORS else ''}{power(value)}"
-    return f"{label} {number(value)}"
+        return f"{'× ' if key in FACTORS else ''}{power(value)}"
+    return number(value)
 
 
 def quantities(values: Mapping[str, Number]) -> str:

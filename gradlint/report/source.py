@@ -59,6 +59,12 @@ def shown(path: str) -> str:
     return path if relative.startswith(os.pardir) else relative
 
 
+def relative_to(root: str | None, path: str) -> str:
+    """The path from `root` (a CI system's name for the checkout; None: the working directory), with slashes."""
+    inside = os.path.relpath(path, root) if root else path
+    return (path if inside.startswith(os.pardir) else inside).replace(os.sep, "/")
+
+
 def _read(path: str) -> str:
     try:
         with tokenize.open(path) as file:  # honours the encoding declaration, as Python does

@@ -1,0 +1,78 @@
+"""`github`: annotations by workflow commands (docs.github.com: workflow commands for GitHub Actions)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from itertools import groupby
+from typing import TextIO
+
+from gradlint.finding import SEVERITIES, Finding, Severity
+from gradlint.report.concise import one_line
+from gradlint.report.outcome import stands
+from gradlint.report.source import relative_to, shown
+from gradlint.report.view import View
+from gradlint.result import Failure, Report, TargetReport
+
+COMMANDS = {"error": "error", "warning": "warning", "info": "notice"}
+MOST = 10  # of each kind in one step; GitHub drops the rest in silence
+Annotation = tuple[Severity, str]
+
+
+def write(report: Report, stream: TextIO, view: View) -> None:
+    """Write the annotations, most severe first, as many as GitHub shows; a last line counts the rest."""
+    found = sorted(_annotations(report, view), key=lambda item: SEVERITIES.index(item[0]))
+    left = 0
+    for _, items in groupby(found, key=lambda item: item[0]):
+        lines = [line for _, line in items]
+        stream.writelines(f"{line}\n" for line in lines[:MOST])
+        left += max(0, len(lines) - MOST)
+    if left:
+        stream.write(f"{left} more are not annotated: GitHub shows {MOST} of a kind\n")
+
+
+def _annotations(report: Report, view: View) -> Iterator[Annotation]:
+    for failure in report.errors:
+        yield "error", _failed(failure, None, None)
+    for target in report.targets:
+        if target.error:
+            yield "error", _failed(target.error, target.path, target.line)
+        for finding in view.visible(target.findings):
+            if stands(finding):
+                yield finding.severity, _finding(finding, target)
+
+
+def _finding(finding: Finding, target: TargetReport) -> str:
+    span = finding.span
+    path, line, column = (span.path, span.line, span.column + 1) if span else (target.path, target.line, None)
+    message = f"{finding.message} ({finding.module})" if finding.module else finding.message
+    fixes = "".join(f"\nfix: {fix.title}" for fix in finding.fixes)
+    return _command(finding.severity, path, line, column, f"{finding.rule} ({finding.code})", f"{message}{fixes}")
+
+
+def _failed(failure: Failure, path: str | None, line: int | None) -> str:
+    message = f"{one_line(failure.message)}\n{failure.hint}" if failure.hint else one_line(failure.message)
+    return _command(
+        "error", failure.path or path, failure.line or line, None, f"not analysed ({failure.kind})", message
+    )
+
+
+def _command(
+    severity: Severity, path: str | None, line: int | None, column: int | None, title: str, message: str
+) -> str:
+    given = {"file": path and _uri(path), "line": line, "col": column, "title": f"gradlint: {title}"}
+    properties = ",".join(f"{name}={_property(str(value))}" for name, value in given.items() if value)
+    return f"::{COMMANDS[severity]} {properties}::{_data(message)}"
+
+
+def _uri(path: str) -> str:
+    """The path as GitHub counts it: from the root of the repository, with slashes."""
+    return relative_to(os.environ.get("GITHUB_WORKSPACE"), shown(path))
+
+
+def _data(text: str) -> str:
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _property(text: str) -> str:
+    return _data(text).replace(":", "%3A").replace(",", "%2C")
