@@ -25,7 +25,9 @@ class ShapeHint:
 class SourceHints:
     """What a file says about the inputs of one model."""
 
-    calls: tuple[tuple[ShapeHint, ...], ...] = ()  # calls of the model with tensors, the tensors in argument order; best first
+    calls: tuple[
+        tuple[ShapeHint, ...], ...
+    ] = ()  # calls of the model with tensors, the tensors in argument order; best first
     shapes: tuple[ShapeHint, ...] = ()  # shapes named by summaries, data sets, docstrings and comments; best first
     docstring: str = ""  # of the class and of its forward
     dataset: str = ""  # the torchvision data set that the file reads: "MNIST"

@@ -97,7 +97,9 @@ def _module_file(module: str) -> Path:
         prefix = f"{prefix}.{part}" if prefix else part
         spec = PathFinder.find_spec(prefix, locations)
         if spec is None:
-            raise LoadError(f"no module named {prefix}", "run from the project's folder, or name the file: model.py:EXPR")
+            raise LoadError(
+                f"no module named {prefix}", "run from the project's folder, or name the file: model.py:EXPR"
+            )
         locations = list(spec.submodule_search_locations or [])
     if spec is None or not spec.origin or not spec.origin.endswith(".py"):
         raise LoadError(f"{module} has no Python source to lint")

@@ -1,0 +1,212 @@
+"""Constructor arguments: those given, then those the file states, then guesses; every one that was not given is noted."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from gradlint.load.guess import guess
+from gradlint.source.constants import normal
+from gradlint.source.usage import CONFIG, Use
+
+
+@dataclass
+class Arguments:
+    """Arguments for one callable; `guessed` and `stated` say where those that were not given come from."""
+
+    args: list[object] = field(default_factory=list)
+    kwargs: dict[str, object] = field(default_factory=dict)
+    guessed: dict[str, object] = field(default_factory=dict)
+    stated: dict[str, object] = field(default_factory=dict)
+
+    def notes(self) -> list[str]:
+        """What the report says about them."""
+        lines = [f"taken from the file: {_listed(self.stated)}"] if self.stated else []
+        return lines + ([f"guessed: {_listed(self.guessed)}"] if self.guessed else [])
+
+    def label(self, name: str) -> str:
+        """The call as text: `Net(hidden=64, num_classes=10)`."""
+        parts = [brief(a) for a in self.args] + [f"{k}={brief(v)}" for k, v in self.kwargs.items()]
+        return f"{name}({', '.join(parts)})"
+
+
+@dataclass(frozen=True)
+class Guesser:
+    """Chooses values for parameters: `stated` are values that the file names, `namespace` its variables."""
+
+    stated: Mapping[str, object]
+    namespace: Mapping[str, object]
+    uses: Mapping[str, Use] = field(default_factory=dict)
+    build: Callable[[object, str], object] | None = (
+        None  # makes a module out of a class of the file, for a module argument
+    )
+
+    def complete(
+        self, function: Callable[..., object], given: Arguments, missing: Iterator[str] = iter(())
+    ) -> Arguments:
+        """The given arguments, and a value for every other parameter that has no default or is named in `missing`."""
+        again = set(missing)
+        done = Arguments(list(given.args), dict(given.kwargs))
+        for index, parameter in enumerate(_parameters(function)):
+            name = parameter.name
+            present = index < len(given.args) or name in given.kwargs
+            if present or (parameter.default is not parameter.empty and name not in again):
+                continue
+            value, source = self.value(name, _annotation(parameter))
+            getattr(done, source)[name] = value
+            if parameter.kind is parameter.POSITIONAL_ONLY:
+                done.args.append(value)
+            else:
+                done.kwargs[name] = value
+        return done
+
+    def value(self, name: str, annotation: str = "") -> tuple[object, str]:
+        """(value, "stated" or "guessed") for one parameter."""
+        use = self.uses.get(name)
+        kind = use.kind if use else None
+        if CONFIG.fullmatch(name.lower()) and kind not in ("sequence", "count"):
+            return self._config(name, annotation)
+        if kind in ("module", "callable"):
+            return self._callable(name, kind), "guessed"
+        if kind == "config" and not _plain(annotation):
+            return self._config(name, annotation)
+        key = normal(name)
+        if key in self.stated and _fits(self.stated[key], kind):
+            return self.stated[key], "stated"
+        return guess(name, use, annotation), "guessed"
+
+    def _config(self, name: str, annotation: str) -> tuple[object, str]:
+        """A configuration of the file, or a stand-in that guesses every field that is read."""
+        ranked = sorted(
+            self.namespace.items(), key=lambda item: (item[0].lower() != name.lower(), item[0] != annotation)
+        )
+        for key, value in ranked:
+            if (key.lower() == name.lower() or CONFIG.fullmatch(key.lower())) and _is_config(value):
+                return value, "stated"
+        for key, value in ranked:
+            if isinstance(value, type) and (key == annotation if annotation else CONFIG.fullmatch(key.lower())):
+                try:
+                    return value(), "stated"
+                except TypeError:
+                    continue  # it has required fields
+        return GuessedConfig(self), "guessed"
+
+    def _callable(self, name: str, kind: str) -> object:
+        """A module for a parameter that the model calls: the file's class of that name, or a library module."""
+        from torch import nn
+
+        key = name.strip("_").lower()
+        local = [
+            v for k, v in self.namespace.items() if isinstance(v, type) and issubclass(v, nn.Module) and _alike(key, k)
+        ]
+        if local:
+            return local[0] if kind == "callable" or self.build is None else self.build(local[0], name)
+        made = (
+            nn.BatchNorm2d
+            if "norm" in key or key == "bn"
+            else nn.ReLU
+            if "act" in key or "nonlin" in key
+            else nn.Identity
+        )
+        return made if kind == "callable" else made() if made is not nn.BatchNorm2d else nn.Identity()
+
+
+class GuessedConfig:
+    """A configuration object nobody wrote: every attribute or key that is read is guessed by its name."""
+
+    def __init__(self, guesser: Guesser) -> None:
+        self.__dict__["_guesser"] = guesser
+
+    def __getattr__(self, name: str) -> object:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        self.__dict__[name] = self._guesser.value(name)[0]
+        return self.__dict__[name]
+
+    def __getitem__(self, name: str) -> object:
+        return getattr(self, name)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.__dict__
+
+    def get(self, name: str, default: object = None) -> object:
+        """The default where the model gives one, as a dictionary would."""
+        return self.__dict__.get(name, default)
+
+    def __repr__(self) -> str:
+        fields = {k: v for k, v in self.__dict__.items() if k != "_guesser"}
+        return f"<{_listed(fields)}>"
+
+
+def _parameters(function: Callable[..., object]) -> list[inspect.Parameter]:
+    """The parameters of a callable that can be passed by name or place; none when it has no readable signature."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return []
+    kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return [p for p in signature.parameters.values() if p.kind not in kinds]
+
+
+def _annotation(parameter: inspect.Parameter) -> str:
+    annotation = parameter.annotation
+    if annotation is parameter.empty:
+        return ""
+    return (
+        annotation
+        if isinstance(annotation, str)
+        else getattr(annotation, "__name__", str(annotation))
+        if isinstance(annotation, type)
+        else str(annotation)
+    )
+
+
+def _plain(annotation: str) -> bool:
+    return annotation in ("int", "float", "bool", "str") or annotation.lower().startswith(("list", "tuple", "sequence"))
+
+
+def _fits(value: object, kind: str | None) -> bool:
+    if value is None:
+        return False
+    return (
+        isinstance(value, list | tuple) if kind == "sequence" else not isinstance(value, list | tuple) or kind is None
+    )
+
+
+def _is_config(value: object) -> bool:
+    return (
+        not isinstance(value, type | str | int | float | list | tuple)
+        and not callable(value)
+        and not inspect.ismodule(value)
+    )
+
+
+def _alike(parameter: str, name: str) -> bool:
+    plain = name.lower().replace("_", "")
+    word = parameter.replace("_", "")
+    return len(word) >= 3 and (word in plain or plain in word)
+
+
+def brief(value: object) -> str:
+    """A value as it would be written in a call, shortened."""
+    if isinstance(value, type):
+        return value.__name__
+    text = repr(value)
+    if "\n" in text or len(text) > 60:
+        text = f"{type(value).__name__}(…)"
+    return text
+
+
+def _listed(values: Mapping[str, object]) -> str:
+    return ", ".join(f"{name}={brief(value)}" for name, value in values.items())
+
+
+def split_call(expression: ast.expr) -> tuple[ast.expr, list[ast.expr], list[ast.keyword]] | None:
+    """(function, positional arguments, keywords) of a call without unpacking of sequences, or None."""
+    if not isinstance(expression, ast.Call) or any(isinstance(a, ast.Starred) for a in expression.args):
+        return None
+    if any(k.arg is None for k in expression.keywords):
+        return None
+    return expression.func, expression.args, expression.keywords

@@ -1,0 +1,132 @@
+"""The surroundings in which a user's file is run: its own folder first on the path, nothing of ours disturbed."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from gradlint.load.stub import StubFinder
+
+# Weights are never downloaded while linting.
+OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "WANDB_MODE": "disabled"}
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a file sits in the import system: `__main__` programs see its folder first, a package its parent."""
+
+    path: Path
+    name: str  # the module's dotted name
+    root: Path  # the folder that goes on sys.path
+
+    @property
+    def package(self) -> str:
+        """The dotted name of the package that holds the file, or ""."""
+        return self.name.rpartition(".")[0]
+
+    def is_user(self, filename: str) -> bool:
+        """Whether a source file belongs to the user's project rather than to an installed package."""
+        home = self.root / self.name.split(".")[0] if self.package else self.root
+        if filename.startswith("<") or not Path(filename).is_absolute():
+            return False
+        relative = os.path.relpath(filename, home)
+        return not relative.startswith("..") and "site-packages" not in relative
+
+
+def place(path: Path) -> Place:
+    """The module name of a file and the folder that must be importable for it."""
+    folder, parts = path.parent, [] if path.stem == "__init__" else [path.stem]
+    while (folder / "__init__.py").exists() and folder.name.isidentifier():
+        parts.insert(0, folder.name)
+        folder = folder.parent
+    return Place(path, ".".join(parts), folder)
+
+
+@contextlib.contextmanager
+def surroundings(where: Place) -> Iterator[StubFinder]:
+    """Run user code as Python would run it, with stdout on stderr; everything changed here is restored."""
+    finder = StubFinder(where.is_user)
+    with (
+        contextlib.redirect_stdout(sys.stderr),
+        patched(sys, "argv", [str(where.path)]),
+        patched(sys, "path", [str(where.path.parent), str(where.root), *sys.path]),
+        patched(sys, "dont_write_bytecode", True),
+        patched(sys, "meta_path", [*sys.meta_path, finder]),
+        patched(argparse.ArgumentParser, "parse_args", _parse_args),
+        patched(argparse.ArgumentParser, "parse_known_args", _parse_known(argparse.ArgumentParser.parse_known_args)),
+        _working_directory(),
+        _signal_handlers(),
+        _environment(OFFLINE),
+    ):
+        yield finder
+
+
+@contextlib.contextmanager
+def patched(owner: object, name: str, value: object) -> Iterator[None]:
+    """Inside, `owner.name` is `value`."""
+    before = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, before)
+
+
+@contextlib.contextmanager
+def _working_directory() -> Iterator[None]:
+    before = Path.cwd()
+    try:
+        yield
+    finally:
+        os.chdir(before)
+
+
+@contextlib.contextmanager
+def _signal_handlers() -> Iterator[None]:
+    """User code may install handlers; ours come back. Only the main thread can set them at all."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update({name: value for name, value in values.items() if before[name] is None})
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+
+
+def _parse_args(parser: argparse.ArgumentParser, args: object = None, namespace: object = None) -> object:
+    return parser.parse_known_args([], namespace)[0]  # type: ignore[call-overload]
+
+
+def _parse_known(original: Callable[..., object]) -> Callable[..., object]:
+    """Every option at its default: what a required one would be is not known, so it stays None."""
+
+    def parse(parser: argparse.ArgumentParser, args: object = None, namespace: object = None) -> object:
+        required = [a for a in parser._actions if a.required]
+        for action in required:
+            action.required = False
+            if not action.option_strings and action.nargs is None:
+                action.nargs = "?"
+        return original(parser, [], namespace)
+
+    return parse

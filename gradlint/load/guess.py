@@ -1,0 +1,144 @@
+"""Sensible values for constructor arguments that nobody states, by the parameter's name, its use and its annotation."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from gradlint.source.usage import Use
+
+# Parameter name (lower case, whole) → value. The first pattern that matches wins.
+BY_NAME: tuple[tuple[str, object], ...] = (
+    (
+        r"(num|n|nb|out|output|number_of)?_?(class|classes|labels?|categories|cls)(_num|_count|_size)?|ncls|nclass|nc_out",
+        10,
+    ),
+    (
+        r"(in|input|img|image|num|n)_?(channels?|chans?|ch|c|planes)|channels?(_in|_img)?|c_?in|chans|nc|in_c|inp|colou?rs",
+        3,
+    ),
+    (r"out_?(channels?|chans?|ch|c|planes)|channels?_out|c_?out|oup", 16),
+    (r"(num|n|nb)?_?(actions?|acts?)(_dim|_size|_space|_num)?|a_dim", 4),
+    (
+        r"(obs|observation|state|s|ob|num|n)_?(dim|size|states?|obs|observations?|inputs?|features?|input)|obs|n_in|d_in|in_?(dim|size|features?|feats?)",
+        16,
+    ),
+    (r"(in|input|feature|num|n)_?(dims?|size|features?|feats?|nodes?|inputs?|variables?|d)|features?|inputs?", 16),
+    (
+        r"(out|output|target|num|n)_?(dims?|size|features?|feats?|nodes?|outputs?|targets?|out|d)|outputs?|d_out|n_out",
+        10,
+    ),
+    (
+        r"(src|tgt|source|target|trg|enc|dec|n|num|input|output)?_?(vocab|vocabulary|words?|tokens?|ntokens?|embeddings|items|users|entities|nodes)"
+        r"(_size|_len|_count|_dim)?|dict_size|ntoken|vocabsize|voc_size",
+        1000,
+    ),
+    (r"(num|n|nb)?_?(attn|attention)?_?heads?|nhead|heads?_num", 4),
+    (r"(latent|z|code|noise|bottleneck)_?(dims?|size|channels?|features?)?|nz|zdim", 32),
+    (
+        r"(d|dim|n|ffn?|mlp|feed_?forward|intermediate|inner)_?(ff|ffn|feed_?forward|feedforward|mlp|inner|hid|hidden|size|dim)|d_ff|ff|pf_dim",
+        128,
+    ),
+    (
+        r"\w*(hidden|embed|emb|model|width|units|dim|filters?|hid|embd|planes|ngf|ndf|neurons|growth_rate|base)\w*|d|h|nf|c|width|dims?|features_d|features_g",
+        64,
+    ),
+    (
+        r"(max_?)?(seq|sequence|sentence|context|src|tgt|block|window|time|input|text)?_?(len|length|steps|size_t|timesteps|window|lookback|ctx)"
+        r"|block_size|context_?(size|length|window)?|window(_size)?|n_ctx|max_position\w*|max_(seq\w*|len\w*)|seqlen|horizon|lookback|length|t",
+        64,
+    ),
+    (r"patch(_?size)?|p_size", 4),
+    (
+        r"(img|image|input|spatial)_?(size|resolution|dim|res|side|height|width)|resolution|side|height|width|size|h|w",
+        32,
+    ),
+    (r"(img|image|input|in|data|x)_?shape|shape", (3, 32, 32)),
+    (r"\w*(depth|layers?|blocks?|levels?|stages?|stacks?|repeats?|nums?|cells?|experts?|n|k|l|scales?|steps?)", 2),
+    (r"kernel(_?size)?|ks|k_size|filter_size", 3),
+    (
+        r"stride|padding|dilation|groups|expansion|expand_ratio|ratio|scale|factor|multiplier|mult|width_mult\w*|cardinality",
+        1,
+    ),
+    (r"reduction(_ratio)?|r|rank", 4),
+    (r"\w*(dropout|drop|drop_?rate|drop_?path|drop_?prob)\w*|p|pdrop", 0.1),
+    (r"eps(ilon)?", 1e-5),
+    (r"lr|learning_rate", 1e-3),
+    (r"(negative_)?slope|alpha|leak", 0.2),
+    (
+        r"momentum|beta|gamma|temperature|tau|sigma|std|lambd?a?|max_action|action_(bound|scale|range)|bound|weight\w*",
+        1.0,
+    ),
+    (r"batch_?(size)?|bs|b", 8),
+    (r"pretrained|bidirectional|use_\w+|return_\w+|with_\w+|is_\w+|has_\w+|debug|verbose|causal|mask(ed)?", False),
+    (r"bias|batch_first|batch_?norm|bn|residual|affine|training|normalize", True),
+    (r"device", "cpu"),
+    (r"mode|type|kind|name|variant|arch", ""),
+)
+
+# The same, where the constructor reads the parameter as a sequence.
+SEQUENCES: tuple[tuple[str, tuple[object, ...]], ...] = (
+    (r"(img|image|input|in|data|x)_?(shape|dims?)", (3, 32, 32)),
+    (r"(img|image|input|in|patch|window)?_?(size|resolution)", (32, 32)),
+    (r"(num_|n_)?(layers|blocks|depths?|repeats?|stages)", (2, 2, 2, 2)),
+    (r"kernels?(_?sizes?)?|filter_sizes|ks", (3, 4, 5)),
+    (
+        r"(layer_?)?(sizes|dims|layers_sizes|units|widths|shape|architecture|arch|neurons|nodes|layers)",
+        (16, 64, 64, 10),
+    ),
+    (r"strides?|dilations?", (1, 2, 2, 2)),
+    (r"\w*dropouts?", (0.1, 0.1, 0.1, 0.1)),
+    (r"\w*(heads)\w*", (4, 4, 4, 4)),
+)
+
+BY_ANNOTATION: tuple[tuple[str, object], ...] = (
+    (r"(Optional\[)?(int|SupportsInt)\]?|int \| None", 16),
+    (r"(Optional\[)?float\]?|float \| None", 0.5),
+    (r"(Optional\[)?bool\]?|bool \| None", False),
+    (r"(Optional\[)?str\]?|str \| None", ""),
+    (r"(Optional\[)?(typing\.)?(list|List|Sequence|Iterable|tuple|Tuple)\[?(float).*", (0.1, 0.1)),
+    (r"(Optional\[)?(typing\.)?(list|List|Sequence|Iterable|tuple|Tuple)(\[.*)?", (64, 64)),
+)
+
+
+def guess(name: str, use: Use | None = None, annotation: str = "") -> object:
+    """A plausible plain value (number, text, tuple) for a parameter; callables, modules and configs are not guessed here."""
+    key = name.strip("_").lower()
+    if use is not None and use.kind in ("text", "text key") and use.example is not None:
+        return use.example
+    if use is not None and use.kind == "sequence":
+        return _sized(_first(SEQUENCES, key, (64, 64)), use.length)
+    annotated = _first(BY_ANNOTATION, annotation, None)
+    named = _first(BY_NAME, key, None)
+    if isinstance(annotated, tuple):
+        return _first(SEQUENCES, key, annotated)
+    if named is None or (annotated is not None and not _compatible(named, annotated)):
+        return 16 if annotated is None else annotated
+    return named
+
+
+def alternatives(name: str, value: object) -> Iterator[object]:
+    """Other values worth trying when the constructor rejects a guess."""
+    key = name.strip("_").lower()
+    if isinstance(value, tuple):
+        yield value[0] if value else 16
+    elif isinstance(value, int) and not isinstance(value, bool):
+        yield _first(SEQUENCES, key, (value, value))
+        yield from (1, 2, 8, 32, 128)
+
+
+def _compatible(value: object, annotated: object) -> bool:
+    if isinstance(value, bool) or isinstance(annotated, bool):
+        return isinstance(value, bool) and isinstance(annotated, bool)
+    if isinstance(annotated, int):
+        return isinstance(value, int)
+    return isinstance(value, int | float) if isinstance(annotated, float) else isinstance(value, type(annotated))
+
+
+def _first(table: tuple[tuple[str, object], ...], key: str, default: object) -> object:
+    return next((value for pattern, value in table if re.fullmatch(pattern, key)), default)
+
+
+def _sized(value: object, length: int) -> object:
+    values = value if isinstance(value, tuple) else (value,)
+    return values if not length else (values * length)[:length]

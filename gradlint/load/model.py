@@ -1,0 +1,36 @@
+"""A model that is ready to run, and everything known about how it came to be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from gradlint.graph.ir import Span
+from gradlint.result import InputUsed
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Draw = Callable[[int], tuple[tuple[object, ...], dict[str, object]]]
+
+
+@dataclass
+class LoadedModel:
+    """One model of a target, with example inputs.
+
+    `rebuild` makes it again with fresh initial weights drawn from torch's global generator (None for a loaded checkpoint);
+    `draw` gives other example inputs of the same shapes for a seed.
+    """
+
+    model: nn.Module
+    args: tuple[object, ...]
+    kwargs: dict[str, object]
+    inputs: tuple[InputUsed, ...]
+    name: str
+    span: Span | None
+    rebuild: Callable[[], nn.Module] | None
+    draw: Draw
+    loss: str | None = None  # "own" when the model computes its loss itself
+    loss_hint: str | None = None  # the loss that the file applies to the model
+    notes: tuple[str, ...] = field(default=())

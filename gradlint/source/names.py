@@ -1,0 +1,125 @@
+"""What a name in a file stands for: a dotted path through its imports."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator, Mapping
+from typing import TypeGuard
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+
+
+def is_function(node: ast.AST) -> TypeGuard[Function]:
+    """Whether the node is a `def`."""
+    return isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+
+
+def is_definition(node: ast.AST) -> TypeGuard[Definition]:
+    """Whether the node is a `def` or a `class`."""
+    return isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+
+
+def imports(tree: ast.AST) -> dict[str, str]:
+    """Local name → dotted path, for every import at any depth; a relative import keeps its leading dots."""
+    found: dict[str, str] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                root = alias.name.split(".")[0]
+                found[alias.asname or root] = alias.name if alias.asname else root
+        elif isinstance(node, ast.ImportFrom):
+            prefix = "." * node.level + (node.module or "")
+            joint = "" if prefix.endswith(".") else "."
+            for alias in node.names:
+                found[alias.asname or alias.name] = f"{prefix}{joint}{alias.name}"
+    return found
+
+
+def dotted(node: ast.AST | None, aliases: Mapping[str, str]) -> str:
+    """The dotted path of a name or attribute chain through the file's imports, or "" for any other expression."""
+    if isinstance(node, ast.Name):
+        return aliases.get(node.id, node.id)
+    if isinstance(node, ast.Attribute):
+        value = dotted(node.value, aliases)
+        return f"{value}.{node.attr}" if value else ""
+    return ""
+
+
+def root(node: ast.AST) -> str:
+    """The name that an attribute, subscript or call chain starts from, or ""."""
+    while True:
+        if isinstance(node, ast.Attribute | ast.Subscript | ast.Starred | ast.Await):
+            node = node.value
+        elif isinstance(node, ast.Call):
+            node = node.func
+        else:
+            return node.id if isinstance(node, ast.Name) else ""
+
+
+def loads(node: ast.AST) -> set[str]:
+    """Every name that the node reads, string annotations included."""
+    names = {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
+    for annotation in _string_annotations(node):
+        names |= {n.id for n in ast.walk(annotation) if isinstance(n, ast.Name)}
+    return names
+
+
+def _string_annotations(node: ast.AST) -> Iterator[ast.expr]:
+    for n in ast.walk(node):
+        annotation = getattr(n, "annotation", None) or getattr(n, "returns", None)
+        if isinstance(annotation, ast.Constant) and isinstance(annotation.value, str):
+            try:
+                yield ast.parse(annotation.value, mode="eval").body
+            except SyntaxError:
+                continue
+
+
+def binds(statement: ast.stmt) -> set[str]:
+    """The names that a statement binds in its own scope, nested blocks included, nested definitions' bodies not."""
+    names: set[str] = set()
+    for node in walk_scope(statement):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store | ast.Del):
+            names.add(node.id)
+        elif is_definition(node):
+            names.add(node.name)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            names |= {a.asname or a.name.split(".")[0] for a in node.names}
+        elif isinstance(node, ast.ExceptHandler) and node.name:
+            names.add(node.name)
+    return names
+
+
+def walk_scope(node: ast.AST) -> Iterator[ast.AST]:
+    """The node and its descendants in the same scope: definitions and lambdas are yielded, not entered."""
+    pending = [node]
+    while pending:
+        current = pending.pop()
+        yield current
+        if is_definition(current) or isinstance(current, ast.Lambda):
+            pending.extend(current.decorator_list if is_definition(current) else [])
+        elif isinstance(current, ast.comprehension):  # its target is bound in the comprehension's own scope
+            pending.extend([*current.ifs, current.iter])
+        else:
+            pending.extend(reversed(list(ast.iter_child_nodes(current))))
+
+
+def is_main_guard(statement: ast.stmt) -> TypeGuard[ast.If]:
+    """Whether the statement is `if __name__ == "__main__":`."""
+    if not isinstance(statement, ast.If):
+        return False
+    return any(isinstance(n, ast.Name) and n.id == "__name__" for n in ast.walk(statement.test))
+
+
+def parameters(function: Function) -> list[ast.arg]:
+    """Every parameter of a function, in order, `*args` and `**kwargs` left out."""
+    return [*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs]
+
+
+def default_of(function: Function, name: str) -> ast.expr | None:
+    """The default of a parameter, or None when it has none."""
+    spec = function.args
+    positional = [*spec.posonlyargs, *spec.args]
+    pairs = list(zip(reversed(positional), reversed(spec.defaults), strict=False))
+    pairs += [(arg, value) for arg, value in zip(spec.kwonlyargs, spec.kw_defaults, strict=True) if value is not None]
+    return next((value for arg, value in pairs if arg.arg == name), None)
