@@ -8,6 +8,7 @@ from dataclasses import replace
 from gradlint.error import GradlintError, UsageError
 from gradlint.finding import SEVERITIES, Claim, Draft, Finding, Number, Severity, Verdict
 from gradlint.graph.ir import Graph, Op
+from gradlint.graph.place import place
 from gradlint.profile import Measurement, Signal
 from gradlint.quantity import QUANTITIES, Facts
 from gradlint.rule import Rule
@@ -15,7 +16,17 @@ from gradlint.rule import Rule
 Options = Mapping[str, Mapping[str, Number]]
 
 # Families whose findings share their cause when they are about the same stretch of the graph.
-FLOW = frozenset({"vanishing", "exploding", "init", "normalization", "architecture"})
+CAUSES: Mapping[str, str] = {
+    "vanishing": "flow",
+    "exploding": "flow",
+    "init": "flow",
+    "normalization": "flow",
+    "architecture": "flow",
+    "numerics": "numerics",
+    "output": "units",
+    "units": "units",
+    "wiring": "wiring",
+}
 # What a user acts on first among findings of one severity: the fault itself, then what merely would have prevented it.
 RANK: Mapping[str, int] = {
     "numerics": 0,
@@ -100,7 +111,7 @@ def finish(
         verdict=verdict,
         message=found.message,
         module=found.module if found.module is not None else op.module_path if op else "",
-        span=None if op is None else op.constructed or op.span,
+        span=None if op is None else place(graph, op),
         related=found.related,
         predicted=predicted,
         measured=measured,
@@ -130,15 +141,16 @@ def holds(claim: Claim, number: float) -> bool:
 def fold(findings: Sequence[Finding], graph: Graph) -> list[Finding]:
     """One finding a cause: of those about one stretch the first stands and names the others in `folded`.
 
-    Findings share a cause when they are of families in FLOW, or of one rule, and have an op or a parameter in common.
-    Refuted findings only fold under refuted ones. Expects and keeps the order worst first.
+    Findings share a cause when their families do (CAUSES) and they have an op or a parameter in common, or when one
+    rule makes them on one line (a layer called twice). Refuted findings only fold under refuted ones. Expects and keeps
+    the order worst first.
     """
     kept: list[tuple[Finding, set[int | str]]] = []
     for finding in findings:
         reach = _reach(finding, graph)
         for position, (other, covered) in enumerate(kept):
-            if _same_cause(finding, other) and covered & reach:
-                kept[position] = (replace(other, folded=(*other.folded, *_folded(finding))), covered | reach)
+            if _same_cause(finding, other, touching=bool(covered & reach)):
+                kept[position] = (_with(other, finding), covered | reach)
                 break
         else:
             kept.append((finding, reach))
@@ -188,10 +200,12 @@ def _order(finding: Finding) -> tuple[int, int, int, int, str]:
     )
 
 
-def _same_cause(finding: Finding, other: Finding) -> bool:
+def _same_cause(finding: Finding, other: Finding, *, touching: bool) -> bool:
     if (finding.verdict == "refuted") != (other.verdict == "refuted"):
         return False
-    return finding.rule == other.rule or {finding.family, other.family} <= FLOW
+    if finding.rule == other.rule and finding.span is not None and finding.span == other.span:
+        return True
+    return touching and CAUSES[finding.family] == CAUSES[other.family]
 
 
 def _reach(finding: Finding, graph: Graph) -> set[int | str]:
@@ -201,8 +215,11 @@ def _reach(finding: Finding, graph: Graph) -> set[int | str]:
     return {op.index for op in ops} | {path for op in ops for path in op.params}
 
 
-def _folded(finding: Finding) -> tuple[str, ...]:
-    return (f"{finding.rule}: {finding.message}", *finding.folded)
+def _with(finding: Finding, other: Finding) -> Finding:
+    """The finding with another folded under it; the same words are not said twice."""
+    said = (f"{finding.rule}: {finding.message}", *finding.folded)
+    more = (f"{other.rule}: {other.message}", *other.folded)
+    return replace(finding, folded=(*finding.folded, *(each for each in more if each not in said)))
 
 
 def severest(findings: Iterable[Finding]) -> Severity | None:

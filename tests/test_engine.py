@@ -8,7 +8,7 @@ import pytest
 from gradlint import engine
 from gradlint.error import GradlintError, UsageError
 from gradlint.finding import Claim, Draft, Finding
-from gradlint.graph.ir import Graph, Op, Param, Span, Value
+from gradlint.graph.ir import Graph, Module, Op, Param, Span, Value
 from gradlint.profile import Measurement, ParamMeasure, Profile, Signal
 from gradlint.rule import Rule
 
@@ -119,9 +119,14 @@ def test_a_finding_of_the_probe_alone_is_measured() -> None:
     assert [finding.verdict for finding in engine.judge(found, GRAPH, SIGNAL, probe)] == ["measured"]
 
 
-def test_the_place_is_where_the_module_was_constructed() -> None:
-    finding = judged(Draft("here", op=2), None)
+def test_the_place_of_a_module_of_torch_is_where_it_was_constructed() -> None:
+    graph = replace(GRAPH, modules=(Module("2", "Linear", 1, builtin=True),))
+    (finding,) = engine.judge([(declare(lossy), Draft("here", op=2))], graph, SIGNAL, None)
     assert (finding.module, finding.span) == ("2", Span("net.py", 12))
+
+
+def test_the_place_of_a_call_in_the_users_own_module_is_the_call() -> None:
+    assert judged(Draft("here", op=2), None).span == Span("net.py", 20)
 
 
 def test_findings_on_one_stretch_are_one_finding_with_the_worst_first() -> None:
@@ -141,6 +146,12 @@ def test_findings_that_share_only_a_parameter_are_folded() -> None:
     graph = replace(GRAPH, ops=(*GRAPH.ops[:3], tied))
     rule = declare(lossy)
     assert len(engine.judge([(rule, Draft("a", op=0)), (rule, Draft("b", op=3))], graph, SIGNAL, None)) == 1
+
+
+def test_what_a_rule_says_twice_of_one_line_is_said_once() -> None:
+    rule = declare(lossy, "root-at-zero", "numerics")
+    (finding,) = engine.judge([(rule, Draft("sqrt of 0", op=0)), (rule, Draft("sqrt of 0", op=3))], GRAPH, SIGNAL, None)
+    assert finding.folded == ()
 
 
 def test_findings_elsewhere_or_of_another_kind_stand_alone() -> None:

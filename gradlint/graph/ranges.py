@@ -66,6 +66,18 @@ def _scalar(op: Op) -> float | None:
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
+def _end(op: Op, name: str, default: float) -> float:
+    value = op.attrs.get(name, default)
+    return float(value) if isinstance(value, int | float) else default
+
+
+def _given(op: Op, operands: list[Range], roles: tuple[str, ...]) -> list[Range]:
+    """The operands in these roles; a number in place of a tensor is among the attributes under the role's name."""
+    found = [known for known, role in zip(operands, op.roles, strict=True) if role in roles]
+    numbers = [op.attrs[role] for role in roles if isinstance(op.attrs.get(role), int | float)]
+    return found + [_point(float(number)) for number in numbers if isinstance(number, int | float)]
+
+
 def _same(op: Op, operands: list[Range]) -> Range:
     return operands[0]
 
@@ -147,13 +159,13 @@ def _power(op: Op, operands: list[Range]) -> Range:
 def _add(op: Op, operands: list[Range]) -> Range:
     scale = op.attrs.get("alpha", 1)
     factor = float(scale) if isinstance(scale, int | float) else 1.0
-    scalar, sign = _scalar(op), -1.0 if op.function in ("sub", "rsub") else 1.0
+    scalar, sign = _scalar(op), -1.0 if op.function == "sub" else 1.0
     if len(operands) > 1:
         return _sum(operands[0], _scaled(operands[1], sign * factor))
     if scalar is None:
         return ANY
-    if op.attrs.get("scalar_first") or op.function == "rsub":
-        return _sum(_point(scalar), _scaled(operands[0], sign))
+    if op.attrs.get("reversed"):
+        return _sum(_point(scalar), _scaled(operands[0], sign * factor))
     return _sum(operands[0], _point(sign * factor * scalar))
 
 
@@ -174,7 +186,7 @@ def _divide(op: Op, operands: list[Range]) -> Range:
         return _product(operands[0], reciprocal(operands[1]))
     if scalar is None:
         return ANY
-    if op.attrs.get("scalar_first"):
+    if op.attrs.get("reversed"):
         return _scaled(reciprocal(operands[0]), scalar)
     return _scaled(operands[0], 1 / scalar) if scalar else ANY
 
@@ -250,7 +262,7 @@ BY_FUNCTION: Mapping[str, Rule] = {
     "relu": _relu,
     "relu6": _fixed(0.0, 6.0, at_low=True, at_high=True),
     "hardsigmoid": _fixed(0.0, 1.0, at_low=True, at_high=True),
-    "hardtanh": _clamp,
+    "hardtanh": lambda op, operands: _clip(_end(op, "lower", -1.0), _end(op, "upper", 1.0), operands[0]),
     "sigmoid": _fixed(0.0, 1.0),
     "tanh": _fixed(-1.0, 1.0),
     "softsign": _fixed(-1.0, 1.0),
@@ -269,9 +281,6 @@ BY_FUNCTION: Mapping[str, Rule] = {
     "square": _square,
     "pow": _power,
     "clamp": _clamp,
-    "clip": _clamp,
-    "clamp_min": _clamp,
-    "clamp_max": _clamp,
     "neg": lambda op, operands: _scaled(operands[0], -1.0),
     "reciprocal": lambda op, operands: reciprocal(operands[0]),
     "sin": _fixed(-1.0, 1.0),
@@ -287,7 +296,7 @@ BY_FUNCTION: Mapping[str, Rule] = {
     "adaptive_max": _same,
     "maximum": _union,
     "minimum": _union,
-    "where": lambda op, operands: _union(op, operands[1:] or operands),
+    "where": lambda op, operands: _union(op, _given(op, operands, ("input", "other"))),
     "var": _variance,
     "std": _variance,
     "norm": _norm,
@@ -306,7 +315,7 @@ BY_KIND: Mapping[str, Rule] = {
     "concat": _union,
     "resize": _same,
     "pool": _same,
-    "dropout": lambda op, operands: _union(op, [operands[0], _point(0.0)])
-    if op.attrs.get("training") and op.attrs.get("p")
-    else operands[0],
+    "dropout": lambda op, operands: (
+        _union(op, [operands[0], _point(0.0)]) if op.attrs.get("training") and op.attrs.get("p") else operands[0]
+    ),
 }

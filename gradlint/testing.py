@@ -1,0 +1,156 @@
+"""Rule examples as tests: the literate blocks of a rule's page are linted and compared with their own markers.
+
+A section of a page that holds a ```py block is one test. The block is run as a module and must leave behind `model` (a
+module) and `inputs` (a tensor, a tuple of positional arguments or a dict of keyword arguments), and may set `loss` to
+one of the names of `--loss`. A line that a finding is placed on ends in `# error: [rule]`, `# warning: [rule]` or
+`# info: [rule]`; only the rules named in the section and the page's own are run. A section without a marker is a healthy
+example: every stable rule is run, and none may report an error or a warning.
+
+`pytest` collects the pages when a conftest.py says `from gradlint.testing import pytest_collect_file`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from gradlint import registry
+from gradlint.finding import Finding
+from gradlint.rule import Rule
+
+_FENCE = re.compile(r"^```py\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_HEADING = re.compile(r"^(#{2,3}) (.+)$", re.MULTILINE)
+_MARKER = re.compile(r"#\s*(error|warning|info): \[([a-z0-9-]+)\]")
+
+Expected = tuple[int, str, str]  # line of the page, severity, rule
+
+
+@dataclass(frozen=True)
+class Section:
+    """One test of a page. `code` starts at line 1 of the page, so that its line numbers are those of the page."""
+
+    title: str
+    code: str
+    line: int
+
+    @property
+    def expected(self) -> list[Expected]:
+        """The marked findings, by line."""
+        lines = enumerate(self.code.splitlines(), start=1)
+        return [(number, *found) for number, text in lines for found in _MARKER.findall(text)]
+
+
+def sections(page: str) -> list[Section]:
+    """The sections of a page that hold code, in order; several blocks of one section are one program."""
+    starts = [(found.start(), found.group(2)) for found in _HEADING.finditer(page)]
+    ends = [start for start, _ in starts[1:]] + [len(page)]
+    found = (_section(page, title, start, end) for (start, title), end in zip(starts, ends, strict=True))
+    return [section for section in found if section is not None]
+
+
+def run(section: Section, path: Path) -> list[Finding]:
+    """The findings on the section's model. Raises AssertionError when the block defines no model or no inputs."""
+    namespace: dict[str, object] = {"__name__": "example"}
+    with _seeded():
+        exec(compile(section.code, str(path), "exec"), namespace)
+        missing = {"model", "inputs"} - set(namespace)
+        assert not missing, f"the example defines no {' and no '.join(sorted(missing))}"
+        return lint(namespace["model"], namespace["inputs"], namespace.get("loss"), rules_for(section, path))
+
+
+def rules_for(section: Section, path: Path) -> tuple[Rule, ...]:
+    """The rules that the section is about: the page's own and those of its markers, or every stable one without markers."""
+    named = {rule for _, _, rule in section.expected}
+    return registry.select(sorted({_own(path).name, *named})) if named else registry.select()
+
+
+def compare(expected: Iterable[Expected], findings: Iterable[Finding]) -> list[str]:
+    """One line for each finding that is missing (marked, not found) or noisy (found, not marked); empty when all agree."""
+    found = {_place(finding) for finding in findings if finding.verdict != "refuted"}
+    wanted = set(expected)
+    noisy = {each for each in found - wanted if each[1] != "info"}
+    return [f"missing: {_show(each)}" for each in sorted(wanted - found)] + [
+        f"noisy: {_show(each)}" for each in sorted(noisy)
+    ]
+
+
+class Page(pytest.File):
+    """A rule's page as a test file."""
+
+    def collect(self) -> Iterator[Example]:
+        """One item for each section that holds code."""
+        for section in sections(self.path.read_text(encoding="utf-8")):
+            yield Example.from_parent(self, name=section.title, section=section)
+
+
+class Example(pytest.Item):
+    """One section of a rule's page as a test."""
+
+    def __init__(self, *, section: Section, **parent: object) -> None:
+        super().__init__(**parent)  # type: ignore[arg-type]
+        self.section = section
+
+    def runtest(self) -> None:
+        """Lint the section's model and compare with its markers."""
+        findings = run(self.section, self.path)
+        differences = compare(self.section.expected, findings)
+        if differences:
+            raise AssertionError("\n".join([*differences, *(_describe(finding) for finding in findings)]))
+
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: object = None) -> str:
+        """The differences alone when the comparison failed, the traceback otherwise."""
+        if isinstance(excinfo.value, AssertionError):
+            return f"{self.path}:{self.section.line}: {self.section.title}\n{excinfo.value}"
+        return str(super().repr_failure(excinfo))
+
+    def reportinfo(self) -> tuple[Path, int, str]:
+        """Where the section starts."""
+        return self.path, self.section.line - 1, f"{self.path.stem}: {self.section.title}"
+
+
+def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> Page | None:
+    """Collect a Markdown file that lies beside a rule of the same name."""
+    if file_path.suffix == ".md" and file_path.with_suffix(".py").exists():
+        return Page.from_parent(parent, path=file_path)
+    return None
+
+
+def _section(page: str, title: str, start: int, end: int) -> Section | None:
+    blocks = [(found.start(1), found.end(1)) for found in _FENCE.finditer(page, start, end)]
+    if not blocks:
+        return None
+    kept = [*_kept(page, blocks)]
+    return Section(title, "".join(kept), page.count("\n", 0, start) + 1)
+
+
+def _kept(page: str, blocks: list[tuple[int, int]]) -> Iterator[str]:
+    """The blocks' text with everything before and between them left as empty lines."""
+    position = 0
+    for start, end in blocks:
+        yield "\n" * page.count("\n", position, start)
+        yield page[start:end]
+        position = end
+
+
+def _own(path: Path) -> Rule:
+    name = path.stem.replace("_", "-")
+    return registry.find(name)
+
+
+def _place(finding: Finding) -> Expected:
+    return (finding.span.line if finding.span else 0, finding.severity, finding.rule)
+
+
+def _show(place: Expected) -> str:
+    line, severity, rule = place
+    return f"line {line}: {severity}: [{rule}]"
+
+
+def _describe(finding: Finding) -> str:
+    line = finding.span.line if finding.span else 0
+    numbers = {**finding.predicted, **{f"measured {name}": value for name, value in finding.measured.items()}}
+    return f"  {line}: {finding.severity} {finding.rule} ({finding.verdict}) {finding.message} {numbers} {finding.reason}"

@@ -1,0 +1,38 @@
+"""GL501: a deep stretch without a skip connection that loses or amplifies the gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from gradlint.finding import Draft
+from gradlint.graph.ir import Graph, Op
+from gradlint.profile import Signal
+from gradlint.rule import rule
+from gradlint_rules import diagnosis
+
+LAYERS = 12  # He et al. 2016: plain nets degrade between 18 and 34 layers; below a dozen, norm and init suffice
+
+
+@rule(code="GL501", name="missing-skip", family="architecture", severity="warning", since="0.1.0")
+def missing_skip(graph: Graph, signal: Signal) -> Iterator[Draft]:
+    """A stretch of weights that no path goes around, when the gradient over it makes training suffer."""
+    found = diagnosis.diagnose(graph, signal, "vanishing", "exploding")
+    if found is None or len(found.layers) < LAYERS or any(_merges(graph, op) for op in found.ops):
+        return
+    verb = "loses" if found.decades < 0 else "gains"
+    yield Draft(
+        message=f"{len(found.layers)} layers in a row without a skip connection: the gradient {verb} "
+        f"{abs(found.decades):.1f} decades",
+        op=found.layers[0].op.index,
+        module=found.module,
+        ops=found.indices,
+        claim=found.claim(),
+        numbers=found.numbers(),
+        severity=found.severity,
+        factors=found.factors,
+    )
+
+
+def _merges(graph: Graph, op: Op) -> bool:
+    """Whether two paths meet at the op."""
+    return op.kind in ("add", "concat") and len(set(graph.data_inputs(op))) > 1

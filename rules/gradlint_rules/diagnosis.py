@@ -1,0 +1,149 @@
+"""What an ailing model loses or gains on the way from its output back, by cause: the question the flow rules share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from gradlint.finding import Claim, Factor, Related, Severity
+from gradlint.graph.ir import Graph, Op, Param
+from gradlint.graph.place import place
+from gradlint.probe import attribution
+from gradlint.probe.health import LIMITS, Facts, Health, Kind, judge
+from gradlint.probe.route import weights
+
+# He et al. 2015 eq. 10 for the rectifiers; 1 (LeCun) keeps the variance of the others near 0, where φ′ = 1.
+NEEDED_GAIN = {"relu": 2**0.5, "relu6": 2**0.5, "leaky_relu": 2**0.5, "gelu": 2**0.5, "silu": 2**0.5, "elu": 1.25**0.5}
+SATURATING = frozenset({"sigmoid", "tanh", "hardsigmoid", "hardtanh", "softsign", "logsigmoid", "tanhshrink"})
+OPTIMIZER = "any"  # no optimiser is told: warn where one of SGD and Adam fails, error where both do
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A weighted op of the stretch: the gain of its weight and the gain that the activation after it needs."""
+
+    op: Op
+    param: Param
+    activation: str  # the function of the next activation on the way, "" when a norm or nothing follows
+    gain: float  # RMS of the weight × √fan_in
+
+    @property
+    def excess(self) -> float:
+        """log10(gain ÷ needed gain): negative where the init is too small for the activation."""
+        needed = NEEDED_GAIN.get(self.activation, 1.0)
+        return math.log10(self.gain / needed) if self.gain > 0 else -math.inf
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """The stretch of the widest way from input to output on which a model's signal is lost or gained.
+
+    `ops` runs from the first to the last op of the stretch; `decades` is the gradient's change over it (negative where
+    it is lost on the way back) and `factors` holds one entry an op.
+    """
+
+    graph: Graph
+    health: Health
+    ops: tuple[Op, ...]
+    factors: tuple[Factor, ...]
+    layers: tuple[Layer, ...]
+
+    @property
+    def severity(self) -> Severity:
+        """What the health verdict says of training."""
+        return "error" if self.health.state == "error" else "warning"
+
+    @property
+    def decades(self) -> float:
+        """The gradient's change over the stretch, log10."""
+        return sum(factor.decades for factor in self.factors)
+
+    @property
+    def module(self) -> str | None:
+        """The innermost module that holds the stretch, or None when that is the whole model."""
+        return common(self.ops) or None
+
+    def cost(self, ops: Iterable[Op]) -> float:
+        """The decades of these ops alone."""
+        wanted = {op.index for op in ops}
+        return sum(factor.decades for factor in self.factors if factor.op in wanted)
+
+    def of_kind(self, *kinds: str) -> tuple[Op, ...]:
+        """The ops of the stretch of these kinds."""
+        return tuple(op for op in self.ops if op.kind in kinds)
+
+    @property
+    def saturating(self) -> tuple[Op, ...]:
+        """The bounded activations on the stretch. Gates are not on it: the widest way passes beside them."""
+        return tuple(op for op in self.of_kind("activation") if op.function in SATURATING)
+
+    @property
+    def indices(self) -> tuple[int, ...]:
+        """The op indices of the stretch and of its layers, in order."""
+        return tuple(sorted({op.index for op in self.ops} | {layer.op.index for layer in self.layers}))
+
+    @property
+    def ends(self) -> tuple[int, int]:
+        """The value ids before and after the stretch: the subject of "gradient-change"."""
+        return self.graph.data_inputs(self.ops[0])[0], self.ops[-1].outputs[0]
+
+    def claim(self) -> Claim:
+        """The statement behind the verdict, beyond its warning limit: what the probe has to bear out."""
+        if self.health.kind == "vanishing":
+            return Claim("relative-gradient", (self.health.weakest,), LIMITS[OPTIMIZER]["m"][0], "below")
+        if self.health.kind == "exploding":
+            last = self.layers[-1].param.path if self.layers else self.health.strongest
+            return Claim("elasticity-excess", (self.health.strongest, last), LIMITS[OPTIMIZER]["c"][0], "above")
+        return Claim("activation-size", self.graph.outputs[:1], LIMITS[OPTIMIZER]["s"][0], "above")
+
+    def numbers(self) -> dict[str, tuple[int | str, ...]]:
+        """What to print beside the claim."""
+        return {"gradient-change": self.ends, "activation-change": self.ends}
+
+
+def diagnose(graph: Graph, facts: Facts, *kinds: Kind) -> Diagnosis | None:
+    """The stretch that ails the model when its health is of one of these kinds and not well; None otherwise."""
+    health = judge(graph, facts, optimizer=OPTIMIZER)
+    if health.state not in ("warning", "error") or health.kind not in kinds or health.route is None:
+        return None
+    by_gradient = health.kind != "blow-up"
+    read, sizes = (
+        (attribution.gradient, facts.profile.gradient)
+        if by_gradient
+        else (attribution.activation, facts.profile.activation)
+    )
+    found = read(graph, health.route, sizes)
+    if found is None:
+        return None
+    ops = tuple(graph.ops[index] for index in found.ops)
+    return Diagnosis(graph, health, ops, found.factors, tuple(layers(graph, ops)))
+
+
+def layers(graph: Graph, ops: Sequence[Op]) -> Iterable[Layer]:
+    """The weighted ops among these whose weight is known, with the activation that follows each before the next one."""
+    mine = weights(graph)
+    for position, op in enumerate(ops):
+        param = next((graph.params[path] for path in mine.get(op.index, ())), None)
+        if param is None or param.rms is None:
+            continue
+        after = next((o for o in ops[position + 1 :] if o.kind in ("activation", "norm") or o.index in mine), None)
+        function = after.function if after is not None and after.kind == "activation" else ""
+        yield Layer(op, param, function, param.rms * math.sqrt(max(1, param.fan_in)))
+
+
+def common(ops: Iterable[Op]) -> str:
+    """The innermost module path that all the ops lie in, "" for the root."""
+    paths = [op.module_path.split(".") for op in ops]
+    shared = []
+    for parts in zip(*paths, strict=False):
+        if len(set(parts)) > 1:
+            break
+        shared.append(parts[0])
+    return ".".join(shared)
+
+
+def related(graph: Graph, ops: Sequence[Op], label: str) -> tuple[Related, ...]:
+    """The last of the ops as a further place, when it is not on the line of the first."""
+    spans = [place(graph, op) for op in (ops[0], ops[-1])]
+    return () if spans[0] == spans[1] else (Related(spans[1], ops[-1].module_path, label),)

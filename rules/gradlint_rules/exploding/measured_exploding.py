@@ -1,0 +1,47 @@
+"""GL201: the probe finds a gradient or an output that grows out of bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from gradlint.finding import Draft
+from gradlint.graph.ir import Graph
+from gradlint.profile import Measurement
+from gradlint.rule import rule
+from gradlint_rules import diagnosis
+
+
+@rule(code="GL201", name="measured-exploding", family="exploding", severity="warning", since="0.1.0")
+def measured_exploding(graph: Graph, probe: Measurement) -> Iterator[Draft]:
+    """The stretch on which the measured gradient or activation grows, whatever the cause."""
+    found = diagnosis.diagnose(graph, probe, "exploding", "blow-up")
+    if found is None:
+        return
+    place = found.layers[0].op if found.layers else found.ops[0]
+    yield Draft(
+        message=_message(found),
+        op=place.index,
+        module=found.module,
+        ops=found.indices,
+        related=diagnosis.related(graph, found.ops, "the last operation of the stretch"),
+        measured=_numbers(found),
+        severity=found.severity,
+        factors=found.factors,
+    )
+
+
+def _message(found: diagnosis.Diagnosis) -> str:
+    health = found.health
+    over = f"over {len(found.ops)} operations"
+    if health.kind == "exploding" and health.c is not None:
+        return f"the gradient grows towards the input: {health.c:.1f} decades more at {health.strongest} than last"
+    if health.s is not None:
+        return f"the output starts at 10^{health.s:.1f}: activations grow by {found.decades:.1f} decades {over}"
+    return f"activations grow by {found.decades:.1f} decades {over}"
+
+
+def _numbers(found: diagnosis.Diagnosis) -> dict[str, float]:
+    health = found.health
+    if health.kind == "exploding" and health.c is not None:
+        return {"elasticity-excess": health.c, "gradient-change": found.decades}
+    return {"activation-size": health.s or 0.0, "activation-change": found.decades}

@@ -1,0 +1,36 @@
+"""GL702: an output that is squashed although the loss squashes it again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from gradlint.finding import Claim, Draft
+from gradlint.graph.ir import Graph
+from gradlint.rule import rule
+from gradlint_rules import passage
+
+# What each loss expects, and the functions that it must not be given.
+EXPECTS = {"ce": "logits", "bce_logits": "logits", "nll": "log-probabilities"}
+SQUASHING = frozenset({"sigmoid", "tanh", "hardsigmoid", "hardtanh", "softsign"})
+WRONG = {
+    "ce": SQUASHING | {"softmax"},
+    "bce_logits": SQUASHING | {"softmax", "log_softmax", "logsigmoid"},
+    "nll": SQUASHING | {"softmax"},
+}
+SHRINKS = -0.3  # decades that the second squashing must take off the gradient: σ′ ≤ ¼ takes 0.6, softmax about log10 K
+
+
+@rule(code="GL702", name="squashed-logits", family="output", severity="error", since="0.1.0")
+def squashed_logits(graph: Graph, loss: str) -> Iterator[Draft]:
+    """A softmax, sigmoid or tanh at the output in front of a loss that applies its own."""
+    value = passage.output(graph)
+    op = None if value is None else passage.before(graph, value.id)
+    if op is None or op.function not in WRONG.get(loss, ()):
+        return
+    yield Draft(
+        message=f"the output is a {op.function}, but {loss} takes {EXPECTS[loss]} and squashes them itself",
+        op=op.index,
+        ops=(op.index,),
+        claim=Claim("gradient-change", (op.inputs[0], op.outputs[0]), SHRINKS, "below"),
+        predicted={"loss": loss},
+    )

@@ -1,0 +1,84 @@
+"""What lies directly before and after an op, seen through the ops that leave the numbers as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from gradlint.graph.ir import Graph, Op, Param, Value
+from gradlint.probe.route import weights
+
+KEEPING = frozenset({"copy", "dropout"})  # the same numbers in the same shape
+SHAPING = KEEPING | {"reshape", "permute", "slice", "split", "expand"}  # the same numbers in another shape
+GATES = frozenset({"mul", "matmul", "attention"})
+
+
+def is_scaling(graph: Graph, op: Op) -> bool:
+    """Whether the op adds or multiplies by numbers that no weight or activation is behind."""
+    return op.kind in ("add", "mul") and len(graph.data_inputs(op)) == 1 and not op.params
+
+
+def before(graph: Graph, value: int, kinds: frozenset[str] = SHAPING, *, scaled: bool = False) -> Op | None:
+    """The op that made the value, seen through ops of these kinds and, with `scaled`, through scalar arithmetic."""
+    op = graph.op_of(value)
+    while op is not None and (op.kind in kinds or (scaled and is_scaling(graph, op))):
+        data = graph.data_inputs(op)
+        op = graph.op_of(data[0]) if data else None
+    return op
+
+
+def after(graph: Graph, op: Op, kinds: frozenset[str] = SHAPING) -> Iterator[Op]:
+    """The ops that read what the op made, seen through ops of these kinds."""
+    waiting, seen = list(consumers(graph, op)), set[int]()
+    while waiting:
+        found = waiting.pop(0)
+        if found.index in seen:
+            continue
+        seen.add(found.index)
+        if found.kind in kinds:
+            waiting += consumers(graph, found)
+        else:
+            yield found
+
+
+def consumers(graph: Graph, op: Op) -> Iterator[Op]:
+    """The ops that read one of the op's outputs."""
+    for value in op.outputs:
+        for index in graph.values[value].consumers:
+            yield graph.ops[index]
+
+
+def source(graph: Graph, op: Op) -> int | None:
+    """The value id of the op's first data operand."""
+    data = graph.data_inputs(op)
+    return data[0] if data else None
+
+
+def producer(graph: Graph, op: Op, kinds: frozenset[str] = SHAPING, *, scaled: bool = False) -> Op | None:
+    """The op behind the first data operand of an op, seen through ops of these kinds."""
+    value = source(graph, op)
+    return None if value is None else before(graph, value, kinds, scaled=scaled)
+
+
+def output(graph: Graph) -> Value | None:
+    """The output that a loss is applied to: the first floating one that a gradient can flow back from."""
+    floating = [graph.values[v] for v in graph.outputs if graph.values[v].dtype.startswith(("float", "bfloat"))]
+    return next((value for value in floating if value.requires_grad), None)
+
+
+def is_gate(graph: Graph, op: Op) -> bool:
+    """Whether what the op made multiplies another activation."""
+    return any(found.kind in GATES and len(set(graph.data_inputs(found))) > 1 for found in after(graph, op))
+
+
+def weight(graph: Graph, op: Op) -> Param | None:
+    """The weight through which the op carries the signal, or None when it has none."""
+    paths = weights(graph).get(op.index, ())
+    return graph.params[paths[0]] if paths else None
+
+
+def features(graph: Graph, op: Op) -> int | None:
+    """How many output units a linear map or a convolution has."""
+    shape = graph.values[op.outputs[0]].shape
+    if op.kind == "conv":
+        return shape[1] if len(shape) > 2 else shape[0]
+    return shape[-1] if op.kind == "linear" and shape else None

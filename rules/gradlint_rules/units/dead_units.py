@@ -1,0 +1,45 @@
+"""GL601: units of a rectifier that are off for every sample."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from gradlint.finding import Draft
+from gradlint.graph.ir import Graph
+from gradlint.probe.route import widest
+from gradlint.profile import Measurement
+from gradlint.rule import rule
+from gradlint_rules import diagnosis
+
+RECTIFIERS = frozenset({"relu", "relu6", "threshold", "hardswish"})
+
+
+@rule(
+    code="GL601",
+    name="dead-units",
+    family="units",
+    severity="warning",
+    since="0.1.0",
+    options={"share": 0.9},
+)
+def dead_units(graph: Graph, probe: Measurement, options: dict[str, float]) -> Iterator[Draft]:
+    """Rectifiers on the widest way from input to output of which too many units are off for every sample."""
+    route = widest(graph, lambda path: 0.0)
+    on_route = set(route.ops) if route else set()
+    dead = [
+        graph.ops[index]
+        for index, units in probe.units.items()
+        if index in on_route and graph.ops[index].function in RECTIFIERS and units.dead >= options["share"]
+    ]
+    if not dead:
+        return
+    worst = max(dead, key=lambda op: probe.units[op.index].dead)
+    units = probe.units[worst.index]
+    yield Draft(
+        message=f"{round(units.dead * units.count)} of {units.count} units are off for every sample",
+        op=worst.index,
+        ops=tuple(op.index for op in dead),
+        related=diagnosis.related(graph, dead, f"{len(dead)} layers like it") if len(dead) > 1 else (),
+        measured={"dead-share": units.dead},
+        severity="error" if units.dead == 1.0 else None,
+    )

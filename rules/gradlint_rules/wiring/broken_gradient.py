@@ -1,0 +1,70 @@
+"""GL902: parameters that shape the output but that no gradient can reach."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from gradlint.finding import Claim, Draft
+from gradlint.graph.ir import Graph, Op
+from gradlint.rule import rule
+
+# A gradient is defined and zero everywhere.
+STEPS = frozenset({"sign", "round", "floor", "ceil", "trunc", "heaviside"})
+NOTHING = -30.0  # log10(g/w) of a parameter without a gradient, which is measured as -inf
+
+
+@rule(code="GL902", name="broken-gradient", family="wiring", severity="error", since="0.1.0")
+def broken_gradient(graph: Graph) -> Iterator[Draft]:
+    """Trainable parameters whose every way to the output passes a step that has no gradient (argmax, rounding, int)."""
+    reached = _reached(graph)
+    if not reached:
+        return
+    for op in graph.ops:
+        cut = [v for v in op.inputs if graph.values[v].requires_grad and v not in reached]
+        if not cut or not _breaks(graph, op):
+            continue
+        lost = _behind(graph, cut, reached)
+        if lost:
+            yield Draft(
+                message=f"{op.function} cuts {len(lost)} parameter{'s' * (len(lost) > 1)} off from the gradient, "
+                f"{lost[0]} first",
+                op=op.index,
+                ops=(op.index,),
+                claim=Claim("relative-gradient", (lost[0],), NOTHING, "below"),
+                predicted={"parameters": len(lost)},
+            )
+
+
+def _reached(graph: Graph) -> set[int]:
+    """Values that a gradient flows back to from an output."""
+    reached = {v for v in graph.outputs if graph.values[v].requires_grad}
+    for op in reversed(graph.ops):
+        if op.function not in STEPS and reached.intersection(op.outputs):
+            reached.update(v for v in op.inputs if graph.values[v].requires_grad)
+    return reached
+
+
+def _breaks(graph: Graph, op: Op) -> bool:
+    """Whether the op itself stops the gradient without being asked to: `detach` and `no_grad` are the author's word."""
+    if not op.grad_enabled or op.function in ("detach", "detach_", "data"):
+        return False
+    stops = op.function in STEPS or not any(graph.values[v].requires_grad for v in op.outputs)
+    return stops and _used(graph, op)
+
+
+def _used(graph: Graph, op: Op) -> bool:
+    """Whether what the op made has any part in an output."""
+    wanted = set(op.outputs)
+    for later in graph.ops[op.index + 1 :]:
+        if wanted.intersection(later.inputs):
+            wanted.update(later.outputs)
+    return not wanted.isdisjoint(graph.outputs)
+
+
+def _behind(graph: Graph, cut: list[int], reached: set[int]) -> list[str]:
+    """Trainable parameters that these values were computed from and that nothing else gives a gradient."""
+    behind = set(cut)
+    for op in reversed(graph.ops):
+        if behind.intersection(op.outputs):
+            behind.update(v for v in op.inputs if graph.values[v].requires_grad and v not in reached)
+    return [graph.values[v].name for v in sorted(behind) if graph.values[v].origin == "param"]
