@@ -63,7 +63,9 @@ class ParamMeasure:
 
     grad: float
     weight: float
-    status: str  # "ok", "zero" (exactly), "none" (no gradient arrived), "frozen", "nonfinite", "unused"
+    # "ok", "zero" (exactly), "none" (no gradient arrived), "frozen", "nonfinite", "unused" (no op read it), "underflow"
+    # (zero in float32 only; the sizes are those of a float64 run)
+    status: str
     zero_share: float = 0.0
     elasticity: float | None = None  # log10(‖g‖_F ‖w‖_F): loss change per relative change of the tensor
 
@@ -87,3 +89,8 @@ class Measurement:
     device: str = "cpu"
     dtype: str = "float32"
     notes: tuple[str, ...] = ()
+    # by index of a recurrent op: log10 RMS of the gradient at each time step of its input, first step first
+    through_time: Mapping[int, tuple[float, ...]] = field(default_factory=dict)
+    # the same measurement with exactly-zero parameters that blocked the gradient moved off zero, and which they are
+    unblocked: Measurement | None = None
+    moved: tuple[str, ...] = ()

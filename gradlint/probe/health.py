@@ -1,0 +1,243 @@
+"""Will it train? The verdict of the trainability study, read from a predicted or a measured profile alike."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from gradlint.graph.ir import Graph
+from gradlint.probe.route import Number, Route, series, weights, widest
+from gradlint.profile import Measurement, Signal
+
+State = Literal["healthy", "warning", "error", "unknown"]
+Kind = Literal["none", "vanishing", "exploding", "blow-up"]
+Facts = Signal | Measurement
+
+# Calibrated on 112 + 271 models trained with SGD and Adam, three learning rates each (research/signal.md §4; rebuilt by
+# benchmarks/calibration.py). Share of models that fail beyond a limit: m < -4 SGD 100 %, m < -8 Adam 100 %,
+# -7 … -6 Adam 75 %; c and s beyond ERROR 95-100 % with either.
+Limits = Mapping[str, tuple[float, float]]  # statistic → (warning, error)
+LIMITS: Mapping[str, Limits] = {
+    "sgd": {"m": (-3.0, -4.0), "c": (2.0, 3.0), "s": (1.5, 2.5)},
+    "adam": {"m": (-5.0, -7.0), "c": (2.0, 3.0), "s": (2.0, 3.0)},
+    # No optimiser told: a warning where one of them needs care, an error where both are more likely to fail than not.
+    "any": {"m": (-3.0, -6.0), "c": (2.0, 3.0), "s": (1.5, 3.0)},
+}
+# |log10| of the gradient that reaches the first values over that at the last (research/field.md §5: 18 of 24 failing
+# nets at 2, none of 8 that learn). It depends on shapes (pooling, strides), so it supports a verdict and makes none.
+DELTA = (2.0, 4.0)
+# A recurrent net without gates forgets what lies further back than its gradient reaches: a step counts as reached while
+# the gradient at the input there is within this many decades of the largest one.
+REACH = 6.0
+SHORT = 0.25  # share of the steps that must be reached
+STEPS = 32  # fewer steps are not judged
+GATED = frozenset(
+    {"lstm", "gru"}
+)  # their gates open in training (Jozefowicz et al. 2015), so a short reach is not final
+
+_STATES: tuple[State, ...] = ("healthy", "unknown", "warning", "error")
+_KINDS: Mapping[str, Kind] = {"m": "vanishing", "c": "exploding", "s": "blow-up"}
+
+
+@dataclass(frozen=True)
+class Health:
+    """The verdict and what it was read from; statistics are None where nothing was known.
+
+    `m`: smallest log10(RMS g / RMS w) over the weights in series. `c`: largest elasticity log10(‖g‖‖w‖) over the
+    weights in series, less that of the last one. `s`: log10 RMS of the output. `delta`: log10 RMS of the gradient at
+    the first weighted op on the route less that at the output. `reach`: share of the time steps that a gradient
+    reaches, by op.
+    """
+
+    state: State
+    kind: Kind
+    m: float | None = None
+    c: float | None = None
+    s: float | None = None
+    delta: float | None = None
+    reach: Mapping[int, float] = field(default_factory=dict)
+    weakest: str = ""  # the parameter that sets m
+    strongest: str = ""  # the parameter that sets c
+    route: Route | None = None
+    reasons: tuple[str, ...] = ()
+
+    @property
+    def score(self) -> float:
+        """How far beyond the warning limits: max(c/2, (-1.5 - m)/4, (s - 0.5)/1.5) (research/signal.md §4)."""
+        parts = [
+            None if self.c is None else self.c / 2,
+            None if self.m is None else (-1.5 - self.m) / 4,
+            None if self.s is None else (self.s - 0.5) / 1.5,
+        ]
+        return max((part for part in parts if part is not None and not math.isnan(part)), default=-math.inf)
+
+
+def judge(graph: Graph, facts: Facts, *, optimizer: str = "any") -> Health:
+    """The health of a model from what was predicted or measured; `optimizer` is "sgd", "adam" or "any".
+
+    The state is "unknown" when nothing is known about the weights in series, or when two standard deviations of a
+    prediction straddle a limit.
+    """
+    facts = unblocked(facts)
+    number = relative(graph, facts)
+    route = widest(graph, number)
+    c, strongest = chaos(graph, facts)
+    statistics = {"m": None if route is None else route.width, "c": c, "s": size(graph, facts)}
+    reach = {op: share for op, share in reaches(graph, facts).items() if graph.ops[op].function not in GATED}
+    verdicts = [*_by_limits(statistics, LIMITS[optimizer]), *_by_reach(reach), *_by_finiteness(facts)]
+    verdicts += _by_band(graph, facts, route, LIMITS[optimizer]["m"])
+    state, kind, _ = max(verdicts, key=lambda verdict: _STATES.index(verdict[0]), default=("healthy", "none", ""))
+    known = any(value is not None for value in statistics.values())
+    return Health(
+        state=state if known else "unknown",
+        kind=kind,
+        **statistics,
+        delta=None if route is None else change(facts, route),
+        reach=reaches(graph, facts),
+        weakest="" if route is None else route.weakest,
+        strongest=strongest,
+        route=route,
+        reasons=tuple(reason for verdict, _, reason in verdicts if verdict == state),
+    )
+
+
+def unblocked(facts: Facts) -> Facts:
+    """The measurement with its zero-initialised parameters moved, where one was taken; else the facts themselves."""
+    return facts.unblocked if isinstance(facts, Measurement) and facts.unblocked is not None else facts
+
+
+def relative(graph: Graph, facts: Facts) -> Number:
+    """log10(RMS g / RMS w) by parameter, None for one that is frozen, unused or unknown.
+
+    The rows of an embedding that were not looked up are left out of its mean.
+    """
+    tables = {path for op in graph.ops if op.kind == "embedding" for path in op.params}
+
+    def number(path: str) -> float | None:
+        gradient, weight = _sizes(graph, facts, path)
+        if gradient is None or weight is None or weight == -math.inf:
+            return None
+        return gradient - weight - (_unused_rows(facts, path) if path in tables else 0.0)
+
+    return number
+
+
+def elasticity(graph: Graph, facts: Facts, path: str) -> float | None:
+    """log10(‖g‖_F ‖w‖_F) of one parameter, which does not depend on its shape."""
+    gradient, weight = _sizes(graph, facts, path)
+    if gradient is None or weight is None:
+        return None
+    value = gradient + weight + math.log10(max(1, math.prod(graph.params[path].shape)))
+    return None if math.isnan(value) else value
+
+
+def chaos(graph: Graph, facts: Facts) -> tuple[float | None, str]:
+    """c, the largest elasticity of the weights in series less that of the last one, and the parameter that sets it."""
+    mine = weights(graph)
+    found: list[tuple[float, str]] = []
+    for index in series(graph):
+        here = [(value, path) for path in mine[index] if (value := elasticity(graph, facts, path)) is not None]
+        found += [max(here)] if here else []
+    if not found or found[-1][0] == -math.inf:
+        return None, ""
+    top = max(found)
+    return _finite(top[0] - found[-1][0]), top[1]
+
+
+def size(graph: Graph, facts: Facts) -> float | None:
+    """s, log10 RMS of the model's output, which starts near 0 in a net that trains; None for a loss of its own."""
+    if isinstance(facts, Measurement):
+        return None if facts.loss == "own" else _finite(facts.output_rms)
+    if facts.loss == "own":
+        return None
+    known = (facts.profile.activation.get(v) for v in graph.outputs if graph.values[v].dtype.startswith("float"))
+    return next((value for value in known if value is not None and not math.isnan(value)), None)
+
+
+def change(facts: Facts, route: Route) -> float | None:
+    """log10 RMS of the gradient at the first known value of the route less that at the last."""
+    known = [d for value in route.values if (d := facts.profile.gradient.get(value)) is not None]
+    return _finite(known[0] - known[-1]) if known else None
+
+
+def reaches(graph: Graph, facts: Facts) -> dict[int, float]:
+    """Per recurrent op of enough steps, the share of them whose input gets a gradient within REACH of the largest."""
+    if not isinstance(facts, Measurement):
+        return {}
+    return {op: reached(steps) for op, steps in facts.through_time.items() if len(steps) >= STEPS}
+
+
+def reached(steps: tuple[float, ...]) -> float:
+    """The share of time steps with a gradient within REACH decades of the largest."""
+    top = max(steps)
+    return 1.0 if top == -math.inf else sum(1 for step in steps if step >= top - REACH) / len(steps)
+
+
+def grade(value: float, limits: tuple[float, float]) -> State:
+    """The state of one statistic; limits that fall are lower bounds, limits that rise are upper bounds."""
+    warning, error = limits
+    sign = 1.0 if error > warning else -1.0
+    if math.isnan(value) or sign * value > sign * error:
+        return "error"
+    return "warning" if sign * value > sign * warning else "healthy"
+
+
+Judged = tuple[State, Kind, str]
+
+
+def _by_limits(statistics: Mapping[str, float | None], limits: Limits) -> Iterable[Judged]:
+    for name, value in statistics.items():
+        state = "healthy" if value is None else grade(value, limits[name])
+        if value is not None and state != "healthy":
+            limit = limits[name][state == "error"]
+            yield state, _KINDS[name], f"{name} = {value:.1f} (limit {limit:g})"
+
+
+def _by_reach(reach: Mapping[int, float]) -> Iterable[Judged]:
+    for share in reach.values():
+        if share < SHORT:
+            yield "warning", "vanishing", f"a gradient reaches {share:.0%} of the time steps"
+
+
+def _by_finiteness(facts: Facts) -> Iterable[Judged]:
+    if not isinstance(facts, Measurement):
+        return
+    if facts.nonfinite_op is not None:
+        yield "error", "blow-up", "the forward pass is not finite"
+    elif facts.nonfinite_gradient_op is not None:
+        yield "error", "exploding", "the gradient is not finite"
+
+
+def _by_band(graph: Graph, facts: Facts, route: Route | None, limits: tuple[float, float]) -> Iterable[Judged]:
+    """Unknown when two standard deviations of a predicted m reach over a limit (finite width, signal.md §1 item 14)."""
+    if isinstance(facts, Measurement) or route is None:
+        return
+    band = 2 * facts.profile.spread.get(route.weakest, 0.0)
+    if grade(route.width + band, limits) != grade(route.width - band, limits):
+        yield "unknown", "vanishing", f"m = {route.width:.1f} ± {band:.1f} straddles a limit"
+
+
+def _sizes(graph: Graph, facts: Facts, path: str) -> tuple[float | None, float | None]:
+    """log10 RMS of the gradient and of the weight of a parameter."""
+    if isinstance(facts, Measurement):
+        measured = facts.params.get(path)
+        if measured is None or measured.status in ("frozen", "unused", "none"):
+            return None, None
+        return measured.grad, measured.weight
+    param = graph.params.get(path)
+    if param is None or not param.rms or path in facts.zeros:
+        return None, None
+    return facts.profile.params.get(path), math.log10(param.rms)
+
+
+def _unused_rows(facts: Facts, path: str) -> float:
+    """Decades that the rows without a gradient take off the RMS of an embedding's gradient (negative)."""
+    measured = facts.params.get(path) if isinstance(facts, Measurement) else None
+    used = 1.0 if measured is None else 1.0 - measured.zero_share
+    return 0.5 * math.log10(used) if used > 0 else 0.0
+
+
+def _finite(value: float) -> float | None:
+    return None if math.isnan(value) else value

@@ -1,0 +1,374 @@
+"""Losses to backpropagate from: those a user can name, a guess from the last op, and targets drawn to fit an output."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from gradlint.capture.structure import Named
+from gradlint.error import ProbeError, UsageError
+from gradlint.graph.ir import Graph, Op
+
+Random = torch.Generator  # on the CPU, so that targets are the same on every device
+Function = Callable[..., Any]
+
+# Ops behind which the last weighted op is looked for: they keep the axis that holds the classes.
+_PASSING = frozenset({"activation", "norm", "dropout", "add", "mul", "copy", "elementwise", "softmax", "pad", "resize"})
+_UNIT = frozenset({"sigmoid", "hardsigmoid"})
+_SYMMETRIC = frozenset({"tanh", "hardtanh", "softsign"})
+
+
+@dataclass(frozen=True)
+class Target:
+    """One output to take a loss of: the tensor, the axis that holds the classes, and the op that made it."""
+
+    output: Tensor
+    axis: int
+    op: Op | None = None
+
+    @property
+    def classes(self) -> int:
+        """The length of the class axis."""
+        return self.output.shape[self.axis] if self.output.ndim else 1
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A named loss: its value with targets drawn from the generator, and that of an uninformed prediction."""
+
+    value: Callable[[Target, Random], Tensor]
+    chance: Callable[[Target], float | None]
+
+
+@dataclass(frozen=True)
+class Value:
+    """A loss that was computed: what to backpropagate, under which name, and how it was chosen."""
+
+    total: Tensor
+    name: str
+    reason: str
+    chance: float | None
+    main: Tensor | None  # the output it is mostly about
+    notes: tuple[str, ...] = ()
+
+
+def ce(target: Target, random: Random) -> Tensor:
+    """Cross-entropy of logits with random labels; the mean over every position."""
+    return F.nll_loss(_rows(target).log_softmax(-1), _labels(target, random))
+
+
+def nll(target: Target, random: Random) -> Tensor:
+    """Negative log-likelihood of an output that holds log-probabilities."""
+    return F.nll_loss(_rows(target), _labels(target, random))
+
+
+def nll_prob(target: Target, random: Random) -> Tensor:
+    """Negative log-likelihood of an output that holds probabilities."""
+    rows = _rows(target)
+    return F.nll_loss(rows.clamp_min(torch.finfo(rows.dtype).tiny).log(), _labels(target, random))
+
+
+def bce(target: Target, random: Random) -> Tensor:
+    """Binary cross-entropy of probabilities, clamped to [0, 1] where they leave it (torch raises there on the CPU)."""
+    return F.binary_cross_entropy(target.output.clamp(0.0, 1.0), _bits(target, random))
+
+
+def bce_logits(target: Target, random: Random) -> Tensor:
+    """Binary cross-entropy of logits."""
+    return F.binary_cross_entropy_with_logits(target.output, _bits(target, random))
+
+
+def mse(target: Target, random: Random) -> Tensor:
+    """Mean squared error to N(0, 1) targets, or to uniform ones within the bounds of a bounded output."""
+    bounds = _bounds(target.op)
+    if bounds is None:
+        return F.mse_loss(target.output, _normal(target, random))
+    return F.mse_loss(target.output, _uniform(target, random) * (bounds[1] - bounds[0]) + bounds[0])
+
+
+def unit(target: Target, random: Random) -> Tensor:
+    """Sum of the output times N(0, 1) numbers: a gradient of unit RMS arrives at the output."""
+    return (target.output * _normal(target, random)).sum()
+
+
+def own(target: Target, random: Random) -> Tensor:
+    """The loss that the model computed itself."""
+    return target.output.sum()
+
+
+def _log_classes(target: Target) -> float | None:
+    return math.log(target.classes) if target.classes > 1 else None
+
+
+def _variance(target: Target) -> float:
+    bounds = _bounds(target.op)
+    return 1.0 if bounds is None else (bounds[1] - bounds[0]) ** 2 / 12.0
+
+
+LOSSES: Mapping[str, Loss] = {
+    "ce": Loss(ce, _log_classes),
+    "nll": Loss(nll, _log_classes),
+    "nll_prob": Loss(nll_prob, _log_classes),
+    "bce": Loss(bce, lambda _: math.log(2.0)),
+    "bce_logits": Loss(bce_logits, lambda _: math.log(2.0)),
+    "mse": Loss(mse, _variance),
+    "unit": Loss(unit, lambda _: None),
+    "own": Loss(own, lambda _: None),
+}
+
+
+def compute(
+    output: object, outputs: Sequence[Named], graph: Graph, random: Random, name: str | None = None
+) -> Value | None:
+    """The loss of one forward pass; None when no floating output requires a gradient.
+
+    `output` is what the model returned, `outputs` its tensors in the order of `graph.outputs`. `name` is one of LOSSES,
+    "module:function", or None for a guess. The loss is taken of the first floating output that requires a gradient. A
+    further output only counts when it leads to parameters that no earlier one leads to (an RNN's last state does not,
+    the value head of an actor-critic does), each with the loss that fits it; so every parameter that can get a gradient
+    gets one. Raises ProbeError when the loss cannot be computed of this output, and UsageError when the name means
+    nothing.
+    """
+    candidates = targets(outputs, graph)
+    if name is not None and ":" in name:
+        return _custom(name, output, candidates, random)
+    if name is not None and name not in LOSSES:
+        raise UsageError(f"unknown loss {name!r}", f"one of {', '.join(LOSSES)}, or module:function")
+    if not candidates:
+        return None
+    chosen = _covering(candidates, own_first=name in (None, "own"))
+    first = chosen[0]
+    picked, reason = (name, "told") if name is not None else guess(first)
+    total = _value(picked, first, random)
+    for other in chosen[1:]:
+        total = total + _value(guess(other)[0], other, random)
+    further = (f"{len(chosen) - 1} further outputs added to the loss",) if len(chosen) > 1 else ()
+    return Value(total, picked, reason, LOSSES[picked].chance(first), first.output, further + _remarks(picked, first))
+
+
+def choose(outputs: Sequence[Named], graph: Graph) -> tuple[str, str]:
+    """The name of the loss that fits the outputs, and why: by the last op, then by the shape.
+
+    ("unit", …) when no output requires a gradient.
+    """
+    candidates = targets(outputs, graph)
+    if not candidates:
+        return "unit", "no output requires a gradient"
+    return guess(_covering(candidates, own_first=True)[0])
+
+
+def targets(outputs: Sequence[Named], graph: Graph) -> list[Target]:
+    """Every floating output that requires a gradient, in order, one called `loss` first."""
+    made = [last_op(graph, value) for value in graph.outputs] if len(graph.outputs) == len(outputs) else []
+    ops = dict(zip((id(tensor) for _, tensor in outputs), made, strict=False))
+    named = [(name, tensor) for name, tensor in outputs if _differentiable(tensor)]
+    named.sort(key=lambda item: item[0].rpartition(".")[2] != "loss")
+    found = {id(tensor): _target(tensor, graph, ops.get(id(tensor))) for _, tensor in named}
+    return list(found.values())
+
+
+def last_op(graph: Graph, value: int) -> Op | None:
+    """The op that made the value, past ops that keep the numbers (reshape, copy)."""
+    op = graph.op_of(value)
+    while op is not None and op.kind in ("copy", "reshape") and graph.data_inputs(op):
+        op = graph.op_of(graph.data_inputs(op)[0])
+    return op
+
+
+def class_axis(tensor: Tensor, graph: Graph, op: Op | None) -> int:
+    """The axis that holds the classes of an output.
+
+    A softmax says it itself. Otherwise the last weighted op does: a linear map, embedding or recurrent op puts its
+    features last, a convolution puts them second. Behind a reshape that hides it: the last axis of (N, C); of (N, A, B)
+    the longer one; the second of images.
+    """
+    axis = _by_op(tensor.ndim, graph, op)
+    if axis is not None:
+        return axis
+    if tensor.ndim <= 2:
+        return max(0, tensor.ndim - 1)
+    return (2 if tensor.shape[2] >= tensor.shape[1] else 1) if tensor.ndim == 3 else 1
+
+
+def _by_op(dims: int, graph: Graph, op: Op | None) -> int | None:
+    while op is not None and dims:
+        dim = op.attrs.get("dim")
+        if op.kind == "softmax" and isinstance(dim, int):
+            return dim % dims
+        if op.kind in ("linear", "recurrent", "embedding", "attention", "matmul"):
+            return dims - 1
+        if op.kind == "conv":
+            return min(1, dims - 1)
+        data = graph.data_inputs(op)
+        if op.kind not in _PASSING or not data or len(graph.values[data[0]].shape) != dims:
+            return None
+        op = graph.op_of(data[0])
+    return None
+
+
+def guess(target: Target) -> tuple[str, str]:
+    """The name of the loss that fits one output, and why: by its last op, then by its shape."""
+    shape, function = target.output.shape, target.op.function if target.op is not None else ""
+    if not target.output.ndim:
+        return "own", "the model returns its own loss"
+    for functions, name in _BY_FUNCTION:
+        if function in functions:
+            return name, f"the output ends in {function}"
+    if target.output.is_complex():
+        return "mse", "the output is complex"
+    if target.output.ndim >= 4:
+        return "mse", f"the output of shape {_text(shape)} is an image"
+    if target.classes >= 2:
+        return "ce", f"logits over {target.classes} classes"
+    return "mse", f"one number a sample, shape {_text(shape)}"
+
+
+_BY_FUNCTION: tuple[tuple[frozenset[str], str], ...] = (
+    (frozenset({"log_softmax"}), "nll"),
+    (frozenset({"softmax"}), "nll_prob"),
+    (_UNIT, "bce"),
+    (frozenset({"logsigmoid"}), "unit"),
+    (_SYMMETRIC, "mse"),
+)
+
+
+def _text(shape: torch.Size) -> str:
+    return "×".join(str(size) for size in shape)
+
+
+def _differentiable(tensor: Tensor) -> bool:
+    return tensor.requires_grad and (tensor.is_floating_point() or tensor.is_complex()) and tensor.numel() > 0
+
+
+def _target(tensor: Tensor, graph: Graph, op: Op | None) -> Target:
+    if tensor.is_complex():
+        return Target(torch.view_as_real(tensor), tensor.ndim - 1, op)
+    return Target(tensor, class_axis(tensor, graph, op), op)
+
+
+def _covering(candidates: list[Target], *, own_first: bool) -> list[Target]:
+    """The first output (one the model made a loss itself when `own_first`), and those that reach further parameters."""
+    scalars = [t for t in candidates if not t.output.ndim] if own_first else []
+    if scalars and len(scalars) == len(candidates):
+        return scalars
+    rest = [t for t in candidates if t.output.ndim]
+    chosen: list[Target] = []
+    covered: set[object] = set()
+    for target in [*scalars, *rest] or candidates:
+        leaves = _leaves(target.output)
+        if not chosen or leaves - covered:
+            chosen.append(target)
+            covered |= leaves
+    return chosen
+
+
+def _leaves(tensor: Tensor) -> set[object]:
+    """The autograd nodes of the leaves that a gradient of this tensor reaches."""
+    seen: set[object] = set()
+    waiting = [tensor.grad_fn]
+    leaves: set[object] = set()
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        following = [following for following, _ in node.next_functions]
+        leaves |= {node} if hasattr(node, "variable") else set()
+        waiting += following
+    return leaves
+
+
+def _value(name: str, target: Target, random: Random) -> Tensor:
+    try:
+        return LOSSES[name].value(target, random)
+    except (RuntimeError, ValueError, IndexError) as error:
+        shape = _text(target.output.shape) or "scalar"
+        raise ProbeError(
+            f"loss {name} does not fit the output of shape {shape}: {error}", "choose one with --loss"
+        ) from error
+
+
+def _custom(name: str, output: object, candidates: list[Target], random: Random) -> Value:
+    function = resolve(name)
+    needed = [
+        p for p in inspect.signature(function).parameters.values() if p.default is p.empty and p.kind in _POSITIONAL
+    ]
+    try:
+        total = function(output, _wanted(candidates[0], random)) if len(needed) > 1 and candidates else function(output)
+    except Exception as error:
+        raise ProbeError(f"loss {name} raised {type(error).__name__}: {error}") from error
+    if not isinstance(total, Tensor) or total.numel() != 1:
+        raise ProbeError(f"loss {name} returned {type(total).__name__}, not a tensor with one element")
+    return Value(total.sum(), name, "told", None, candidates[0].output if candidates else None)
+
+
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+
+def resolve(name: str) -> Function:
+    """The function that "module:function" names. Raises UsageError when it cannot be imported or is not callable."""
+    module, _, attribute = name.partition(":")
+    try:
+        function = importlib.import_module(module)
+        for part in attribute.split("."):
+            function = getattr(function, part)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UsageError(f"loss {name!r} cannot be imported: {error}", "give module:function") from error
+    if not callable(function):
+        raise UsageError(f"loss {name!r} is not callable")
+    return function
+
+
+def _wanted(target: Target, random: Random) -> Tensor:
+    """A target for a loss of the user's own: labels where cross-entropy would fit, else numbers of the same shape."""
+    name, _ = guess(target)
+    if name in ("ce", "nll", "nll_prob"):
+        kept = [size for axis, size in enumerate(target.output.shape) if axis != target.axis]
+        return _labels(target, random).reshape(kept)
+    return _bits(target, random) if name == "bce" else _normal(target, random)
+
+
+def _remarks(name: str, target: Target) -> tuple[str, ...]:
+    if name == "bce":
+        low, high = (float(bound) for bound in torch.aminmax(target.output.detach()))
+        if low < 0.0 or high > 1.0:
+            return (f"bce of an output in [{low:.3g}, {high:.3g}]: torch raises outside [0, 1], clamped here",)
+    return ()
+
+
+def _rows(target: Target) -> Tensor:
+    """The output as (positions, classes)."""
+    return target.output.movedim(target.axis, -1).reshape(-1, target.classes)
+
+
+def _labels(target: Target, random: Random) -> Tensor:
+    positions = target.output.numel() // max(1, target.classes)
+    labels = torch.randint(target.classes, (positions,), generator=random)
+    return labels.to(target.output.device)
+
+
+def _bits(target: Target, random: Random) -> Tensor:
+    return torch.randint(2, target.output.shape, generator=random).to(target.output)
+
+
+def _normal(target: Target, random: Random) -> Tensor:
+    return torch.randn(target.output.shape, generator=random).to(target.output)
+
+
+def _uniform(target: Target, random: Random) -> Tensor:
+    return torch.rand(target.output.shape, generator=random).to(target.output)
+
+
+def _bounds(op: Op | None) -> tuple[float, float] | None:
+    function = op.function if op is not None else ""
+    if function in _UNIT or function == "softmax":
+        return 0.0, 1.0
+    return (-1.0, 1.0) if function in _SYMMETRIC else None

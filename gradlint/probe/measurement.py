@@ -1,0 +1,167 @@
+"""Measure a model: one pass, and what it takes to tell a true zero from an underflow or a zero initialisation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from gradlint.capture import Intervention
+from gradlint.error import GradlintError
+from gradlint.graph.ir import Graph
+from gradlint.probe.health import relative
+from gradlint.probe.isolation import ParamEdit, pick_device
+from gradlint.probe.route import widest
+from gradlint.probe.run import Loaded, Plan, once
+from gradlint.profile import Measurement, ParamMeasure
+
+K = TypeVar("K", int, str)
+
+ROUNDS = 3  # zero-initialised heads behind zero-initialised branches open one after another
+SMALL_SCALE = 0.1  # what a zero gain or layer scale is moved to: the branch is open but does not dominate
+
+
+class Options(Protocol):
+    """What is needed of `gradlint.config.Settings`."""
+
+    @property
+    def device(self) -> str:
+        """The device's name, or "auto"."""
+
+    @property
+    def loss(self) -> str | None:
+        """The name of a loss, or None for a guess."""
+
+
+class Described(Loaded, Protocol):
+    """A loaded model that knows of a loss."""
+
+    loss: str | None
+    loss_hint: str | None
+
+
+@dataclass(frozen=True)
+class Fallback:
+    """Options for a direct call."""
+
+    device: str = "auto"
+    loss: str | None = None
+
+
+def measure(
+    loaded: Described,
+    *,
+    settings: Options | None = None,
+    graph: Graph | None = None,
+    interventions: tuple[Intervention, ...] = (),
+    edits: tuple[ParamEdit, ...] = (),
+    seed: int = 0,
+    dtype: str | None = None,
+    loss: str | None = None,
+    explain_zeros: bool = True,
+) -> tuple[Graph, Measurement]:
+    """Run the model forward and backward once on a copy in train mode: its graph, and what was measured in it.
+
+    With a `graph` the run is a replay of it, with interventions and edited parameters; without, the run is recorded.
+    `dtype` ("float64" …) converts model and inputs; `loss` goes before `settings.loss`, the model's own loss, and the
+    one that the user's file applies. When exact zeros keep the gradient from every way through the model and
+    `explain_zeros` holds, the pass is taken again in float64 (an underflow then shows its size) and with the
+    zero-initialised parameters moved (`Measurement.unblocked`).
+
+    Raises ForwardError when the model raises, ProbeError when it cannot be copied, scored or differentiated, UsageError
+    for a loss or device that does not exist.
+    """
+    options = settings or Fallback()
+    plan = Plan(
+        device=pick_device(options.device),
+        dtype=None if dtype is None else getattr(torch, dtype),
+        loss=loss or options.loss or loaded.loss,
+        hint=loaded.loss_hint,
+        seed=seed,
+        graph=graph,
+        interventions=tuple(interventions),
+        edits=tuple(edits),
+    )
+    recorded, measured = once(loaded, plan)
+    if explain_zeros and blocked(recorded, measured):
+        measured = _explain(loaded, replace(plan, graph=recorded), recorded, measured)
+    return recorded, measured
+
+
+def blocked(graph: Graph, measured: Measurement) -> bool:
+    """Whether exact zeros stand on every way from the inputs to the output."""
+    route = widest(graph, relative(graph, measured))
+    return route is not None and route.width == -math.inf
+
+
+def _explain(loaded: Described, plan: Plan, graph: Graph, measured: Measurement) -> Measurement:
+    """The measurement with underflows given their size, and with the zero-initialised parameters moved beside it."""
+    if plan.dtype is None and plan.device.type != "mps":
+        measured = _resolved(loaded, plan, graph, measured)
+    if not blocked(graph, measured):
+        return measured
+    current, moved = measured, list[str]()
+    for _ in range(ROUNDS):
+        found = [path for path in movable(graph, current) if path not in moved]
+        if not found:
+            break
+        moved += found
+        edits = (*plan.edits, *(ParamEdit(path, _off_zero) for path in moved))
+        _, current = once(loaded, replace(plan, edits=edits))
+        if not blocked(graph, current):
+            break
+    return replace(measured, unblocked=current, moved=tuple(moved)) if moved else measured
+
+
+def movable(graph: Graph, measured: Measurement) -> list[str]:
+    """Weights and gains that are exactly zero but get a gradient: the first training step moves them."""
+    biases = {
+        graph.values[v].name for op in graph.ops for v, role in zip(op.inputs, op.roles, strict=True) if role == "bias"
+    }
+    return [
+        path
+        for path, param in measured.params.items()
+        if param.weight == -math.inf and param.status == "ok" and path not in biases
+    ]
+
+
+def _off_zero(param: Tensor) -> Tensor:
+    """What torch's default initialisation would have drawn (std 1/√(3 fan_in)); SMALL_SCALE for a gain."""
+    if param.ndim < 2:
+        return torch.full_like(param, SMALL_SCALE)
+    fan_in = max(1, param[0].numel())
+    return torch.randn(param.shape).to(param) / math.sqrt(3 * fan_in)
+
+
+def _resolved(loaded: Described, plan: Plan, graph: Graph, measured: Measurement) -> Measurement:
+    """Exact zeros that a float64 run does not share are underflows: they get their size from it."""
+    try:
+        _, exact = once(loaded, replace(plan, dtype=torch.float64))
+    except GradlintError as error:
+        return replace(measured, notes=(*measured.notes, f"no float64 run: {error.message}"))
+    hidden = [
+        path for path, param in measured.params.items() if param.status == "zero" and exact.params[path].status == "ok"
+    ]
+    if not hidden:
+        return measured
+    params = {path: _underflow(param, exact.params[path]) for path, param in measured.params.items()}
+    profile = replace(
+        measured.profile,
+        gradient=_filled(measured.profile.gradient, exact.profile.gradient),
+        params=_filled(measured.profile.params, exact.profile.params),
+    )
+    note = f"{len(hidden)} gradients underflow to zero in float32; their sizes are those of a float64 run"
+    return replace(measured, params=params, profile=profile, notes=(*measured.notes, note))
+
+
+def _underflow(param: ParamMeasure, exact: ParamMeasure) -> ParamMeasure:
+    hidden = param.status == "zero" and exact.status == "ok"
+    return replace(exact, status="underflow", zero_share=param.zero_share) if hidden else param
+
+
+def _filled(sizes: Mapping[K, float], exact: Mapping[K, float]) -> dict[K, float]:
+    return {key: exact.get(key, size) if size == -math.inf else size for key, size in sizes.items()}

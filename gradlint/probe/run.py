@@ -1,0 +1,231 @@
+"""One forward and backward pass on a copy of the model, recorded or replayed, with every statistic taken."""
+
+from __future__ import annotations
+
+import re
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from gradlint.capture import Intervention, Names, Recording, run, to_graph
+from gradlint.capture.frames import USER, rank
+from gradlint.capture.structure import Named, arguments
+from gradlint.error import ForwardError, GradlintError, ProbeError
+from gradlint.graph.ir import Graph, Op, Span
+from gradlint.probe import loss as losses
+from gradlint.probe import parameters
+from gradlint.probe.assembly import INPUT, Seen, Tables, assemble
+from gradlint.probe.collector import Collector, Key
+from gradlint.probe.isolation import ParamEdit, copy_inputs, copy_model, edit, undisturbed
+from gradlint.probe.ledger import log_rms, log_rms_of
+from gradlint.profile import Measurement
+
+# What a model's own error asks for, by a piece of its message.
+HINTS: tuple[tuple[str, str], ...] = (
+    (
+        r"Expected more than 1 (value per channel|spatial element)",
+        "a norm needs more values: give a batch of 2 or more",
+    ),
+    (r"mat1 and mat2 shapes cannot be multiplied|expected input\[.*\] to have \d+ channels", "give the shape: --input"),
+    (
+        r"expected scalar type (Long|Int)|must be .*LongTensor|Expected tensor for argument #1 'indices'",
+        "--input int64",
+    ),
+    (
+        r"index out of range in self|device-side assert",
+        "token ids reach past the embedding: bound them, int64[8,16]<100",
+    ),
+    (r"out of memory|not enough memory", "give a smaller input, or --device cpu"),
+    (r"missing \d+ required positional argument", "give every input: repeat --input"),
+    (r"Expected all tensors to be on the same device", "the model makes tensors on another device: --device cpu"),
+)
+INPLACE = "modified by an inplace operation"
+
+
+class Loaded(Protocol):
+    """What is needed of a `gradlint.load.LoadedModel`."""
+
+    model: nn.Module
+    args: tuple[object, ...]
+    kwargs: dict[str, object]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How one pass is run. `loss` was told; `hint` is a loss the user's file applies, dropped where it does not fit."""
+
+    device: torch.device
+    dtype: torch.dtype | None = None  # None: as the model has it
+    loss: str | None = None
+    hint: str | None = None
+    seed: int = 0
+    graph: Graph | None = None  # replayed instead of recording
+    interventions: tuple[Intervention, ...] = ()
+    edits: tuple[ParamEdit, ...] = ()
+
+
+@dataclass
+class Pass:
+    """A finished pass: its graph, the numbers that came over from the device, and the loss."""
+
+    graph: Graph
+    tables: Tables
+    names: Names
+    loss: losses.Value | None
+
+
+def once(loaded: Loaded, plan: Plan) -> tuple[Graph, Measurement]:
+    """The graph and the measurement of one pass in train mode; the model and the process are left as they were.
+
+    Raises ForwardError when the model raises, ProbeError when there is no way to copy, differentiate or score it.
+    """
+    with undisturbed(plan.seed, plan.device), _default_dtype(plan.dtype):
+        model = copy_model(loaded.model, plan.device, plan.dtype)
+        args = copy_inputs(loaded.args, plan.device, plan.dtype)
+        kwargs = copy_inputs(loaded.kwargs, plan.device, plan.dtype)
+        names = Names(model)
+        edit(names, plan.edits)
+        torch.manual_seed(plan.seed)
+        done = step(model, args, kwargs, names, plan)
+    seen = Seen(done.tables, done.names.params, done.loss, plan.seed, str(plan.device), _dtype_name(names))
+    return done.graph, assemble(done.graph, seen)
+
+
+def step(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], names: Names, plan: Plan) -> Pass:
+    """Forward, loss and backward, and one transfer of what was measured: what `benchmarks/probe.py` times."""
+    if any(isinstance(module, nn.RNNBase) for module in model.modules()):
+        args, kwargs = _differentiable(args), _differentiable(kwargs)
+    inputs = arguments(tuple(args), kwargs)
+    collector = Collector(_batch(inputs), plan.graph)
+    recording = _forward(model, args, kwargs, collector, plan)
+    collector.release()
+    graph = plan.graph or to_graph(recording)
+    collector.timed = _steps(graph)
+    for _, position in (key for key in collector.timed if key[0] == INPUT):
+        collector.watch((INPUT, position), inputs[position][1])
+    value = _loss(recording, graph, plan)
+    if value is not None:
+        _backward(value.total)
+    collector.finish(graph)
+    names = recording.names or names
+    edited = {change.path for change in plan.edits}
+    parameters.measure(collector.ledger, names.params, edited | set(names.params) - set(graph.params))
+    if value is not None:
+        _output(collector, value)
+    return Pass(graph, collector.ledger.read(), names, value)
+
+
+def _forward(
+    model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], collector: Collector, plan: Plan
+) -> Recording:
+    try:
+        return run(
+            model,
+            args,
+            kwargs,
+            record=plan.graph is None,
+            interventions=plan.interventions,
+            observer=collector,
+        )
+    except GradlintError:
+        raise
+    except Exception as error:
+        raise forward_error(error) from error
+
+
+def forward_error(error: Exception) -> ForwardError:
+    """The model's own error as one line with a hint and the user's line that raised."""
+    text = str(error).strip().splitlines()
+    message = f"the model's forward raised {type(error).__name__}: {text[0] if text else ''}".rstrip(": ")
+    hint = next((hint for pattern, hint in HINTS if re.search(pattern, str(error))), "")
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if rank(frame.filename) == USER]
+    return ForwardError(message, hint, Span(frames[-1].filename, frames[-1].lineno or 1) if frames else None)
+
+
+def _loss(recording: Recording, graph: Graph, plan: Plan) -> losses.Value | None:
+    def compute(name: str | None) -> losses.Value | None:
+        random = torch.Generator().manual_seed(plan.seed)
+        return losses.compute(recording.output, recording.outputs, graph, random, name)
+
+    if plan.loss is None and plan.hint is not None:
+        try:
+            return compute(plan.hint)
+        except ProbeError:  # the file has several losses, or applies it to something else
+            return compute(None)
+    return compute(plan.loss)
+
+
+def _backward(total: Tensor) -> None:
+    try:
+        total.backward()  # type: ignore[no-untyped-call]
+    except RuntimeError as error:
+        first = str(error).strip().splitlines()[0]
+        hint = "the model changes a tensor in place that its gradient needs" if INPLACE in first else ""
+        raise ProbeError(f"the backward pass raised: {first}", hint) from error
+
+
+def _output(collector: Collector, value: losses.Value) -> None:
+    """Note the loss, and RMS and spread between samples of the output it is about."""
+    ledger, main = collector.ledger, value.main
+    ledger.put("output", ["loss"], value.total.detach().reshape(1))
+    if main is None:
+        return
+    main = main.detach()
+    log_rms(ledger, "output", "rms", main)
+    if main.ndim and main.shape[0] > 1:
+        log_rms_of(ledger, "output", ["spread"], (main - main.mean(0)).unsqueeze(0))
+
+
+def _steps(graph: Graph) -> dict[Key, int]:
+    """The inputs of recurrent ops whose gradient is to be told apart by time step, and the axis of the steps."""
+    found: dict[Key, int] = {}
+    for op in graph.ops:
+        value = graph.operand(op, "input") if op.kind == "recurrent" else None
+        if value is None or op.attrs.get("cell") or op.attrs.get("packed") or len(value.shape) < 2:
+            continue
+        axis = 1 if op.attrs.get("batch_first") and len(value.shape) == 3 else 0
+        found[_key(graph, value.id)] = axis
+    return found
+
+
+def _key(graph: Graph, value: int) -> Key:
+    op: Op | None = graph.op_of(value)
+    if op is not None:
+        return op.index, op.outputs.index(value)
+    return INPUT, graph.inputs.index(value) if value in graph.inputs else -1
+
+
+def _differentiable(value: Any) -> Any:
+    """The inputs with floating tensors that get a gradient; copies of leaves, so that in-place ops may hit them."""
+    if isinstance(value, Tensor):
+        return value.requires_grad_().clone() if value.is_floating_point() else value
+    if type(value) in (list, tuple):
+        return type(value)(_differentiable(item) for item in value)
+    if type(value) is dict:
+        return {key: _differentiable(item) for key, item in value.items()}
+    return value
+
+
+def _batch(inputs: list[Named]) -> int:
+    return next((tensor.shape[0] for _, tensor in inputs if tensor.ndim), 1)
+
+
+def _dtype_name(names: Names) -> str:
+    dtypes = (param.dtype for param in names.params.values())
+    return str(next(dtypes, torch.get_default_dtype())).removeprefix("torch.")
+
+
+@contextmanager
+def _default_dtype(dtype: torch.dtype | None) -> Iterator[None]:
+    """Make the model's own factories (`torch.zeros`) produce this dtype for the block."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(before if dtype is None else dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
