@@ -100,7 +100,12 @@ def batch_norm(call: Arguments) -> Attrs:
     """`batch_stats` is whether statistics of the batch are used; `axes` are those they are taken over."""
     statistics = call.get("training", False) or not call.given("running_mean")
     axes = tuple(axis for axis in range(len(call.shape())) if axis != 1)
-    return {"eps": call.get("eps", 1e-5), "momentum": call.get("momentum", 0.1), "batch_stats": statistics, "axes": axes}
+    return {
+        "eps": call.get("eps", 1e-5),
+        "momentum": call.get("momentum", 0.1),
+        "batch_stats": statistics,
+        "axes": axes,
+    }
 
 
 def instance_norm(call: Arguments) -> Attrs:
@@ -150,7 +155,7 @@ def minus_one(call: Arguments) -> Attrs:
 
 
 def reduce(call: Arguments) -> Attrs:
-    """The dimensions that go (all when none is given), `keepdim`, and the order of a norm or a variance's correction."""
+    """The dimensions that go (all when none is given), `keepdim`, a norm's order, a variance's correction."""
     dims = call.axes(call.get("dim"))
     attrs: Attrs = {"dims": dims, "keepdim": bool(call.get("keepdim", False))}
     for name in ("p", "ord", "correction", "unbiased", "q"):

@@ -17,14 +17,19 @@ Args = tuple[Any, ...]
 Kwargs = Mapping[str, Any]
 
 _DERIVED = frozenset({"T", "mT", "H", "mH", "data", "grad", "real", "imag", "_base"})  # properties that are tensors
-_QUERIES = frozenset(
-    "size dim ndimension numel nelement stride storage storage_offset untyped_storage item tolist numpy element_size"
-    " __len__ __bool__ __int__ __float__ __complex__ __index__ __contains__ __repr__ __format__ __hash__ __reduce_ex__"
-    " __array__ __iter__ get_device data_ptr equal allclose register_hook register_post_accumulate_grad_hook backward"
-    " is_floating_point is_complex is_contiguous is_pinned is_signed is_nonzero is_same_size is_inference is_shared"
-    " is_conj is_neg is_set_to is_distributed is_coalesced result_type can_cast promote_types broadcast_shapes"
-    " finfo iinfo has_names retain_grad manual_seed get_default_dtype numpy_T dense_dim sparse_dim q_scale".split()
-)
+# fmt: off
+_QUERIES = frozenset({
+    "size", "dim", "ndimension", "numel", "nelement", "stride", "storage", "storage_offset",
+    "untyped_storage", "item", "tolist", "numpy", "element_size", "__len__", "__bool__", "__int__",
+    "__float__", "__complex__", "__index__", "__contains__", "__repr__", "__format__", "__hash__",
+    "__reduce_ex__", "__array__", "__iter__", "get_device", "data_ptr", "equal", "allclose", "register_hook",
+    "register_post_accumulate_grad_hook", "backward", "is_floating_point", "is_complex", "is_contiguous",
+    "is_pinned", "is_signed", "is_nonzero", "is_same_size", "is_inference", "is_shared", "is_conj", "is_neg",
+    "is_set_to", "is_distributed", "is_coalesced", "result_type", "can_cast", "promote_types",
+    "broadcast_shapes", "finfo", "iinfo", "has_names", "retain_grad", "manual_seed", "get_default_dtype",
+    "dense_dim", "sparse_dim", "q_scale",
+})
+# fmt: on
 _RETURNS_NOTHING = frozenset({"__setitem__", "__set__"})
 _TESTS = ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic")
 
@@ -65,7 +70,7 @@ def _signature(func: Function) -> Signature:
 
 def _name(func: Function) -> str:
     if isinstance(func, torch._ops.OpOverload):
-        return str(func.name()).replace("::", ".")
+        return str(func._name).replace("::", ".")
     if isinstance(func, torch._ops.OpOverloadPacket):
         return str(func._qualified_op_name).replace("::", ".")
     name = resolve_name(func)
@@ -169,7 +174,7 @@ def composite(func: Function) -> Function | None:
 
 
 def _without_dispatch(func: FunctionType) -> Function:
-    scope = dict(func.__globals__) | {test: _never for test in _TESTS}
+    scope = dict(func.__globals__) | dict.fromkeys(_TESTS, _never)
     copy = FunctionType(func.__code__, scope, func.__name__, func.__defaults__, func.__closure__)
     copy.__kwdefaults__ = func.__kwdefaults__
     return copy

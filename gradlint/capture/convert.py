@@ -10,18 +10,16 @@ from math import prod
 from torch import fx, nn
 
 from gradlint.capture import vocabulary
-from gradlint.capture.arguments import Arguments, dtype_name, meta_of, nodes
+from gradlint.capture.arguments import Arguments, dtype_name, nodes
 from gradlint.capture.construction import constructed
 from gradlint.capture.frames import span
 from gradlint.capture.naming import Names, owner
 from gradlint.capture.recorder import Recording
-from gradlint.capture.statistics import fan, statistics
+from gradlint.capture.statistics import statistics
 from gradlint.capture.tape import REBASE, Call, Meta
 from gradlint.capture.weights import Weights
 from gradlint.error import GradlintError
-from gradlint.graph.ir import Coverage, Graph, Module, Op, Origin, Param, Span, Value
-
-_WEIGHTED = frozenset({"linear", "conv", "recurrent", "embedding"})
+from gradlint.graph.ir import Coverage, Graph, Module, Op, Origin, Param, Value
 
 
 def to_graph(recording: Recording) -> Graph:
@@ -75,9 +73,7 @@ class _Conversion:
         if node.op == "placeholder":
             self.inputs.append(value)
 
-    def _add(
-        self, node: fx.Node, position: int, meta: Meta, origin: Origin, name: str, producer: int | None
-    ) -> int:
+    def _add(self, node: fx.Node, position: int, meta: Meta, origin: Origin, name: str, producer: int | None) -> int:
         number = len(self.values)
         self._ids[(node, position)] = number
         dtype = dtype_name(meta.dtype)
@@ -105,9 +101,7 @@ class _Conversion:
         elif not call.custom:
             self.unknown[call.name] += 1
         inputs = tuple(self._value(operand) for _, operand in operands)
-        outputs = [
-            self._add(node, position, meta, "op", "", call.index) for position, meta in enumerate(call.outputs)
-        ]
+        outputs = [self._add(node, position, meta, "op", "", call.index) for position, meta in enumerate(call.outputs)]
         if call.rebased is not None:
             outputs.append(self._add(node, REBASE, call.rebased, "op", "", call.index))
         self.ops.append(
@@ -180,7 +174,12 @@ class _Conversion:
 
 def _parameters(entry: vocabulary.Entry | None, short: str, node: fx.Node) -> tuple[str, ...]:
     names = entry.parameters if entry is not None else ("input", "other")
-    if entry is not None and entry.kind == "recurrent" and len(node.args) > 3 and isinstance(node.args[3], (list, tuple)):
+    if (
+        entry is not None
+        and entry.kind == "recurrent"
+        and len(node.args) > 3
+        and isinstance(node.args[3], (list, tuple))
+    ):
         names = vocabulary.PACKED
     return names
 
@@ -214,24 +213,27 @@ def _roles(roles: list[str], recurrent: Mapping[str, object]) -> tuple[str, ...]
 
 
 def _fans(ops: tuple[Op, ...], values: list[Value]) -> dict[str, tuple[int, int]]:
-    """Fan-in and fan-out of weights whose layout is not torch's default: (in, out) matrices, transposed convolutions."""
+    """Fan-in and fan-out of weights whose use differs from their shape: (in, out) layout, groups, transposed."""
     found = {}
     for op in ops:
         for value, role in zip(op.inputs, op.roles, strict=True):
             weight = values[value]
-            if role != "weight" or weight.origin != "param" or op.kind not in _WEIGHTED or len(weight.shape) < 2:
-                continue
-            if op.attrs.get("layout") == "io":
-                found[weight.name] = (weight.shape[-2], weight.shape[-1])
-            elif op.attrs.get("transposed"):
-                found[weight.name] = _transposed_fan(weight.shape, op)
+            if role == "weight" and weight.origin == "param" and len(weight.shape) >= 2:
+                used = _fan_of_use(op, weight.shape)
+                if used is not None:
+                    found[weight.name] = used
     return found
 
 
-def _transposed_fan(shape: tuple[int, ...], op: Op) -> tuple[int, int]:
-    """Taps per output and per input of a transposed convolution; only every stride-th tap meets an output."""
-    groups = op.attrs.get("groups", 1)
+def _fan_of_use(op: Op, shape: tuple[int, ...]) -> tuple[int, int] | None:
+    """Terms in the sum behind one output and inputs that one entry of the input feeds."""
+    if op.kind == "linear" and op.attrs.get("layout") == "io":
+        return shape[-2], shape[-1]
+    if op.kind != "conv":
+        return None
+    taps, groups = prod(shape[2:]), int(str(op.attrs.get("groups", 1)))
+    if not op.attrs.get("transposed"):
+        return shape[1] * taps, max(shape[0] // groups, 1) * taps
     stride = op.attrs.get("stride", ())
-    taps, step = prod(shape[2:]), prod(stride) if isinstance(stride, tuple) else 1
-    count = groups if isinstance(groups, int) else 1
-    return max(shape[0] // count * taps // step, 1), shape[1] * taps
+    step = prod(stride) if isinstance(stride, tuple) else 1  # only every stride-th tap meets an output
+    return max(shape[0] // groups * taps // step, 1), shape[1] * taps

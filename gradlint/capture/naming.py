@@ -25,7 +25,7 @@ def owner(path: str) -> str:
 class Names:
     """Every name of every module and tensor of a model.
 
-    `modules` maps a module's id to all its paths, `tensors` a parameter's or buffer's id to all of its, first name first.
+    `modules` maps a module's id to all its paths, `tensors` a parameter's or buffer's id to all of its.
     Modules that the model only holds in a plain list, tuple or dict get a path such as "blocks[0]" and are in
     `unregistered`; modules met during the run that no path leads to are called "?Linear" (see `adopt`).
     """

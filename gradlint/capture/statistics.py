@@ -1,4 +1,4 @@
-"""Statistics of parameters: one float64 pass over each tensor, in pieces, so that nothing overflows or is copied whole."""
+"""Statistics of parameters: float64, in pieces, so that nothing overflows and no tensor is copied whole."""
 
 from __future__ import annotations
 

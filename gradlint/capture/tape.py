@@ -87,7 +87,9 @@ class Tape:
             self._remember(tensor, node, None, ())
         return node
 
-    def add(self, func: calls.Function, args: Any, kwargs: Any, outputs: Sequence[torch.Tensor], call: Call, result: object) -> None:
+    def add(
+        self, func: calls.Function, args: Any, kwargs: Any, outputs: Sequence[torch.Tensor], call: Call, result: object
+    ) -> None:
         """Append one call and make its outputs known."""
         node = self.graph.create_node(
             "call_function", func, self._freeze(args, 0), self._freeze(kwargs, 0) if kwargs else {}, call.name[-40:]
@@ -114,7 +116,9 @@ class Tape:
         entry = self._known[id(tensor)] = Entry(weakref.ref(tensor), node, output, path, self._clock)
         return entry
 
-    def _produce(self, tensor: torch.Tensor, node: fx.Node, position: int, path: tuple[int | str, ...], call: Call) -> None:
+    def _produce(
+        self, tensor: torch.Tensor, node: fx.Node, position: int, path: tuple[int | str, ...], call: Call
+    ) -> None:
         if id(tensor) in self.names.tensors and not (call.inplace and tensor.requires_grad and not tensor.is_leaf):
             return  # a parameter or buffer stays one, whatever no-op returned it or wrote to it
         entry = self._remember(tensor, node, position, path)

@@ -81,9 +81,7 @@ _define("activation", "elu", "input alpha", at.keep(alpha=1.0))
 _define("activation", "celu", "input alpha", at.keep(alpha=1.0))
 _define("activation", "gelu", "input", at.keep(approximate="none"))
 _define("activation", "softplus", "input beta threshold", at.keep(beta=1.0, threshold=20.0))
-_define(
-    "activation", "hardtanh", "input min_val max_val", at.renamed(lower=("min_val", -1.0), upper=("max_val", 1.0))
-)
+_define("activation", "hardtanh", "input min_val max_val", at.renamed(lower=("min_val", -1.0), upper=("max_val", 1.0)))
 _define("activation", "threshold _threshold=threshold", "input threshold value", at.keep(threshold=0.0, value=0.0))
 _define("activation", "rrelu", "input lower upper training", at.keep(lower=1 / 8, upper=1 / 3, training=False))
 _define("activation", "prelu _prelu_kernel=prelu", "input weight")
@@ -147,14 +145,10 @@ _define(
 )
 _define("recurrent", "lstm_cell=lstm gru_cell=gru", _CELL, at.recurrent)
 _define("recurrent", "rnn_tanh_cell=rnn_tanh rnn_relu_cell=rnn_relu", _CELL, at.recurrent)
-PACKED: tuple[str, ...] = tuple(
-    "input batch_sizes hx params has_biases num_layers dropout train bidirectional".split()
-)
+PACKED = ("input", "batch_sizes", "hx", "params", "has_biases", "num_layers", "dropout", "train", "bidirectional")
 
 # normalisation -------------------------------------------------------------------------------------------------------
-_define(
-    "norm", "batch_norm", "input running_mean running_var weight bias training momentum eps", at.batch_norm
-)
+_define("norm", "batch_norm", "input running_mean running_var weight bias training momentum eps", at.batch_norm)
 _define(
     "norm",
     "torch.batch_norm aten.batch_norm native_batch_norm=batch_norm _native_batch_norm_legit=batch_norm"
@@ -193,10 +187,16 @@ _define("add", "subtract=sub logical_add=add", _BINARY, at.scalar)
 _reverse("__rsub__=sub rsub=sub")
 _define("add", "addcmul addcdiv", "input other other value", at.keep(value=1.0))
 _define("add", "lerp", "input end weight", at.keep("weight"))
+_define("add", "diff", "input n dim", at.along(default=-1))
 _define("add", "index_add", "input dim index source", at.along())
 _define("add", "scatter_add scatter_reduce", "input dim index src reduce", at.along())
 _define("mul", "mul __mul__=mul __imul__=mul __rmul__=mul multiply=mul", _BINARY, at.scalar)
-_define("mul", "div __div__=div __truediv__=div __itruediv__=div __idiv__=div true_divide=div divide=div", _BINARY, at.scalar)
+_define(
+    "mul",
+    "div __div__=div __truediv__=div __itruediv__=div __idiv__=div true_divide=div divide=div",
+    _BINARY,
+    at.scalar,
+)
 _reverse("__rtruediv__=div __rdiv__=div")
 _define("mul", "neg __neg__=neg negative=neg", "input", at.minus_one)
 
@@ -210,7 +210,12 @@ _define("concat", "index_copy", "input dim index source", at.along())
 _define("concat", "scatter", "input dim index src", at.along())
 _define("concat", "select_scatter slice_scatter masked_scatter diagonal_scatter", "input other dim index")
 _define("split", "split chunk tensor_split split_with_sizes=split", "input count dim", at.sections)
-_define("split", "unsafe_split=split unsafe_chunk=chunk hsplit=split vsplit=split dsplit=split", "input count dim", at.sections)
+_define(
+    "split",
+    "unsafe_split=split unsafe_chunk=chunk hsplit=split vsplit=split dsplit=split",
+    "input count dim",
+    at.sections,
+)
 _define("split", "unbind", "input dim", at.sections)
 _define("slice", "__getitem__=getitem index=getitem", "input index", at.index)
 _define("slice", "narrow", "input dim start length", at.selected)
@@ -227,27 +232,61 @@ _define("slice", "sort", "input dim", at.along(default=-1))
 _define("slice", "kthvalue", "input k dim", at.keep("k", dim=-1))
 _define("slice", "torch.Tensor.unfold", "input dim size step", at.selected)
 _define("slice", "as_strided", "input size stride")
-_define("reshape", "view reshape view_as reshape_as ravel atleast_1d atleast_2d atleast_3d unsafe_view=view", "input *shape")
+_define(
+    "reshape", "view reshape view_as reshape_as ravel atleast_1d atleast_2d atleast_3d unsafe_view=view", "input *shape"
+)
 _define("reshape", "_unsafe_view=view _reshape_alias=view view_as_real view_as_complex to_dense values", "input")
 _define("reshape", "flatten", "input start_dim end_dim", at.flattened)
 _define("reshape", "squeeze unsqueeze unflatten", "input dim", at.flattened)
 _define("permute", "permute", "input *dims", at.permutation)
 _define("permute", "transpose", "input dim0 dim1", at.permutation)
 _define("permute", "swapaxes=transpose swapdims=transpose", "input axis0 axis1", at.permutation)
-_define("permute", "t=transpose T=transpose mT=transpose H=transpose mH=transpose adjoint=transpose numpy_T=transpose", "input", at.permutation)
+_define(
+    "permute",
+    "t=transpose T=transpose mT=transpose H=transpose mH=transpose adjoint=transpose numpy_T=transpose",
+    "input",
+    at.permutation,
+)
 _define("permute", "movedim moveaxis=movedim", "input source destination", at.permutation)
 _define("permute", "channel_shuffle native_channel_shuffle=channel_shuffle", "input groups", at.keep("groups"))
 _define("expand", "expand expand_as broadcast_to=expand repeat tile=repeat", "input *sizes", at.repeats)
 _define("expand", "repeat_interleave", "input repeats dim", at.repeats)
 _define("expand", "broadcast_tensors meshgrid", "tensors")
-_define("expand", "unfold im2col=unfold", "input kernel_size dilation padding stride", at.keep("kernel_size", "dilation", "padding", "stride"))
-_define("resize", "fold col2im=fold", "input output_size kernel_size dilation padding stride", at.keep("output_size", "kernel_size", "dilation", "padding", "stride"))
+_define(
+    "expand",
+    "unfold im2col=unfold",
+    "input kernel_size dilation padding stride",
+    at.keep("kernel_size", "dilation", "padding", "stride"),
+)
+_define(
+    "resize",
+    "fold col2im=fold",
+    "input output_size kernel_size dilation padding stride",
+    at.keep("output_size", "kernel_size", "dilation", "padding", "stride"),
+)
 _define("resize", "interpolate upsample=interpolate", "input size scale_factor mode align_corners", at.resize)
-_define("resize", "upsample_nearest upsample_bilinear upsample_nearest1d upsample_nearest2d upsample_nearest3d", "input", at.resize, "interpolate")
-_define("resize", "upsample_linear1d upsample_bilinear2d upsample_bicubic2d upsample_trilinear3d", "input", at.resize, "interpolate")
+_define(
+    "resize",
+    "upsample_nearest upsample_bilinear upsample_nearest1d upsample_nearest2d upsample_nearest3d",
+    "input",
+    at.resize,
+    "interpolate",
+)
+_define(
+    "resize",
+    "upsample_linear1d upsample_bilinear2d upsample_bicubic2d upsample_trilinear3d",
+    "input",
+    at.resize,
+    "interpolate",
+)
 _define("resize", "pixel_shuffle", "input upscale_factor", at.resize)
 _define("resize", "pixel_unshuffle", "input downscale_factor", at.resize)
-_define("resize", "grid_sample grid_sampler=grid_sample grid_sampler_2d=grid_sample", "input grid mode padding_mode align_corners", at.resize)
+_define(
+    "resize",
+    "grid_sample grid_sampler=grid_sample grid_sampler_2d=grid_sample",
+    "input grid mode padding_mode align_corners",
+    at.resize,
+)
 _define("pad", "pad", "input pad mode value", at.keep("pad", mode="constant", value=0))
 _define("pad", "constant_pad_nd=pad", "input pad value", at.keep("pad", mode="constant", value=0))
 for _mode in ("reflection", "replication"):
@@ -275,22 +314,36 @@ _define("reduce", "max min aminmax", _REDUCE, at.reduce)
 _define("reduce", "special.logsumexp=logsumexp special_logsumexp=logsumexp", _REDUCE, at.reduce)
 _define("reduce", "quantile nanquantile", "input q dim keepdim", at.reduce)
 _define("reduce", "var std var_mean std_mean", _REDUCE, at.reduce)
-_define("reduce", "norm linalg_norm=norm vector_norm=norm linalg_vector_norm=norm matrix_norm=norm", "input p dim keepdim", at.reduce)
+_define(
+    "reduce",
+    "norm linalg_norm=norm vector_norm=norm linalg_vector_norm=norm matrix_norm=norm",
+    "input p dim keepdim",
+    at.reduce,
+)
 _define("reduce", "cosine_similarity pairwise_distance cdist dist", "input other dim", at.keep("dim", "p"))
 _define("reduce", "scatter_mean segment_reduce", "input")
 
 # pointwise mathematics -----------------------------------------------------------------------------------------------
 _define("elementwise", "exp exp2 expm1 log log2 log10 log1p sqrt rsqrt square reciprocal abs absolute=abs __abs__=abs")
 _define("elementwise", "sin cos tan asin acos atan sinh cosh asinh acosh atanh arcsin=asin arccos=acos arctan=atan")
-_define("elementwise", "arcsinh=asinh arccosh=acosh arctanh=atanh erf erfc erfinv lgamma digamma i0 sinc deg2rad rad2deg")
-_define("elementwise", "sign sgn round floor ceil trunc fix=trunc frac heaviside angle real imag conj cosine special_erf=erf")
-_define("elementwise", "special_log_ndtr=log_ndtr special_ndtr=ndtr ndtr log_ndtr entr xlogy xlog1py hypot polar complex")
+_define(
+    "elementwise", "arcsinh=asinh arccosh=acosh arctanh=atanh erf erfc erfinv lgamma digamma i0 sinc deg2rad rad2deg"
+)
+_define(
+    "elementwise",
+    "sign sgn round floor ceil trunc fix=trunc frac heaviside angle real imag conj cosine special_erf=erf",
+)
+_define(
+    "elementwise", "special_log_ndtr=log_ndtr special_ndtr=ndtr ndtr log_ndtr entr xlogy xlog1py hypot polar complex"
+)
 _define("elementwise", "pow __pow__=pow __ipow__=pow float_power=pow", "input exponent", at.keep("exponent"))
 _define("elementwise", "__rpow__=rpow", "exponent input", at.keep("input"))
 _define("elementwise", "clamp clip=clamp", "input min max", at.keep("min", "max"))
 _define("elementwise", "clamp_min=clamp", "input min", at.keep("min"))
 _define("elementwise", "clamp_max=clamp", "input max", at.keep("max"))
-_define("elementwise", "maximum minimum fmax=maximum fmin=minimum atan2 arctan2=atan2 logaddexp logaddexp2", "input other")
+_define(
+    "elementwise", "maximum minimum fmax=maximum fmin=minimum atan2 arctan2=atan2 logaddexp logaddexp2", "input other"
+)
 _define("elementwise", "remainder fmod __mod__=remainder copysign nextafter cross ldexp", "input other", at.scalar)
 _define("elementwise", "where", "mask input other", at.keep("input", "other"))
 _define("elementwise", "torch.Tensor.where", "input mask other", at.keep("other"))
@@ -304,24 +357,56 @@ _define("elementwise", "_weight_norm=weight_norm", "input other dim", at.keep(di
 _define("elementwise", "fake_quantize_per_tensor_affine fake_quantize_per_channel_affine", "input")
 
 # no gradient ---------------------------------------------------------------------------------------------------------
-_define("compare", "eq ne lt le gt ge __eq__=eq __ne__=ne __lt__=lt __le__=le __gt__=gt __ge__=ge", "input other", at.scalar)
-_define("compare", "greater=gt less=lt greater_equal=ge less_equal=le not_equal=ne isclose isin searchsorted", "input other", at.scalar)
-_define("compare", "isnan isinf isfinite isneginf isposinf isreal signbit logical_not bitwise_not __invert__=logical_not")
+_define(
+    "compare", "eq ne lt le gt ge __eq__=eq __ne__=ne __lt__=lt __le__=le __gt__=gt __ge__=ge", "input other", at.scalar
+)
+_define(
+    "compare",
+    "greater=gt less=lt greater_equal=ge less_equal=le not_equal=ne isclose isin searchsorted",
+    "input other",
+    at.scalar,
+)
+_define(
+    "compare", "isnan isinf isfinite isneginf isposinf isreal signbit logical_not bitwise_not __invert__=logical_not"
+)
 _define("compare", "logical_and logical_or logical_xor bitwise_and bitwise_or bitwise_xor gcd", "input other")
-_define("compare", "__and__=logical_and __or__=logical_or __xor__=logical_xor __iand__=logical_and __ior__=logical_or", "input other")
+_define(
+    "compare",
+    "__and__=logical_and __or__=logical_or __xor__=logical_xor __iand__=logical_and __ior__=logical_or",
+    "input other",
+)
 _define("compare", "__rand__=logical_and __ror__=logical_or __rxor__=logical_xor __ixor__=logical_xor", "input other")
-_define("compare", "bitwise_left_shift bitwise_right_shift __lshift__ __rshift__ __rlshift__ __rrshift__", "input other")
-_define("compare", "floor_divide __floordiv__=floor_divide __ifloordiv__=floor_divide __rfloordiv__=floor_divide", "input other")
-_define("compare", "argmax argmin argsort argwhere all any count_nonzero nonzero unique unique_consecutive", _REDUCE, at.keep("dim"))
+_define(
+    "compare", "bitwise_left_shift bitwise_right_shift __lshift__ __rshift__ __rlshift__ __rrshift__", "input other"
+)
+_define(
+    "compare",
+    "floor_divide __floordiv__=floor_divide __ifloordiv__=floor_divide __rfloordiv__=floor_divide",
+    "input other",
+)
+_define(
+    "compare",
+    "argmax argmin argsort argwhere all any count_nonzero nonzero unique unique_consecutive",
+    _REDUCE,
+    at.keep("dim"),
+)
 _define("compare", "one_hot bincount histc bucketize multinomial bernoulli poisson diff_int msort_indices", "input")
 _define("create", "arange range linspace logspace", "start end step", at.create)
-_define("create", "zeros ones empty eye rand randn randperm tril_indices triu_indices cartesian_prod", "size", at.create)
+_define(
+    "create", "zeros ones empty eye rand randn randperm tril_indices triu_indices cartesian_prod", "size", at.create
+)
 _define("create", "tensor as_tensor from_numpy scalar_tensor empty_strided asarray frombuffer hann_window", "data")
-_define("create", "hamming_window blackman_window kaiser_window bartlett_window complex_tensor combinations vander", "data")
+_define(
+    "create", "hamming_window blackman_window kaiser_window bartlett_window complex_tensor combinations vander", "data"
+)
 _define("create", "full", "size fill_value", at.create)
 _define("create", "full_like new_full=full fill", "like value", at.create)
 _define("create", "zeros_like=zeros ones_like=ones empty_like=empty rand_like=rand randn_like=randn", "like", at.create)
-_define("create", "new_zeros=zeros new_ones=ones new_empty=empty new_tensor=tensor new=empty zero=zeros new_empty_strided=empty", "like")
+_define(
+    "create",
+    "new_zeros=zeros new_ones=ones new_empty=empty new_tensor=tensor new=empty zero=zeros new_empty_strided=empty",
+    "like",
+)
 _define("create", "randint", "low high size", at.create)
 _define("create", "randint_like=randint", "like low high", at.create)
 _define("create", "normal=randn", "mean std", at.create)
@@ -329,23 +414,43 @@ _define("create", "torch.Tensor.normal_=randn trunc_normal_=randn", "like mean s
 _define("create", "uniform=rand random=randint exponential log_normal cauchy geometric", "like low high", at.create)
 _define("create", "torch.Tensor.bernoulli_=bernoulli", "like p", at.create)
 _define("create", "affine_grid affine_grid_generator=affine_grid", "input size")
-_define("create", "xavier_uniform_ xavier_normal_ kaiming_uniform_ kaiming_normal_ orthogonal_ constant_ zeros_ ones_", "like")
+_define(
+    "create",
+    "xavier_uniform_ xavier_normal_ kaiming_uniform_ kaiming_normal_ orthogonal_ constant_ zeros_ ones_",
+    "like",
+)
 
 # the same numbers again ----------------------------------------------------------------------------------------------
 _define("copy", "contiguous clone alias lift lift_fresh pin_memory share_memory requires_grad identity positive=clone")
 _define("copy", "__pos__=clone resolve_conj resolve_neg __deepcopy__=clone lift_fresh_copy rename refine_names")
 _define("copy", "detach data=detach detach_copy=detach data_get=detach")
-_define("copy", "to type type_as _to_copy=to _autocast_to_full_precision=to _autocast_to_reduced_precision=to", "input", at.keep("dtype"))
-_define("copy", "float double half bfloat16 long int short char bool byte cfloat cpu cuda", "input", lambda call: {}, "to")
+_define(
+    "copy",
+    "to type type_as _to_copy=to _autocast_to_full_precision=to _autocast_to_reduced_precision=to",
+    "input",
+    at.keep("dtype"),
+)
+_define(
+    "copy", "float double half bfloat16 long int short char bool byte cfloat cpu cuda", "input", lambda call: {}, "to"
+)
 _define("copy", "copy", "overwritten input")
 _define("copy", "set __set__=set", "overwritten input")
 _define("copy", "_base grad", "input")
 
 # losses --------------------------------------------------------------------------------------------------------------
 _LOSS = "input target weight size_average"
-_define("loss", "cross_entropy nll_loss nll_loss2d=nll_loss multi_margin_loss multilabel_soft_margin_loss", _LOSS, at.loss)
-_define("loss", "binary_cross_entropy binary_cross_entropy_with_logits cross_entropy_loss=cross_entropy", _LOSS, at.loss)
-_define("loss", "mse_loss l1_loss smooth_l1_loss huber_loss kl_div poisson_nll_loss soft_margin_loss", "input target", at.loss)
+_define(
+    "loss", "cross_entropy nll_loss nll_loss2d=nll_loss multi_margin_loss multilabel_soft_margin_loss", _LOSS, at.loss
+)
+_define(
+    "loss", "binary_cross_entropy binary_cross_entropy_with_logits cross_entropy_loss=cross_entropy", _LOSS, at.loss
+)
+_define(
+    "loss",
+    "mse_loss l1_loss smooth_l1_loss huber_loss kl_div poisson_nll_loss soft_margin_loss",
+    "input target",
+    at.loss,
+)
 _define("loss", "hinge_embedding_loss multilabel_margin_loss", "input target", at.loss)
 _define("loss", "gaussian_nll_loss", "input target var", at.loss)
 _define("loss", "cosine_embedding_loss margin_ranking_loss", "input1 input2 target", at.loss)
@@ -353,12 +458,28 @@ _define("loss", "triplet_margin_loss triplet_margin_with_distance_loss", "anchor
 _define("loss", "ctc_loss", "log_probs target input_lengths target_lengths", at.loss)
 
 # known, and of no kind of their own ----------------------------------------------------------------------------------
-_define("other", "fft ifft rfft irfft fft2 ifft2 rfft2 irfft2 fftn ifftn rfftn irfftn fftshift ifftshift stft istft hfft")
-_define("other", "fft_fft=fft fft_ifft=ifft fft_rfft=rfft fft_irfft=irfft fft_fft2=fft2 fft_ifft2=ifft2 fft_rfft2=rfft2")
+_define(
+    "other", "fft ifft rfft irfft fft2 ifft2 rfft2 irfft2 fftn ifftn rfftn irfftn fftshift ifftshift stft istft hfft"
+)
+_define(
+    "other", "fft_fft=fft fft_ifft=ifft fft_rfft=rfft fft_irfft=irfft fft_fft2=fft2 fft_ifft2=ifft2 fft_rfft2=rfft2"
+)
 _define("other", "fft_irfft2=irfft2 fft_fftn=fftn fft_ifftn=ifftn fft_fftshift=fftshift fft_ifftshift=ifftshift")
-_define("other", "inverse inv linalg_inv=inv det logdet slogdet cholesky qr svd eigh solve lstsq matrix_exp matrix_power pinverse", "input other")
-_define("other", "linalg_cholesky=cholesky linalg_qr=qr linalg_svd=svd linalg_eigh=eigh linalg_solve=solve linalg_det=det", "input other")
-_define("other", "linalg_householder_product=householder_product linalg_matrix_exp=matrix_exp linalg_pinv=pinverse pinv=pinverse", "input other")
+_define(
+    "other",
+    "inverse inv linalg_inv=inv det logdet slogdet cholesky qr svd eigh solve lstsq matrix_exp matrix_power pinverse",
+    "input other",
+)
+_define(
+    "other",
+    "linalg_cholesky=cholesky linalg_qr=qr linalg_svd=svd linalg_eigh=eigh linalg_solve=solve linalg_det=det",
+    "input other",
+)
+_define(
+    "other",
+    "linalg_householder_product=householder_product linalg_matrix_exp=matrix_exp linalg_pinv=pinverse pinv=pinverse",
+    "input other",
+)
 _define("other", "corrcoef cov renorm_ autograd.grad=grad torch.autograd.grad=grad", "input other")
 
 
@@ -395,7 +516,7 @@ def names() -> Iterator[str]:
 
 
 def bind(parameters: tuple[str, ...], args: Sequence[Any]) -> dict[str, Any]:
-    """The positional arguments by name; a last parameter "*dims" takes all that are left, given one by one or as one."""
+    """The positional arguments by name; a last parameter "*dims" takes all that are left, however they were given."""
     bound = dict(zip(parameters, args, strict=False))
     last = parameters[-1]
     if not last.startswith("*"):
@@ -408,5 +529,6 @@ def bind(parameters: tuple[str, ...], args: Sequence[Any]) -> dict[str, Any]:
 
 def attributes(entry: Entry, call: Arguments) -> dict[str, object]:
     """The attributes of a call: its canonical function first."""
-    found: dict[str, object] = {"function": entry.function} | entry.extract(call)
-    return found | {"reversed": True} if entry.reversed else found
+    function: dict[str, object] = {"function": entry.function}
+    reflected: dict[str, object] = {"reversed": True} if entry.reversed else {}
+    return function | entry.extract(call) | reflected

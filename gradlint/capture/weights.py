@@ -48,9 +48,9 @@ class Weights:
             known.update(op.outputs)
         source = self._source.get(op.inputs[0]) if op.inputs else None
         if source is not None and len(op.outputs) == 1:
-            self._trace(op, *source)
+            self._trace(op, source[0], turned=source[1])
 
-    def _trace(self, op: Op, param: int, turned: bool) -> None:
+    def _trace(self, op: Op, param: int, *, turned: bool) -> None:
         shape = self.values[op.outputs[0]].shape
         if op.kind in _SAME and op.function != "detach" and shape == self.values[op.inputs[0]].shape:
             self._source[op.outputs[0]] = (param, turned)
@@ -68,13 +68,13 @@ class Weights:
         data, weight = (self._usable(op, place) for place in places)
         if data == weight:
             return op
-        return self._product(op, places, weight)
+        return self._product(op, places, second=weight)
 
     def _usable(self, op: Op, place: int) -> bool:
         value = op.inputs[place]
         return value in self._weight and len(self.values[value].shape) >= 2
 
-    def _product(self, op: Op, places: list[int], second: bool) -> Op:
+    def _product(self, op: Op, places: list[int], *, second: bool) -> Op:
         """`x @ W` has layout "io"; `W @ x` mixes the second last axis of x and has "left": True."""
         roles = list(op.roles)
         roles[places[0]], roles[places[1]] = ("input", "weight") if second else ("weight", "input")
