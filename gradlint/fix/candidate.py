@@ -1,0 +1,76 @@
+"""What a fix does to a recorded run, as plain data: steps at ops and parameters, bundled in a candidate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Swap:
+    """Call another function at this op: an activation's name, "identity" to take the op out, or "rnn_relu"."""
+
+    op: int
+    function: str
+
+
+@dataclass(frozen=True)
+class Normalise:
+    """Normalise the op's output, without gain and shift: "batch_norm", "layer_norm", "group_norm" or "rms_norm"."""
+
+    op: int
+    function: str
+    groups: int = 1  # group_norm only
+
+
+@dataclass(frozen=True)
+class Skip:
+    """Add the data input of op `start` to the output of op `end`; their shapes are equal."""
+
+    start: int
+    end: int
+    source: int  # the value id that is added
+
+
+@dataclass(frozen=True)
+class Initialise:
+    """Draw a parameter anew (see `gradlint.fix.initialisation`).
+
+    `scheme` names the distribution; `gain` is its gain, or the factor, constant or bound that the scheme takes.
+    """
+
+    param: str
+    scheme: str
+    gain: float = 1.0
+    fan_in: int = 0
+    fan_out: int = 0
+
+
+@dataclass(frozen=True)
+class Rescale:
+    """Divide the op's weight, during the run, by the standard deviation of its output (LSUV, Mishkin & Matas 2016)."""
+
+    op: int
+    param: str
+
+
+@dataclass(frozen=True)
+class Guard:
+    """Keep the argument of this op (log, sqrt, div …) away from where its derivative is not finite."""
+
+    op: int
+    eps: float
+
+
+Step = Swap | Normalise | Skip | Initialise | Rescale | Guard
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A change to try. `steps` is its identity: two candidates with the same steps are the same trial."""
+
+    title: str
+    steps: tuple[Step, ...]
+    price: str = ""
+    parameters: int = 0  # how many parameters it adds
+    work: float = 0.0  # elementwise work it adds, as a share of the model's multiply-adds
+    edits: int = 1  # how many kinds of edit the user makes

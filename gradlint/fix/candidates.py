@@ -1,0 +1,282 @@
+"""A recipe and a stretch make a candidate: the steps to try, their title and their price."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from gradlint.finding import Finding
+from gradlint.fix import cost, wording
+from gradlint.fix.candidate import Candidate, Guard, Initialise, Normalise, Rescale, Skip, Step, Swap
+from gradlint.fix.recipes import Recipe, recipes
+from gradlint.fix.residual import branch_ends
+from gradlint.fix.stretch import Layer, Stretch, bias_of, stretch
+from gradlint.graph.ir import Graph, Op
+
+# Fewer samples than this make BatchNorm's statistics noise (Wu & He 2018, fig. 1).
+SMALL_BATCH = 8
+# Fewer features than this leave a LayerNorm little but signs.
+FEW_FEATURES = 4
+# RMS·√fan_in outside this band is an initialisation that no activation asks for; torch's default for nn.Linear is 0.58.
+SOUND_GAIN = (0.5, 2.0)
+SATURATING = frozenset(
+    {"sigmoid", "tanh", "softsign", "hardtanh", "hardsigmoid", "logsigmoid", "softmax", "log_softmax", "softmin"}
+)
+UNBOUNDED = frozenset({"exp", "square", "pow", "sinh", "cosh"})
+
+
+@dataclass(frozen=True)
+class Matched:
+    """The initialisation that keeps the signal's size through a layer followed by an activation."""
+
+    scheme: str
+    gain: float
+
+
+# Gains: He et al. 2015 eq. 10 (ReLU); torch.nn.init.calculate_gain (tanh 5/3); Klambauer et al. 2017 (SELU);
+# the others 1/√E[φ(z)²] for z ~ N(0,1), by quadrature.
+MATCHED: Mapping[str, Matched] = {
+    "relu": Matched("kaiming_normal", math.sqrt(2.0)),
+    "relu6": Matched("kaiming_normal", math.sqrt(2.0)),
+    "leaky_relu": Matched("kaiming_normal", math.sqrt(2.0 / (1.0 + 0.01**2))),
+    "prelu": Matched("kaiming_normal", math.sqrt(2.0 / (1.0 + 0.25**2))),
+    "elu": Matched("normal", 1.2452),
+    "celu": Matched("normal", 1.2452),
+    "gelu": Matched("normal", 1.5335),
+    "silu": Matched("normal", 1.6765),
+    "mish": Matched("normal", 1.4868),
+    "hardswish": Matched("normal", 1.7367),
+    "softplus": Matched("normal", 1.0419),
+    "selu": Matched("lecun_normal", 1.0),
+    "tanh": Matched("xavier_normal", 5.0 / 3.0),
+    "sin": Matched("siren", math.sqrt(6.0)),
+}
+PLAIN = Matched("xavier_normal", 1.0)
+
+
+def candidates(graph: Graph, finding: Finding) -> list[Candidate]:
+    """The changes to try for a finding, best evidence first; those that do not apply to its stretch are left out."""
+    wide = stretch(graph, ())
+    narrow = stretch(graph, finding.ops or (() if finding.op is None else (finding.op,)))
+    scope = narrow if len(narrow.layers) > 1 or finding.family in ("output", "numerics") else wide
+    found = [build(recipe, scope, finding) for recipe in recipes(finding)]
+    return list({candidate.steps: candidate for candidate in found if candidate is not None}.values())
+
+
+def build(recipe: Recipe, scope: Stretch, finding: Finding) -> Candidate | None:
+    """The recipe applied to a stretch, or None when one of its parts finds nothing to change there."""
+    parts: list[tuple[Step, ...]] = []
+    for name, builder in BUILDERS.items():
+        if getattr(recipe, name):
+            steps = builder(recipe, scope, finding)
+            if not steps:
+                return None
+            parts.append(steps)
+    steps = tuple(step for part in parts for step in part)
+    return Candidate(
+        title=wording.title(recipe, scope, parts),
+        steps=steps,
+        price=wording.price(recipe, scope, steps),
+        parameters=cost.parameters(scope.graph, steps),
+        work=cost.work(scope, steps),
+        edits=len(parts),
+    )
+
+
+def _swaps(recipe: Recipe, scope: Stretch, finding: Finding) -> tuple[Step, ...]:
+    """The activations of the stretch that the recipe's one would replace: for a cause in the units, those it names."""
+    replaced = [op for op in scope.activations if replaceable(op, recipe.activation)]
+    return tuple(Swap(op.index, recipe.activation) for op in replaced)
+
+
+def replaceable(op: Op, function: str) -> bool:
+    """Whether `function` in this op's place is a repair: of a saturating or unbounded one, or a smoother ReLU."""
+    if op.function in SATURATING | UNBOUNDED:
+        return op.function != function
+    return op.function in ("relu", "relu6") and function not in ("relu", "tanh")
+
+
+def _initialisations(recipe: Recipe, scope: Stretch, finding: Finding) -> tuple[Step, ...]:
+    return INITS[recipe.init](recipe, scope)
+
+
+def _matched(recipe: Recipe, scope: Stretch) -> tuple[Step, ...]:
+    return _per_layer(scope, lambda layer, first: _draw(scope.graph, layer, _match(recipe, layer), first=first))
+
+
+def _orthogonal(recipe: Recipe, scope: Stretch) -> tuple[Step, ...]:
+    def draw(layer: Layer, first: bool) -> tuple[Step, ...]:  # noqa: FBT001
+        return _draw(scope.graph, layer, Matched("orthogonal", _match(recipe, layer).gain), first=first)
+
+    return _per_layer(scope, draw)
+
+
+def _default(recipe: Recipe, scope: Stretch) -> tuple[Step, ...]:
+    return _per_layer(scope, lambda layer, first: _draw(scope.graph, layer, Matched("default", 1.0), first=first))
+
+
+def _lsuv(recipe: Recipe, scope: Stretch) -> tuple[Step, ...]:
+    """Orthogonal weights, then each divided by the standard deviation of its output (Mishkin & Matas 2016)."""
+    drawn = _orthogonal(recipe, scope)
+    return *drawn, *(Rescale(layer.op.index, layer.param.path) for layer in _own_weights(scope) if layer.param)
+
+
+def _per_layer(scope: Stretch, draw: Callable[[Layer, bool], tuple[Step, ...]]) -> tuple[Step, ...]:
+    layers = _own_weights(scope)
+    return tuple(step for position, layer in enumerate(layers) for step in draw(layer, position == 0))
+
+
+def _own_weights(scope: Stretch) -> list[Layer]:
+    """The stretch's layers, and those elsewhere whose own initialisation is out of proportion; one a parameter."""
+    inside = {layer.op.index for layer in scope.layers}
+    chosen = [layer for layer in scope.everywhere if layer.op.index in inside or _unsound(layer)]
+    return list({layer.param.path: layer for layer in reversed(chosen) if layer.param}.values())[::-1]
+
+
+def _unsound(layer: Layer) -> bool:
+    return layer.gain is not None and not SOUND_GAIN[0] <= layer.gain <= SOUND_GAIN[1]
+
+
+def _match(recipe: Recipe, layer: Layer) -> Matched:
+    """The initialisation for the activation that follows the layer once the recipe is applied."""
+    op = layer.activation
+    if op is None:
+        return PLAIN
+    swapped = bool(recipe.activation) and replaceable(op, recipe.activation)
+    return MATCHED.get(recipe.activation if swapped else op.function, PLAIN)
+
+
+def _draw(graph: Graph, layer: Layer, matched: Matched, *, first: bool) -> tuple[Step, ...]:
+    """The layer's weight drawn anew, its bias zero (torch's default scheme draws the bias too)."""
+    if layer.param is None:
+        return ()
+    gain = _siren(graph, layer, first=first) if matched.scheme == "siren" else matched.gain
+    weight = Initialise(layer.param.path, matched.scheme, gain, layer.fan_in, layer.fan_out)
+    bias = bias_of(graph, layer.op)
+    if bias is None:
+        return (weight,)
+    scheme = "default_bias" if matched.scheme == "default" else "zeros"
+    return weight, Initialise(bias.path, scheme, 1.0, layer.fan_in, layer.fan_out)
+
+
+def _siren(graph: Graph, layer: Layer, *, first: bool) -> float:
+    """Bound × √fan_in of a layer before sin(ω·z): √6/ω, for the first one 1/√fan_in (Sitzmann et al. 2020, §3.2)."""
+    if first:
+        return 1.0 / math.sqrt(layer.fan_in)
+    scales = (graph.ops[index] for value in layer.op.outputs for index in graph.values[value].consumers)
+    omega = next((op.attrs.get("scalar") for op in scales if op.kind == "mul"), None)
+    return math.sqrt(6.0) / (abs(omega) if isinstance(omega, (int, float)) and omega else 1.0)
+
+
+def _depth(recipe: Recipe, scope: Stretch) -> tuple[Step, ...]:
+    """Last weights of the residual branches × 1/√branches (GPT-2, Radford et al. 2019 §2.3)."""
+    ends = branch_ends(scope.graph)
+    return tuple(Initialise(end.path, "scale", 1.0 / math.sqrt(len(ends))) for end in ends) if len(ends) > 1 else ()
+
+
+def _zero(recipe: Recipe, scope: Stretch) -> tuple[Step, ...]:
+    """Last weights of the residual branches zero: blocks start as the identity (Goyal et al. 2017 §5.1; Fixup)."""
+    ends = branch_ends(scope.graph)
+    return tuple(Initialise(end.path, "zeros") for end in ends) if len(ends) > 1 else ()
+
+
+def _norms(recipe: Recipe, scope: Stretch, finding: Finding) -> tuple[Step, ...]:
+    bare = (layer for layer in scope.layers if not layer.normalised and layer not in scope.heads)
+    found = (fitting(scope, layer) for layer in bare)
+    steps = [step for step in found if step is not None]
+    if recipe.norm == "rms_norm":
+        return tuple(Normalise(step.op, "rms_norm") for step in steps if step.function == "layer_norm")
+    return tuple(steps)
+
+
+def fitting(scope: Stretch, layer: Layer) -> Normalise | None:
+    """The norm that fits a layer's output: by its layout, the batch, and whether images come out; or None."""
+    shape = scope.graph.values[layer.op.outputs[0]].shape
+    if layer.op.kind == "conv":
+        batched = scope.batch >= SMALL_BATCH and not scope.image_output
+        return Normalise(layer.op.index, "batch_norm") if batched else _group_norm(layer.op.index, shape)
+    if len(shape) == 2 and shape[0] >= SMALL_BATCH:
+        return Normalise(layer.op.index, "batch_norm")
+    return Normalise(layer.op.index, "layer_norm") if shape and shape[-1] >= FEW_FEATURES else None
+
+
+def _group_norm(op: int, shape: tuple[int, ...]) -> Normalise | None:
+    channels = shape[1] if len(shape) > 2 else 1
+    groups = next(g for g in (32, 16, 8, 4, 2, 1) if channels % g == 0 and (channels // g > 1 or g == 1))
+    return Normalise(op, "group_norm", groups)
+
+
+def _skips(recipe: Recipe, scope: Stretch, finding: Finding) -> tuple[Step, ...]:
+    return tuple(Skip(block.start.index, block.end.index, block.source) for block in scope.blocks)
+
+
+def _recurrences(recipe: Recipe, scope: Stretch, finding: Finding) -> tuple[Step, ...]:
+    return tuple(step for op in scope.recurrent for step in RECURRENT[recipe.recurrent](scope.graph, op))
+
+
+def _irnn(graph: Graph, op: Op) -> tuple[Step, ...]:
+    """ReLU with an identity recurrence and zero biases (Le, Jaitly & Hinton 2015)."""
+    if op.function != "rnn_tanh":
+        return ()
+    hidden, biases = _hidden_weights(graph, op), [path for path in op.params if len(graph.params[path].shape) == 1]
+    weights = [Initialise(path, "eye") for path in hidden]
+    return (Swap(op.index, "rnn_relu"), *weights, *(Initialise(path, "zeros") for path in biases))
+
+
+def _orthogonal_recurrence(graph: Graph, op: Op) -> tuple[Step, ...]:
+    return tuple(Initialise(path, "orthogonal_gates") for path in _hidden_weights(graph, op))
+
+
+def _forget_bias(graph: Graph, op: Op) -> tuple[Step, ...]:
+    """The forget gate starts open: its bias 1 (Jozefowicz et al. 2015); torch's gate order is i, f, g, o."""
+    if op.function != "lstm":
+        return ()
+    return tuple(Initialise(path, "forget_bias", 1.0) for path in op.params if "bias_ih" in path)
+
+
+def _hidden_weights(graph: Graph, op: Op) -> list[str]:
+    """The recurrent weights: hidden × hidden for each gate, told from the input's by torch's order (ih, hh) a layer."""
+    matrices = [path for path in op.params if len(graph.params[path].shape) == 2]
+    return [path for path in matrices if "weight_hh" in path] or matrices[1::2]
+
+
+def _outputs(recipe: Recipe, scope: Stretch, finding: Finding) -> tuple[Step, ...]:
+    """The output activation that the finding names, or else all of them."""
+    named = {*finding.ops, *(() if finding.op is None else (finding.op,))}
+    chosen = [op for op in scope.outputs if op.index in named] or list(scope.outputs)
+    swaps = [Swap(op.index, recipe.output) for op in chosen[-1:] if op.function != recipe.output]
+    return (*swaps, *(Swap(op.index, "identity") for op in chosen[:-1])) if swaps else ()
+
+
+def _guards(recipe: Recipe, scope: Stretch, finding: Finding) -> tuple[Step, ...]:
+    named = finding.ops or (() if finding.op is None else (finding.op,))
+    return tuple(Guard(index, recipe.guard) for index in named if scope.graph.ops[index].function in GUARDED)
+
+
+GUARDED = frozenset(
+    {"log", "log2", "log10", "log1p", "sqrt", "rsqrt", "div", "reciprocal", "norm", "acos", "asin", "pow"}
+)
+Builder = Callable[[Recipe, Stretch, Finding], tuple[Step, ...]]
+BUILDERS: Mapping[str, Builder] = {
+    "activation": _swaps,
+    "init": _initialisations,
+    "norm": _norms,
+    "skip": _skips,
+    "recurrent": _recurrences,
+    "output": _outputs,
+    "guard": _guards,
+}
+INITS: Mapping[str, Callable[[Recipe, Stretch], tuple[Step, ...]]] = {
+    "matched": _matched,
+    "orthogonal": _orthogonal,
+    "lsuv": _lsuv,
+    "default": _default,
+    "depth": _depth,
+    "zero": _zero,
+}
+RECURRENT: Mapping[str, Callable[[Graph, Op], tuple[Step, ...]]] = {
+    "irnn": _irnn,
+    "orthogonal-rnn": _orthogonal_recurrence,
+    "forget-bias": _forget_bias,
+}

@@ -1,0 +1,205 @@
+"""Steps of a candidate as interventions on a recorded run and edits of the copied model's parameters."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gradlint.capture.recorder import Intervention
+from gradlint.fix.candidate import Guard, Initialise, Normalise, Rescale, Skip, Step, Swap
+from gradlint.fix.initialisation import initialise
+from gradlint.graph.ir import Graph, Op
+from gradlint.probe import ParamEdit
+
+Function = Callable[..., Any]
+Call = Callable[[Function, tuple[Any, ...], Mapping[str, Any]], Any]
+Transform = Callable[[Tensor], Tensor]
+Stash = dict[int, Tensor]
+
+LSUV_ROUNDS = 3  # the weight's share of the output's variance is all of it but the bias: three rounds reach 2 %
+LSUV_TOLERANCE = 0.02
+
+ACTIVATIONS: Mapping[str, Transform] = {
+    "identity": torch.clone,
+    "relu": F.relu,
+    "leaky_relu": F.leaky_relu,
+    "elu": F.elu,
+    "gelu": F.gelu,
+    "silu": F.silu,
+    "selu": F.selu,
+    "tanh": torch.tanh,
+    "sigmoid": torch.sigmoid,
+    "log_softmax": partial(F.log_softmax, dim=-1),
+}
+RECURRENT: Mapping[str, Function] = {"rnn_relu": torch.rnn_relu}
+
+
+def interventions(
+    graph: Graph, steps: Iterable[Step], seed: int
+) -> tuple[tuple[Intervention, ...], tuple[ParamEdit, ...]]:
+    """What carries the steps out on one run: replacements by recorded call, and draws of parameters with this seed.
+
+    Each call of this function makes its own store for skips, so its result serves one run at a time.
+    """
+    ordered = tuple(steps)
+    edits = tuple(_edit(step, seed) for step in ordered if isinstance(step, Initialise))
+    stash: Stash = {}
+    calls: dict[int, list[Step]] = defaultdict(list)
+    for step in ordered:
+        for index in _indices(step):
+            calls[index].append(step)
+    return tuple(
+        Intervention(i, replace=_call(graph.ops[i], found, stash)) for i, found in sorted(calls.items())
+    ), edits
+
+
+def _indices(step: Step) -> tuple[int, ...]:
+    if isinstance(step, Initialise):
+        return ()
+    return (step.start, step.end) if isinstance(step, Skip) else (step.op,)
+
+
+def _edit(step: Initialise, seed: int) -> ParamEdit:
+    return ParamEdit(step.param, partial(initialise, step=step, seed=seed))
+
+
+def _call(op: Op, steps: Iterable[Step], stash: Stash) -> Call:
+    """One function in place of the recorded call, with every step at it wrapped around the last."""
+    ordered = sorted(steps, key=lambda step: ORDER[type(step)])
+
+    def replaced(func: Function, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        call = func
+        for step in ordered:
+            call = WRAPPERS[type(step)](step, call, op, stash)
+        return call(*args, **kwargs)
+
+    return replaced
+
+
+def _swap(step: Any, call: Function, op: Op, stash: Stash) -> Function:
+    if step.function in RECURRENT:
+        return RECURRENT[step.function]
+
+    def swapped(*args: Any, **kwargs: Any) -> Tensor:
+        return ACTIVATIONS[step.function](_data(args, kwargs)[1])
+
+    return swapped
+
+
+def _guard(step: Any, call: Function, op: Op, stash: Stash) -> Function:
+    def guarded(*args: Any, **kwargs: Any) -> Any:
+        safe = SAFE.get(op.function, _at_least)
+        position = 1 if op.function == "div" and len(args) > 1 else _data(args, kwargs)[0]
+        tensor = args[position] if isinstance(position, int) else kwargs[position]
+        if not isinstance(tensor, Tensor):
+            return call(*args, **kwargs)
+        args, kwargs = _with(args, kwargs, position, safe(tensor, step.eps))
+        return call(*args, **kwargs)
+
+    return guarded
+
+
+def _rescale(step: Any, call: Function, op: Op, stash: Stash) -> Function:
+    def rescaled(*args: Any, **kwargs: Any) -> Any:
+        weight = next(t for t in (*args, *kwargs.values()) if isinstance(t, torch.nn.Parameter) and t.dim() > 1)
+        with torch.no_grad():
+            for _ in range(LSUV_ROUNDS):
+                std = float(call(*args, **kwargs).double().std())
+                if not (0.0 < std < float("inf")) or abs(std - 1.0) < LSUV_TOLERANCE:
+                    break
+                weight.data.div_(std)
+        return call(*args, **kwargs)
+
+    return rescaled
+
+
+def _normalise(step: Any, call: Function, op: Op, stash: Stash) -> Function:
+    return lambda *args, **kwargs: NORMS[step.function](call(*args, **kwargs), step)
+
+
+def _skip(step: Any, call: Function, op: Op, stash: Stash) -> Function:
+    """At the block's start the input is kept; at its end (which may be the same op) it is added."""
+
+    def kept(*args: Any, **kwargs: Any) -> Any:
+        if op.index == step.start:
+            stash[step.source] = _data(args, kwargs)[
+                1
+            ].clone()  # an in-place op may change the original before it is added
+        result = call(*args, **kwargs)
+        return result + stash.pop(step.source) if op.index == step.end else result
+
+    return kept
+
+
+def _batch_norm(x: Tensor, step: Normalise) -> Tensor:
+    return F.batch_norm(x, None, None, training=True)
+
+
+def _layer_norm(x: Tensor, step: Normalise) -> Tensor:
+    return F.layer_norm(x, x.shape[-1:])
+
+
+def _group_norm(x: Tensor, step: Normalise) -> Tensor:
+    return F.group_norm(x, step.groups)
+
+
+def _rms_norm(x: Tensor, step: Normalise) -> Tensor:
+    return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + 1e-6)
+
+
+def _at_least(x: Tensor, eps: float) -> Tensor:
+    return x.clamp_min(eps)
+
+
+def _off_zero(x: Tensor, eps: float) -> Tensor:
+    """Entries nearer zero than eps moved to ±eps, keeping their sign."""
+    return torch.where(x.abs() < eps, torch.full_like(x, eps).copysign(x), x)
+
+
+def _inside_one(x: Tensor, eps: float) -> Tensor:
+    return x.clamp(-1.0 + eps, 1.0 - eps)
+
+
+def _data(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[int | str, Tensor]:
+    """The call's first floating tensor that is not a parameter (x @ W, but W.mm(x) too), and where it stands."""
+    places: list[tuple[int | str, Any]] = [*enumerate(args), *kwargs.items()]
+    tensors = [(place, value) for place, value in places if isinstance(value, Tensor) and value.is_floating_point()]
+    data = [(place, value) for place, value in tensors if not isinstance(value, torch.nn.Parameter)]
+    return (data or tensors)[0]
+
+
+def _with(
+    args: tuple[Any, ...], kwargs: dict[str, Any], place: int | str, value: Tensor
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    if isinstance(place, int):
+        return (*args[:place], value, *args[place + 1 :]), kwargs
+    return args, {**kwargs, place: value}
+
+
+NORMS: Mapping[str, Callable[[Tensor, Normalise], Tensor]] = {
+    "batch_norm": _batch_norm,
+    "layer_norm": _layer_norm,
+    "group_norm": _group_norm,
+    "rms_norm": _rms_norm,
+}
+SAFE: Mapping[str, Callable[[Tensor, float], Tensor]] = {
+    "div": _off_zero,
+    "reciprocal": _off_zero,
+    "acos": _inside_one,
+    "asin": _inside_one,
+}
+# The order in which steps at one op wrap the call: from the function itself outwards.
+WRAPPERS: Mapping[type, Callable[[Any, Function, Op, Stash], Function]] = {
+    Swap: _swap,
+    Guard: _guard,
+    Rescale: _rescale,
+    Normalise: _normalise,
+    Skip: _skip,
+}
+ORDER: Mapping[type, int] = {kind: position for position, kind in enumerate(WRAPPERS)}

@@ -1,0 +1,92 @@
+"""Which changes are worth trying for which cause, in the order of the evidence in signal.md §5."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from gradlint.finding import Finding
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One row of the table: what is changed along a stretch; what is left empty stays as it is.
+
+    `activation`: the function in place of the stretch's activations.
+    `init`: "matched" (to the activation after each layer), "orthogonal", "lsuv", "default" (torch's), "depth" (the last
+    weight of each residual branch × 1/√branches) or "zero" (the same weight zero).
+    `norm`: "fitting" (by layout, batch and task) or a norm's name. `skip`: an identity around every block it fits.
+    `recurrent`: "irnn", "orthogonal-rnn" or "forget-bias". `output`: the function in place of the output activation.
+    `guard`: how far the arguments of the finding's ops are kept from a singularity.
+    """
+
+    activation: str = ""
+    init: str = ""
+    norm: str = ""
+    skip: bool = False
+    recurrent: str = ""
+    output: str = ""
+    guard: float = 0.0
+
+
+RELU_HE = Recipe(activation="relu", init="matched")
+LEAKY_HE = Recipe(activation="leaky_relu", init="matched")
+ELU = Recipe(activation="elu", init="matched")
+GELU = Recipe(activation="gelu", init="matched")
+SILU = Recipe(activation="silu", init="matched")
+SELU = Recipe(activation="selu", init="matched")
+TANH = Recipe(activation="tanh", init="matched")
+RELU = Recipe(activation="relu")
+LEAKY = Recipe(activation="leaky_relu")
+MATCHED = Recipe(init="matched")
+ORTHOGONAL = Recipe(init="orthogonal")
+LSUV = Recipe(init="lsuv")
+DEFAULT = Recipe(init="default")
+DEPTH = Recipe(init="depth")
+ZERO = Recipe(init="zero")
+NORM = Recipe(norm="fitting")
+RMS = Recipe(norm="rms_norm")
+SKIP = Recipe(skip=True)
+NORM_SKIP = Recipe(norm="fitting", skip=True)
+MATCHED_NORM = Recipe(init="matched", norm="fitting")
+RELU_HE_NORM = Recipe(activation="relu", init="matched", norm="fitting")
+RELU_HE_NORM_SKIP = Recipe(activation="relu", init="matched", norm="fitting", skip=True)
+IRNN = Recipe(recurrent="irnn")
+ORTHOGONAL_RNN = Recipe(recurrent="orthogonal-rnn")
+FORGET = Recipe(recurrent="forget-bias")
+NO_OUTPUT = Recipe(output="identity")
+
+SATURATING = (RELU_HE, NORM_SKIP, NORM, SELU, RELU_HE_NORM_SKIP, ELU, GELU, TANH, LEAKY_HE)
+SHRINKING = (MATCHED, NORM, NORM_SKIP, RELU_HE, LSUV, ORTHOGONAL, RELU_HE_NORM_SKIP, SELU)
+GROWING = (MATCHED, RELU_HE, NORM, NORM_SKIP, DEPTH, ZERO, ORTHOGONAL, LSUV, RELU_HE_NORM_SKIP)
+DYING = (LEAKY, MATCHED, LEAKY_HE, NORM, ELU, SELU)
+OUTPUT = (NO_OUTPUT, Recipe(output="sigmoid"), Recipe(output="tanh"), Recipe(output="log_softmax"))
+RECURRENT = (IRNN, ORTHOGONAL_RNN, FORGET)
+
+# A finding's cause is looked up first, then its rule, then its family.
+TABLE: Mapping[str, tuple[Recipe, ...]] = {
+    "saturating-chain": SATURATING,
+    "vanishing-init": SHRINKING,
+    "large-init": GROWING,
+    "constant-init": (DEFAULT, MATCHED),
+    "zero-init": (DEFAULT, MATCHED),
+    "missing-normalization": (NORM, NORM_SKIP, MATCHED, RELU_HE, RELU_HE_NORM_SKIP),
+    "missing-skip": (SKIP, NORM_SKIP, MATCHED, RELU_HE, NORM, RELU_HE_NORM_SKIP),
+    "hidden-softmax": (RELU, RELU_HE, RELU_HE_NORM),
+    "dead-units": DYING,
+    "recurrent-vanishing": RECURRENT,
+    "vanishing": (*RECURRENT, MATCHED, RELU_HE, NORM_SKIP, NORM, LSUV, SELU, RELU_HE_NORM_SKIP),
+    "exploding": GROWING,
+    "init": (MATCHED, DEFAULT, NORM, ORTHOGONAL, LSUV, RELU_HE),
+    "normalization": (NORM, NORM_SKIP, RMS, MATCHED),
+    "architecture": (SKIP, NORM_SKIP, RELU_HE, NORM),
+    "units": DYING,
+    "output": OUTPUT,
+    "numerics": (Recipe(guard=1e-6), Recipe(guard=1e-4)),
+}
+
+
+def recipes(finding: Finding) -> tuple[Recipe, ...]:
+    """What to try for a finding, best evidence first; nothing for a cause that no change of numbers cures (wiring)."""
+    keys = (finding.cause, finding.rule, finding.family)
+    return next((TABLE[key] for key in keys if key in TABLE), ())

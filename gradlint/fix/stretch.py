@@ -1,0 +1,251 @@
+"""The part of a graph that a finding is about, read as a trunk: weight ops, the activations between them, blocks."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from gradlint.graph.ir import Graph, Op, Param
+
+WEIGHTED = frozenset({"linear", "conv"})
+SHAPING = frozenset({"reshape", "permute", "copy", "dropout", "expand", "slice", "pad", "split"})
+BLOCK = frozenset({"activation", "norm", "dropout", "copy", "reshape"})
+# Pointwise functions that people use as activations.
+POINTWISE = frozenset({"exp", "square", "pow", "sinh", "cosh", "sin"})
+# Softmax as a hidden activation behaves as a saturating one (AutoTrainer, TheDeepChecker: "hidden softmax").
+SOFTMAX = frozenset({"softmax", "log_softmax", "softmin"})
+GATING = frozenset({"mul", "matmul", "attention"})
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A weight op of the trunk with its parameter, the activation after it and the norm beside it."""
+
+    op: Op
+    param: Param | None  # None when the weight is computed (weight norm, spectral norm, a hypernetwork)
+    activation: Op | None  # the first trunk activation that its output meets
+    normalised: bool  # a norm reads its output, or made its input
+    fan_in: int
+    fan_out: int
+
+    @property
+    def gain(self) -> float | None:
+        """RMS of the weight × √fan_in: √2 is He, 1 LeCun, 0.58 the default of nn.Linear; None when unknown."""
+        rms = None if self.param is None else self.param.rms
+        return None if rms is None else rms * math.sqrt(self.fan_in)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A layer with its norm and activation whose output has the shape of its input: a skip fits around it."""
+
+    start: Op
+    end: Op
+    source: int  # the value id that goes in
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """What the recipes read. `layers` leaves out heads, the last before an output, unless nothing else is there."""
+
+    graph: Graph
+    ops: frozenset[int]
+    layers: tuple[Layer, ...]
+    heads: tuple[Layer, ...]
+    everywhere: tuple[Layer, ...]  # every layer of the graph, heads included
+    activations: tuple[Op, ...]  # on the trunk: neither gates nor at the output
+    recurrent: tuple[Op, ...]
+    outputs: tuple[Op, ...]  # activations and softmaxes between the last layer and the model's output
+    blocks: tuple[Block, ...]
+    batch: int
+    image_output: bool  # an image goes in and comes out
+
+
+def stretch(graph: Graph, ops: Iterable[int]) -> Stretch:
+    """The stretch between these ops: all that lies on a data path from one to another; the whole graph for none."""
+    scope = hull(graph, ops) or frozenset(range(len(graph.ops)))
+    feeding, driven = _feeding(graph), _driven(graph)
+    layers = [_layer(graph, op) for op in graph.ops if is_weighted(op) and op.grad_enabled and op.index in driven]
+    body = tuple(layer for layer in layers if layer.op.index in scope and layer.op.index in feeding)
+    heads = tuple(layer for layer in layers if layer.op.index not in feeding)
+    trunk = [op for op in graph.ops if op.index in scope and is_nonlinear(op) and not is_gate(graph, op)]
+    return Stretch(
+        graph=graph,
+        ops=scope,
+        layers=body or tuple(layer for layer in layers if layer.op.index in scope),
+        heads=heads,
+        everywhere=tuple(layers),
+        activations=tuple(op for op in trunk if op.index in feeding),
+        recurrent=tuple(op for op in graph.ops if op.index in scope and op.kind == "recurrent"),
+        outputs=tuple(
+            op for op in graph.ops if is_nonlinear(op) and op.index not in feeding and not is_gate(graph, op)
+        ),
+        blocks=tuple(blocks(graph, body)),
+        batch=_batch(graph),
+        image_output=_image(graph, graph.outputs) and _image(graph, graph.inputs),
+    )
+
+
+def hull(graph: Graph, ops: Iterable[int]) -> frozenset[int]:
+    """The given ops and every op on a data path from one of them to another."""
+    given = frozenset(ops)
+    if not given:
+        return given
+    after = _closure(graph.ops, given, lambda op: _producers(graph, op))
+    before = _closure(graph.ops[::-1], given, lambda op: _consumers(graph, op))
+    return after & before
+
+
+def is_weighted(op: Op) -> bool:
+    """Whether the op multiplies its input by a weight of the model."""
+    return op.kind in WEIGHTED
+
+
+def is_nonlinear(op: Op) -> bool:
+    """Whether the op is a pointwise non-linearity that could be another one."""
+    if op.kind == "activation" or (op.kind == "softmax" and op.function in SOFTMAX):
+        return True
+    return op.kind == "elementwise" and op.function in POINTWISE
+
+
+def is_gate(graph: Graph, op: Op) -> bool:
+    """Whether the op's output multiplies another activation: SE, GLU and LSTM gates, attention weights, x·σ(x)."""
+    reached = list(through(graph, op, SHAPING))
+    return any(_multiplies(graph, other) for other in reached)
+
+
+def through(graph: Graph, op: Op, kinds: frozenset[str]) -> Iterator[Op]:
+    """Ops that read the op's output, nearest first: directly, or through ops of these kinds or scalar arithmetic."""
+    seen: set[int] = set()
+    waiting = deque([op])
+    while waiting:
+        for index in _consumers(graph, waiting.popleft()):
+            if index in seen:
+                continue
+            seen.add(index)
+            yield graph.ops[index]
+            if graph.ops[index].kind in kinds or _scalar(graph, graph.ops[index]):
+                waiting.append(graph.ops[index])
+
+
+def weight_of(graph: Graph, op: Op) -> Param | None:
+    """The op's own weight; None when it is computed (weight norm, spectral norm, a hypernetwork)."""
+    return graph.param(op) if is_weighted(op) else None
+
+
+def bias_of(graph: Graph, op: Op) -> Param | None:
+    """The parameter that the op takes as its bias."""
+    return graph.param(op, "bias")
+
+
+def blocks(graph: Graph, layers: Iterable[Layer]) -> Iterator[Block]:
+    """The layers a skip fits around: their block ends before the next weight, in the shape it began with."""
+    for layer in layers:
+        sources = [v for v in graph.data_inputs(layer.op) if graph.values[v].dtype.startswith(("float", "bfloat"))]
+        end = _block_end(graph, layer.op)
+        if not sources or end is None:
+            continue
+        source, result = graph.values[sources[0]], graph.values[end.outputs[0]]
+        if source.shape == result.shape and not _added(graph, end):
+            yield Block(layer.op, end, source.id)
+
+
+def _layer(graph: Graph, op: Op) -> Layer:
+    param = weight_of(graph, op)
+    after = [other for other in through(graph, op, SHAPING | {"norm", "pool", "add", "mul"}) if is_nonlinear(other)]
+    fan_in, fan_out = _fans(graph, op, param)
+    return Layer(op, param, after[0] if after else None, _normalised(graph, op), fan_in, fan_out)
+
+
+def _fans(graph: Graph, op: Op, param: Param | None) -> tuple[int, int]:
+    """(fan_in, fan_out) of the weight, or of a computed one by the features of input and output."""
+    if param is not None:
+        return max(1, param.fan_in), max(1, param.fan_out)
+    data, out = graph.data_inputs(op), graph.values[op.outputs[0]].shape
+    shape = graph.values[data[0]].shape if data else ()
+    return (shape or (1,))[-1], (out or (1,))[-1]
+
+
+def _normalised(graph: Graph, op: Op) -> bool:
+    if any(other.kind == "norm" for other in through(graph, op, SHAPING)):
+        return True
+    producer = graph.op_of(op.inputs[0]) if op.inputs else None
+    while producer is not None and producer.kind in SHAPING:
+        producer = graph.op_of(producer.inputs[0])
+    return producer is not None and producer.kind == "norm"
+
+
+def _block_end(graph: Graph, op: Op) -> Op | None:
+    """The last op of the single-file chain of norms and activations after the weight op."""
+    end = op
+    while True:
+        readers = _consumers(graph, end)
+        if len(readers) != 1 or graph.ops[readers[0]].kind not in BLOCK or is_gate(graph, graph.ops[readers[0]]):
+            return end
+        end = graph.ops[readers[0]]
+
+
+def _added(graph: Graph, op: Op) -> bool:
+    """Whether the op's output is already added to another tensor."""
+    readers = (graph.ops[index] for index in _consumers(graph, op))
+    return any(reader.kind == "add" and len(graph.data_inputs(reader)) > 1 for reader in readers)
+
+
+def _scalar(graph: Graph, op: Op) -> bool:
+    """Whether the op adds or multiplies by something that is not an activation."""
+    return op.kind in ("add", "mul") and len(graph.data_inputs(op)) == 1
+
+
+def _multiplies(graph: Graph, op: Op) -> bool:
+    return op.kind in GATING and (op.kind == "attention" or len(graph.data_inputs(op)) > 1)
+
+
+def _feeding(graph: Graph) -> frozenset[int]:
+    """Ops whose output reaches a later weight op: what is left lies at the model's output."""
+    found: set[int] = set()
+    for op in reversed(graph.ops):
+        for index in _consumers(graph, op):
+            later = graph.ops[index]
+            if index in found or is_weighted(later) or later.kind in ("recurrent", "attention"):
+                found.add(op.index)
+    return frozenset(found)
+
+
+def _driven(graph: Graph) -> frozenset[int]:
+    """Ops that depend on the model's inputs: not those that compute a weight from parameters."""
+    found: set[int] = set()
+    for op in graph.ops:
+        if any(v in graph.inputs or graph.values[v].producer in found for v in op.inputs):
+            found.add(op.index)
+    return frozenset(found)
+
+
+def _closure(ops: tuple[Op, ...], given: frozenset[int], near: Callable[[Op], Iterable[int]]) -> frozenset[int]:
+    """The given ops and those that `near` leads to one of them; `ops` in an order in which near ones come first."""
+    found = set(given)
+    for op in ops:
+        if any(index in found for index in near(op)):
+            found.add(op.index)
+    return frozenset(found)
+
+
+def _producers(graph: Graph, op: Op) -> list[int]:
+    producers = (graph.values[value].producer for value in op.inputs)
+    return [index for index in producers if index is not None]
+
+
+def _consumers(graph: Graph, op: Op) -> list[int]:
+    return [index for value in op.outputs for index in graph.values[value].consumers]
+
+
+def _batch(graph: Graph) -> int:
+    shapes = [graph.values[value].shape for value in graph.inputs]
+    return next((shape[0] for shape in shapes if shape), 1)
+
+
+def _image(graph: Graph, values: tuple[int, ...]) -> bool:
+    """Whether one of the values is (batch, channels, height, width) with more than one position."""
+    shapes = [graph.values[value].shape for value in values]
+    return any(len(shape) == 4 and shape[-1] * shape[-2] > 1 for shape in shapes)

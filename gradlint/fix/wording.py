@@ -1,0 +1,221 @@
+"""Titles and prices of candidates, in the words a user writes in the model's source."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from gradlint.fix.candidate import Guard, Initialise, Normalise, Rescale, Skip, Step, Swap
+from gradlint.fix.recipes import Recipe
+from gradlint.fix.stretch import Stretch
+from gradlint.graph.ir import Graph, Op
+
+LENGTH = 120
+MODULES: Mapping[str, str] = {
+    "relu": "nn.ReLU",
+    "leaky_relu": "nn.LeakyReLU",
+    "elu": "nn.ELU",
+    "gelu": "nn.GELU",
+    "silu": "nn.SiLU",
+    "selu": "nn.SELU",
+    "tanh": "nn.Tanh",
+    "sigmoid": "nn.Sigmoid",
+    "log_softmax": "nn.LogSoftmax",
+    "softmax": "nn.Softmax",
+    "batch_norm": "BatchNorm",
+    "layer_norm": "nn.LayerNorm",
+    "group_norm": "nn.GroupNorm",
+    "rms_norm": "nn.RMSNorm",
+}
+SCHEMES: Mapping[str, str] = {
+    "kaiming_normal": "kaiming_normal_",
+    "orthogonal": "orthogonal_",
+    "default": "torch's default",
+    "siren": "the siren bounds",
+    "eye": "eye_",
+}
+SPECIAL: Mapping[str, str] = {
+    "depth": "scale the last weight of {0} residual branches by 1/sqrt({0})",
+    "zero": "zero-initialise the last weight of {0} residual branches",
+    "forget-bias": "initialise the forget gate's bias with 1",
+    "orthogonal-rnn": "initialise the recurrent weights with orthogonal_",
+}
+PRICES: Mapping[str, str] = {
+    "activation": "changes the function computed: a trained checkpoint no longer fits",
+    "init": "for training from scratch: a trained checkpoint is not initialised again",
+    "batch_norm": "depends on the batch: needs 8 or more samples a step, and train and eval mode differ",
+    "layer_norm": "independent of the batch",
+    "group_norm": "independent of the batch",
+    "rms_norm": "independent of the batch; keeps the mean",
+    "skip": "needs equal shapes: where they differ a projection is needed, which was not tried",
+    "elu": "computes an exponential; its mean is nearer zero than leaky relu's, which costs a comparison",
+    "gelu": "computes an error function",
+    "silu": "computes a sigmoid",
+    "selu": "computes an exponential; self-normalising only with lecun_normal (kaiming_normal_ for 'linear') and no skips",
+    "leaky_relu": "keeps a slope of 0.01 where relu has none; no exponential",
+    "relu": "units can die at large learning rates",
+    "tanh": "still saturates for large inputs",
+    "lsuv": "needs a batch of data at initialisation",
+    "depth": "changes only the scale at initialisation",
+    "zero": "branches are the identity at first: their inner weights start to learn at the second step",
+    "irnn": "unbounded state: clip gradients",
+    "output": "the output's range changes: put the activation that belongs to the loss where predictions are read",
+    "guard": "results change by about the epsilon",
+}
+IMAGE = "not batchnorm: the output is an image, where absolute differences between samples matter"
+
+
+@dataclass(frozen=True)
+class Phrase:
+    """One part of a title: in full, in few words, and the ops that say where."""
+
+    text: str
+    terse: str
+    ops: Sequence[Op] = ()
+
+
+def title(recipe: Recipe, scope: Stretch, parts: Sequence[Sequence[Step]]) -> str:
+    """The edit in one line of at most 120 characters: with its places, else without, else in few words."""
+    phrases = [_phrase(recipe, scope, steps) for steps in parts]
+    placed = _join([phrase.text + _at(phrase.ops) for phrase in phrases])
+    forms = (placed, _join([phrase.text for phrase in phrases]), _join([phrase.terse for phrase in phrases]))
+    return next((form for form in forms if len(form) <= LENGTH), f"{forms[-1][: LENGTH - 1]}…")
+
+
+def _phrase(recipe: Recipe, scope: Stretch, steps: Sequence[Step]) -> Phrase:
+    kinds = {type(step) for step in steps}
+    return next(writer for kind, writer in WRITERS.items() if kind in kinds)(recipe, scope.graph, steps)
+
+
+def price(recipe: Recipe, scope: Stretch, steps: Iterable[Step]) -> str:
+    """What the candidate costs, most important first."""
+    norms = list(dict.fromkeys(step.function for step in steps if isinstance(step, Normalise)))
+    keys = [
+        recipe.activation,
+        *norms,
+        "skip" * recipe.skip,
+        recipe.init,
+        recipe.recurrent,
+        "output" * bool(recipe.output),
+    ]
+    texts = [PRICES[key] for key in keys if key in PRICES]
+    if "group_norm" in norms and scope.image_output:
+        texts.append(IMAGE)
+    if recipe.activation or recipe.skip or norms or recipe.recurrent == "irnn":
+        texts.append(PRICES["activation"])
+    elif recipe.init or recipe.recurrent:
+        texts.append(PRICES["init"])
+    if recipe.guard:
+        texts.append(PRICES["guard"])
+    return "; ".join(texts)
+
+
+def name_of(op: Op) -> str:
+    """The op as its user wrote it: nn.Sigmoid for a module, torch.sigmoid for a call."""
+    if op.module_type and op.module_type.lower().replace("_", "") == op.function.replace("_", ""):
+        return f"nn.{op.module_type}"
+    return op.function or op.kind
+
+
+def _swapped(recipe: Recipe, graph: Graph, steps: Sequence[Step]) -> Phrase:
+    ops = [graph.ops[step.op] for step in steps if isinstance(step, Swap)]
+    function = next(step.function for step in steps if isinstance(step, Swap))
+    names = " and ".join(dict.fromkeys(name_of(op) for op in ops))
+    if recipe.recurrent == "irnn":
+        text = "use nonlinearity='relu' in the rnn, with eye_ recurrent weights and zero biases"
+        return Phrase(text, text, ops)
+    count = f" in {len(ops)} places" if len(ops) > 1 else ""
+    if function == "identity":
+        return Phrase(f"remove {names}{count}", f"remove {names}", ops)
+    new = MODULES.get(function, function)
+    return Phrase(f"replace {names} by {new}{count}", f"replace {len(ops)} {names} by {new}", ops)
+
+
+def _initialised(recipe: Recipe, graph: Graph, steps: Sequence[Step]) -> Phrase:
+    weights = [step for step in steps if isinstance(step, Initialise) and step.scheme not in ("zeros", "default_bias")]
+    schemes = Counter(_scheme(step) for step in weights)
+    text = SPECIAL.get(recipe.init or recipe.recurrent, "").format(len(steps))
+    if text:
+        return Phrase(text, text)
+    if len(schemes) == 1:
+        name, number = schemes.most_common()[0]
+        return Phrase(f"initialise {_count(number, 'weight')} with {name}", f"{name} init")
+    split = " and ".join(f"{number} with {name}" for name, number in schemes.items())
+    return Phrase(f"initialise {_count(len(weights), 'weight')}: {split}", f"init {split}")
+
+
+def _scheme(step: Initialise) -> str:
+    if step.scheme == "normal":
+        return f"normal_ of std {step.gain:.3g}/sqrt(fan_in)"
+    if step.scheme == "xavier_normal":
+        return f"xavier_normal_{f' (gain {step.gain:.3g})' if step.gain != 1 else ''}"
+    return SCHEMES.get(step.scheme, step.scheme)
+
+
+def _rescaled(recipe: Recipe, graph: Graph, steps: Sequence[Step]) -> Phrase:
+    count = _count(sum(1 for step in steps if isinstance(step, Rescale)), "weight")
+    return Phrase(f"initialise {count} with orthogonal_ and rescale each to unit output variance (lsuv)", "lsuv init")
+
+
+def _normalised(recipe: Recipe, graph: Graph, steps: Sequence[Step]) -> Phrase:
+    norms = [step for step in steps if isinstance(step, Normalise)]
+    names = " and ".join(dict.fromkeys(_norm(graph, step) for step in norms))
+    ops = [graph.ops[step.op] for step in norms]
+    where = f"{names} after {_count(len(ops), 'layer')}"
+    return Phrase(f"add {where}", where, ops)
+
+
+def _norm(graph: Graph, step: Normalise) -> str:
+    if step.function == "group_norm":
+        return f"nn.GroupNorm({step.groups})"
+    if step.function != "batch_norm":
+        return MODULES[step.function]
+    rank = len(graph.values[graph.ops[step.op].outputs[0]].shape)
+    return f"nn.BatchNorm{max(1, rank - 2)}d"
+
+
+def _skipped(recipe: Recipe, graph: Graph, steps: Sequence[Step]) -> Phrase:
+    ops = [graph.ops[step.start] for step in steps if isinstance(step, Skip)]
+    blocks = _count(len(ops), "block")
+    return Phrase(f"add an identity skip around {blocks}", f"a skip around {blocks}", ops)
+
+
+def _guarded(recipe: Recipe, graph: Graph, steps: Sequence[Step]) -> Phrase:
+    guards = [step for step in steps if isinstance(step, Guard)]
+    ops = [graph.ops[step.op] for step in guards]
+    names = " and ".join(dict.fromkeys(op.function for op in ops))
+    return Phrase(f"keep the argument of {names} {guards[0].eps:g} away from its singularity", f"guard {names}", ops)
+
+
+def _at(ops: Sequence[Op]) -> str:
+    """Where: ' (net.1 … net.39)'; lines for calls outside a submodule; nothing when that is unknown."""
+    where = list(dict.fromkeys(_place(op) for op in ops))
+    if not where or not all(where):
+        return ""
+    return f" ({where[0]}{f' … {where[-1]}' if len(where) > 1 else ''})"
+
+
+def _place(op: Op) -> str:
+    if op.module_path:
+        return op.module_path
+    return f"line {op.span.line}" if op.span else ""
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
+def _join(phrases: Sequence[str]) -> str:
+    return " and ".join(phrases) if len(phrases) < 3 else f"{', '.join(phrases[:-1])} and {phrases[-1]}"
+
+
+# By the kind of the first of the steps of a part that is in the table.
+WRITERS: Mapping[type, Callable[[Recipe, Graph, Sequence[Step]], Phrase]] = {
+    Rescale: _rescaled,
+    Swap: _swapped,
+    Normalise: _normalised,
+    Skip: _skipped,
+    Guard: _guarded,
+    Initialise: _initialised,
+}

@@ -1,0 +1,215 @@
+"""Steps act on a recorded run: what later readers see is what a model with the edited source would have computed."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from gradlint.capture import capture, run
+from gradlint.fix.candidate import Guard, Initialise, Normalise, Rescale, Skip, Step, Swap
+from gradlint.fix.initialisation import initialise
+from gradlint.fix.interventions import interventions
+
+
+def replay(model: nn.Module, x: torch.Tensor, *steps: Step) -> tuple[torch.Tensor, nn.Module]:
+    """The output with the steps applied, and the copy that made it, after a backward pass."""
+    graph, _ = capture(copy.deepcopy(model), (x,), {})
+    changed = copy.deepcopy(model)
+    changes, edits = interventions(graph, steps, 0)
+    for change in edits:
+        change.function(changed.get_parameter(change.path))
+    recording = run(changed, (x,), {}, record=False, interventions=changes)
+    assert recording.calls == len(graph.ops)
+    recording.output.sum().backward()
+    return recording.output.detach(), changed
+
+
+def mlp() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 6), nn.Sigmoid(), nn.Linear(6, 6), nn.Sigmoid(), nn.Linear(6, 2))
+
+
+X = torch.linspace(-2, 2, 60).reshape(10, 6)
+
+
+def test_a_swapped_activation_is_the_other_function():
+    model = mlp()
+    expected = nn.Sequential(model[0], nn.ReLU(), model[2], nn.GELU(), model[4])(X)
+    assert torch.equal(replay(model, X, Swap(1, "relu"), Swap(3, "gelu"))[0], expected)
+
+
+@pytest.mark.parametrize("name", ["relu", "leaky_relu", "elu", "gelu", "silu", "selu", "tanh", "sigmoid", "identity"])
+def test_every_activation_can_take_the_place_of_an_in_place_one(name):
+    class InPlace(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.head = nn.Linear(6, 6), nn.Linear(6, 2)
+
+        def forward(self, x):
+            x = self.layer(x)
+            x.sigmoid_()  # the result is discarded: later readers see the tensor itself
+            return self.head(x)
+
+    torch.manual_seed(0)
+    model = InPlace()
+    function = torch.clone if name == "identity" else getattr(torch, name, None) or getattr(F, name)
+    expected = model.head(function(model.layer(X)))
+    assert torch.allclose(replay(model, X, Swap(1, name))[0], expected)
+
+
+def test_an_in_place_module_is_seen_through_the_tensor_it_changed():
+    class Aliased(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.act = nn.Linear(6, 6), nn.ReLU(inplace=True)
+
+        def forward(self, x):
+            z = self.layer(x)
+            y = self.act(z)
+            return y + z  # z is the activation too
+
+    torch.manual_seed(0)
+    model = Aliased()
+    assert torch.allclose(replay(model, X, Swap(1, "elu"))[0], 2 * F.elu(model.layer(X)))
+
+
+@pytest.mark.parametrize(
+    ("step", "norm"),
+    [
+        (Normalise(0, "batch_norm"), nn.BatchNorm1d(6, affine=False)),
+        (Normalise(0, "layer_norm"), nn.LayerNorm(6, elementwise_affine=False)),
+        (Normalise(0, "group_norm", 2), nn.GroupNorm(2, 6, affine=False)),
+        (Normalise(0, "rms_norm"), nn.RMSNorm(6, eps=1e-6, elementwise_affine=False)),
+    ],
+    ids=["batch", "layer", "group", "rms"],
+)
+def test_a_norm_comes_between_a_layer_and_its_activation(step, norm):
+    model = mlp()
+    expected = nn.Sequential(model[0], norm, *list(model)[1:])(X)
+    assert torch.allclose(replay(model, X, step)[0], expected, atol=1e-6)
+
+
+def test_a_skip_adds_the_blocks_input_to_its_output():
+    model = mlp()
+    hidden = model[1](model[0](X))
+    expected = model[4](hidden + model[3](model[2](hidden)))
+    assert torch.allclose(replay(model, X, Skip(2, 3, 99))[0], expected)
+
+
+def test_a_skip_around_one_op_and_norms_and_swaps_at_the_same_op_go_together():
+    model = mlp()
+    z = F.layer_norm(model[2](model[1](model[0](X))), (6,))
+    expected = model[4](torch.relu(z) + model[1](model[0](X)))
+    steps = (Skip(2, 3, 99), Normalise(2, "layer_norm"), Swap(3, "relu"))
+    assert torch.allclose(replay(model, X, *steps)[0], expected)
+
+
+def test_a_skip_ends_at_an_in_place_activation():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 6), nn.ReLU(inplace=True), nn.Linear(6, 6), nn.ReLU(inplace=True))
+    hidden = F.relu(model[0](X))
+    assert torch.allclose(replay(model, X, Skip(2, 3, 99))[0], hidden + F.relu(model[2](hidden)))
+
+
+def test_lsuv_leaves_every_output_with_unit_variance():
+    model = mlp()
+    _, changed = replay(model, X, Rescale(0, "0.weight"), Rescale(2, "2.weight"))
+    first = changed[0](X)
+    assert float(first.std()) == pytest.approx(1, abs=0.05)
+    assert float(changed[2](torch.sigmoid(first)).std()) == pytest.approx(1, abs=0.05)
+    assert not torch.equal(changed[0].weight, model[0].weight)
+
+
+def test_a_guard_keeps_a_logarithm_and_a_quotient_finite():
+    class Log(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(6, 6)
+
+        def forward(self, x):
+            z = F.relu(self.layer(x))
+            return torch.log(z) / z
+
+    torch.manual_seed(0)
+    output, changed = replay(Log(), X, Guard(2, 1e-6), Guard(3, 1e-6))
+    assert output.isfinite().all()
+    assert changed.layer.weight.grad.isfinite().all()
+
+
+def test_a_vanilla_rnn_runs_with_relu():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.RNN(6, 4))
+    expected = nn.RNN(6, 4, nonlinearity="relu")
+    expected.load_state_dict(model[0].state_dict())
+
+    class Last(nn.Module):
+        def __init__(self, rnn: nn.RNN) -> None:
+            super().__init__()
+            self.rnn = rnn
+
+        def forward(self, x):
+            return self.rnn(x)[0]
+
+    x = X.reshape(5, 2, 6)
+    graph, _ = capture(Last(model[0]), (x,), {})
+    index = next(op.index for op in graph.ops if op.kind == "recurrent")
+    assert torch.allclose(replay(Last(model[0]), x, Swap(index, "rnn_relu"))[0], expected(x)[0])
+
+
+def test_the_callers_model_and_generator_are_left_alone():
+    model = mlp()
+    before, state = copy.deepcopy(model.state_dict()), torch.get_rng_state()
+    replay(model, X, Initialise("0.weight", "orthogonal"), Rescale(2, "2.weight"))
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert torch.equal(state, torch.get_rng_state())
+
+
+@pytest.mark.parametrize(
+    ("scheme", "gain", "std"),
+    [
+        ("kaiming_normal", 2**0.5, (2 / 200) ** 0.5),
+        ("lecun_normal", 1.0, (1 / 200) ** 0.5),
+        ("xavier_normal", 5 / 3, 5 / 3 * (2 / 300) ** 0.5),
+        ("default", 1.0, (1 / 600) ** 0.5),
+        ("siren", 6**0.5 / 30, 6**0.5 / 30 / 600**0.5),
+        ("orthogonal", 2**0.5, 2**0.5 * (1 / 200) ** 0.5),
+        ("scale", 0.5, 0.5),
+        ("zeros", 1.0, 0.0),
+    ],
+)
+def test_a_scheme_draws_the_variance_it_is_named_for(scheme, gain, std):
+    weight = torch.randn(100, 200, generator=torch.Generator().manual_seed(1))
+    initialise(weight, Initialise("w", scheme, gain, 200, 100), 0)
+    assert float(weight.std()) == pytest.approx(std, rel=0.03, abs=1e-9)
+
+
+def test_orthogonal_rows_are_orthonormal_times_the_gain():
+    weight = torch.empty(4, 2, 3, 3)
+    initialise(weight, Initialise("w", "orthogonal", 2.0), 0)
+    assert torch.allclose(weight.flatten(1) @ weight.flatten(1).T, 4 * torch.eye(4), atol=1e-5)
+
+
+def test_each_gate_of_a_recurrent_weight_is_orthogonal():
+    weight = torch.empty(12, 3)
+    initialise(weight, Initialise("w", "orthogonal_gates"), 0)
+    for gate in weight.split(3):
+        assert torch.allclose(gate @ gate.T, torch.eye(3), atol=1e-5)
+
+
+def test_the_forget_gate_alone_gets_the_bias():
+    bias = torch.zeros(8)
+    initialise(bias, Initialise("b", "forget_bias", 1.0), 0)
+    assert bias.tolist() == [0, 0, 1, 1, 0, 0, 0, 0]
+
+
+def test_a_draw_depends_on_the_seed_and_the_path_only():
+    def draw(path: str, seed: int) -> torch.Tensor:
+        weight = torch.empty(3, 3)
+        initialise(weight, Initialise(path, "kaiming_normal", 1.0, 3, 3), seed)
+        return weight
+
+    assert torch.equal(draw("a", 0), draw("a", 0))
+    assert not torch.equal(draw("a", 0), draw("b", 0))
+    assert not torch.equal(draw("a", 0), draw("a", 1))
