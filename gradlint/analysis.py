@@ -7,12 +7,12 @@ import time
 from typing import Any
 
 from gradlint import engine, fix, registry
-from gradlint.capture import capture
+from gradlint.capture import capture, construction_spans
 from gradlint.config import Settings
 from gradlint.error import GradlintError, ProbeError
 from gradlint.graph import Graph
 from gradlint.layers import layers
-from gradlint.load import LoadedModel, load
+from gradlint.load import LoadedModel, load_each
 from gradlint.probe import measure
 from gradlint.profile import Measurement
 from gradlint.result import Failure, ProbeRun, TargetReport
@@ -32,12 +32,10 @@ def work(job: dict[str, Any]) -> list[Any]:
 def analyse(target: Target, settings: Settings) -> list[TargetReport]:
     """The report of every model that the target names; a target that cannot be loaded is one failed report."""
     try:
-        models = load(target, settings)
+        loaded = list(load_each(target, settings, construction_spans()))
     except GradlintError as error:
         return [failed(target.text, target.shown or None, error)]
-    if not models:
-        return [TargetReport(target.text, target.shown, None, "skipped")]
-    return [_guarded(target, model, settings) for model in models]
+    return [_guarded(target, model, settings) for model in loaded]
 
 
 def analyse_model(target: str, path: str | None, loaded: LoadedModel, settings: Settings) -> TargetReport:
@@ -96,7 +94,9 @@ def failed(target: str, path: str | None, error: GradlintError) -> TargetReport:
     return TargetReport(target, path, failure.line, "failed", failure)
 
 
-def _guarded(target: Target, loaded: LoadedModel, settings: Settings) -> TargetReport:
+def _guarded(target: Target, loaded: LoadedModel | GradlintError, settings: Settings) -> TargetReport:
+    if isinstance(loaded, GradlintError):
+        return failed(target.text, target.shown or None, loaded)
     name = f"{target.shown}:{loaded.name}" if target.shown else loaded.name
     try:
         return analyse_model(name, target.shown or None, loaded, settings)

@@ -1,0 +1,101 @@
+"""`gradlint.check`: a model that already exists in this process → a report that prints itself."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from gradlint import result
+from gradlint.config import Settings
+from gradlint.error import InputError
+from gradlint.result import InputUsed
+from gradlint.version import __version__
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from gradlint.load import LoadedModel
+
+
+class Report(result.Report):
+    """A report that shows itself: `print(report)` in a terminal, its own view in a notebook."""
+
+    def __str__(self) -> str:
+        from gradlint import report
+
+        text = io.StringIO()
+        report.render(self, "full", text, color="never")
+        return text.getvalue()
+
+    def _repr_html_(self) -> str:
+        from gradlint.report.notebook import fragment
+
+        return fragment(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as the JSON format holds it (schema gradlint/1)."""
+        from gradlint.report.json import document
+
+        return document(self)
+
+
+def check(
+    model: nn.Module,
+    inputs: object = None,
+    *,
+    loss: str | None = None,
+    select: Sequence[str] = (),
+    ignore: Sequence[str] = (),
+    device: str = "auto",
+    seed: int = 0,
+    probe: bool = True,
+    fix: bool = True,
+) -> Report:
+    """Lint a model in this process and return its report. The model, its gradients and the random state stay as they are.
+
+    `inputs` is a tensor, a tuple of positional arguments or a dict of keyword arguments; without it they are inferred
+    from the model. `loss` is ce, nll, bce, bce_logits, mse or "module:function"; without it one that fits the output is
+    chosen and named. Raises GradlintError when the model cannot be run or an option is not usable.
+    """
+    from gradlint.analysis import analyse_model
+
+    settings = Settings(
+        select=tuple(select), ignore=tuple(ignore), loss=loss, device=device, seed=seed, probe=probe, fix=fix
+    )
+    name = type(model).__name__
+    target = analyse_model(name, None, _loaded(model, name, inputs, settings), settings)
+    return Report((target,), __version__, target.seconds)
+
+
+def _loaded(model: nn.Module, name: str, inputs: object, settings: Settings) -> LoadedModel:
+    from gradlint.load import LoadedModel
+    from gradlint.load.inputs import feed
+
+    if inputs is None:
+        fed = feed(model, settings)
+        return LoadedModel(
+            model, fed.args, fed.kwargs, fed.inputs, name, None, None, fed.draw, fed.loss, notes=fed.notes
+        )
+    args, kwargs = _arguments(inputs)
+    used = tuple(_used(key, value) for key, value in [*enumerate(args), *kwargs.items()])
+    return LoadedModel(model, args, kwargs, used, name, None, None, lambda _: (args, kwargs))
+
+
+def _arguments(inputs: object) -> tuple[tuple[object, ...], dict[str, object]]:
+    if isinstance(inputs, Mapping):
+        return (), dict(inputs)
+    if isinstance(inputs, tuple | list):
+        return tuple(inputs), {}
+    return (inputs,), {}
+
+
+def _used(key: int | str, value: object) -> InputUsed:
+    import torch
+
+    if not isinstance(value, torch.Tensor):
+        return InputUsed(str(key), (), type(value).__name__, "example")
+    tensor: Tensor = value
+    if tensor.numel() == 0:
+        raise InputError(f"input {key} is empty: its shape is {tuple(tensor.shape)}", "give at least one sample")
+    return InputUsed(str(key), tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."), "example")
