@@ -15,7 +15,7 @@ from typing import Any
 from gradlint.error import UsageError
 from gradlint.graph.ir import Span
 
-FORMATS = ("full", "concise", "json", "json-lines", "sarif", "github", "gitlab", "junit", "markdown")
+FORMATS = ("full", "concise", "json", "json-lines", "sarif", "github", "gitlab", "junit", "markdown", "html")
 THRESHOLDS = ("error", "warning", "info", "never")
 COLORS = ("auto", "always", "never")
 LOSSES = ("ce", "nll", "bce", "bce_logits", "mse", "unit", "own")

@@ -21,16 +21,16 @@ from gradlint.result import Layer, Report
 from tests.formats.samples import CHAIN, HEALTHY, ILL, REFUTED, REPORTS, SETTINGS, SOURCES, WARNING
 
 SUFFIX = {
-
-        "full": ".txt",
-        "concise": ".txt",
-        "json": "",
-        "json-lines": "",
-        "sarif": "",
-        "github": ".txt",
-        "gitlab": ".json"
-    ,
-    "junit": ".xml", "markdown": ".md",
+    "full": ".txt",
+    "concise": ".txt",
+    "json": "",
+    "json-lines": "",
+    "sarif": "",
+    "github": ".txt",
+    "gitlab": ".json",
+    "junit": ".xml",
+    "markdown": ".md",
+    "html": "",
 }
 
 

@@ -26,6 +26,7 @@ FORMATS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "gitlab": ("gradlint.report.gitlab", ()),
     "junit": ("gradlint.report.junit", (".xml",)),
     "markdown": ("gradlint.report.markdown", (".md",)),
+    "html": ("gradlint.report.html", (".html", ".htm")),
 }
 
 

@@ -94,9 +94,10 @@ def _bar(layers: Sequence[Layer], lossy: frozenset[int | str]) -> Bar:
         layers=len(layers),
         measured=(measured[0], measured[len(measured) // 2], measured[-1]) if measured else None,
         predicted=predicted[len(predicted) // 2] if predicted else None,
-        lossy=any(_key(layer) in lossy for layer in layers),
+        lossy=any(key(layer) in lossy for layer in layers),
     )
 
 
-def _key(layer: Layer) -> int | str:
+def key(layer: Layer) -> int | str:
+    """What `stretch` knows the layer by."""
     return layer.module if layer.index is None else layer.index

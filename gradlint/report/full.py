@@ -15,12 +15,13 @@ from gradlint.finding import SEVERITIES, Finding, Fix
 from gradlint.graph.ir import Span
 from gradlint.report import chain as chains
 from gradlint.report import chart
-from gradlint.report.number import amount, count, number, power, quantities, seconds, shape
+from gradlint.report.number import amount, count, power, quantities, seconds
 from gradlint.report.outcome import stands
 from gradlint.report.snippet import Snippet, SourceLine, snippets
 from gradlint.report.source import shown
 from gradlint.report.view import View
-from gradlint.result import Failure, Layer, Report, TargetReport
+from gradlint.report.wording import facts, verdict
+from gradlint.result import Failure, Report, TargetReport
 
 STYLES = {
     "error": "bold red",
@@ -46,7 +47,6 @@ ASCII = str.maketrans(
 WIDEST = 110
 CHART_ROWS, HEALTHY_ROWS = 30, 12
 COLUMNS = {"measured": "● measured", "predicted": "○ predicted"}
-UNPROBED = "not probed"
 
 
 def write(report: Report, stream: TextIO, view: View) -> None:
@@ -252,42 +252,10 @@ def _overview(target: TargetReport, view: View, *, healthy: bool, alone: bool) -
         yield from _chart(rows, view)
         yield Text()
     if healthy:
-        yield Text.assemble(("✓ ", STYLES["good"]), (_verdict(target), STYLES["good"]))
-    yield from _hang(Text(), Text(" · ".join(_facts(target)), STYLES["faint"]), view)
+        yield Text.assemble(("✓ ", STYLES["good"]), (verdict(target), STYLES["good"]))
+    yield from _hang(Text(), Text(" · ".join(facts(target)), STYLES["faint"]), view)
     for note in target.notes:
         yield from _hang(Text("note: ", STYLES["faint"]), Text(note, STYLES["faint"]), view)
-
-
-def _verdict(target: TargetReport) -> str:
-    """What a clean target amounts to, with the range of what was measured or, failing that, predicted."""
-    layers = chart.weighted(target)
-    measured = [rms for layer in layers if (rms := layer.gradient_rms)]
-    predicted = [rms for layer in layers if (rms := layer.predicted_gradient_rms)]
-    if not (measured or predicted):
-        return "nothing to report"
-    low, high = (number(f(measured or predicted)) for f in (min, max))
-    said = "gradients reach" if measured else "gradients should reach"
-    return (
-        f"{said} {_reached(layers, len(measured or predicted))}: RMS {low} … {high}{'' if measured else ' predicted'}"
-    )
-
-
-def _reached(layers: list[Layer], known: int) -> str:
-    return f"all {count(known, 'layer')}" if known == len(layers) else f"{known} of {count(len(layers), 'layer')}"
-
-
-def _facts(target: TargetReport) -> Iterator[str]:
-    probe = target.probe
-    if probe.ran:
-        loss = f"loss {probe.loss}" + (f" {number(probe.loss_value)}" if probe.loss_value is not None else "")
-        yield f"probe: {loss}, {count(len(probe.seeds), 'seed')} on {probe.device} in {seconds(probe.seconds)}"
-    else:
-        yield f"{UNPROBED}{': ' + probe.reason if probe.reason else ''}"
-    unknown = sum(amount for _, amount in target.unknown)
-    names = ", ".join(f"{name} × {amount}" if amount > 1 else name for name, amount in target.unknown)
-    yield f"{target.ops - unknown} of {count(target.ops, 'op')} analysed" + (f" (unknown: {names})" if unknown else "")
-    for used in target.inputs:
-        yield f"input {used.name} {used.dtype}{shape(used.shape)}{used.values} ({used.source})"
 
 
 # -- the chart ---------------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from gradlint.report.number import amount, count, label, power, quantities
 from gradlint.report.outcome import stands
 from gradlint.report.source import shown
 from gradlint.report.view import View
+from gradlint.report.wording import headline
 from gradlint.result import Failure, Report, TargetReport
 
 MOST_BYTES = 900_000  # GitHub refuses a step summary of more than 1 MiB
@@ -34,7 +35,7 @@ def write(report: Report, stream: TextIO, view: View) -> None:
 
 
 def _sections(report: Report, view: View) -> Iterator[str]:
-    yield f"## gradlint: {_headline(report)}\n\n"
+    yield f"## gradlint: {headline(report)}\n\n"
     for failure in report.errors:
         yield _failure("gradlint", failure, None)
     for target in report.targets:
@@ -44,13 +45,6 @@ def _sections(report: Report, view: View) -> Iterator[str]:
         if target.status == "analysed":
             yield _target(target, findings)
             yield from (_details(finding, target, view) for finding in findings if stands(finding))
-
-
-def _headline(report: Report) -> str:
-    words = [count(report.count(s), s) for s in ("error", "warning") if report.count(s)]
-    failed = sum(t.error is not None for t in report.targets) + len(report.errors)
-    words += [f"{count(failed, 'target')} not analysed"] if failed else []
-    return ", ".join(words) or "gradients reach every layer"
 
 
 def _target(target: TargetReport, findings: list[Finding]) -> str:

@@ -1,0 +1,168 @@
+"""The gradient ribbon: activation and gradient size of every layer, first to last, as inline SVG without a script."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from html import escape
+
+from gradlint.report.chart import Axis, Bar, axis, decades, key, stretch
+from gradlint.report.number import number
+from gradlint.result import Layer, TargetReport
+
+WIDTH, HEIGHT = 960, 300
+LEFT, RIGHT, TOP, BOTTOM = 56, 12, 44, 34
+MOST_GROUPS = 14
+MOST_DOTS = 80  # layers that still get a dot each
+SERIES: Sequence[tuple[str, str, Callable[[Layer], float | None]]] = (
+    ("activation predicted", "act guess", lambda layer: layer.predicted_activation_rms),
+    ("activation measured", "act", lambda layer: layer.activation_rms),
+    ("gradient predicted", "grad guess", lambda layer: layer.predicted_gradient_rms),
+    ("gradient measured", "grad", lambda layer: layer.gradient_rms),
+)
+STYLE = """
+.gl-ribbon{width:100%;height:auto;max-width:1100px;font:12px system-ui,sans-serif;color:inherit}
+.gl-ribbon text{fill:currentColor}.gl-ribbon .faint{opacity:.65}
+.gl-ribbon .grid{stroke:currentColor;stroke-opacity:.14}.gl-ribbon .cut{stroke:currentColor;stroke-opacity:.28}
+.gl-ribbon path{fill:none;stroke-width:2;stroke-linejoin:round}
+.gl-ribbon .grad{stroke:#2f7ed8}.gl-ribbon .act{stroke:#c98a1b}
+.gl-ribbon .guess{stroke-width:7;stroke-opacity:.3;stroke-linecap:round}
+.gl-ribbon circle.grad{fill:#2f7ed8}.gl-ribbon circle.act{fill:#c98a1b}
+.gl-ribbon .lossy{fill:#dc3545;fill-opacity:.13}.gl-ribbon .zero{fill:#dc3545}
+.gl-ribbon .hit{fill:currentColor;fill-opacity:0}.gl-ribbon .tip{visibility:hidden}
+.gl-ribbon .layer:focus{outline:none}
+.gl-ribbon .layer:hover .hit,.gl-ribbon .layer:focus .hit{fill-opacity:.16}
+.gl-ribbon .layer:hover .tip,.gl-ribbon .layer:focus .tip{visibility:visible}
+"""
+
+
+@dataclass(frozen=True)
+class Plot:
+    """Where values and layers are drawn."""
+
+    axis: Axis
+    layers: int
+
+    def x(self, index: float) -> float:
+        """The middle of a layer's column."""
+        return round(LEFT + (WIDTH - LEFT - RIGHT) * (index + 0.5) / self.layers, 1)
+
+    def y(self, value: float) -> float:
+        """The height of a value; zero is at the foot."""
+        share = (max(self.axis.low, min(self.axis.high, value)) - self.axis.low) / (self.axis.high - self.axis.low)
+        return round(HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * share, 1)
+
+
+def svg(target: TargetReport) -> str:
+    """The drawing, "" when the target has no layers. Every layer can be hovered and focused and names its numbers."""
+    layers = target.layers
+    if not layers:
+        return ""
+    plot = Plot(_axis(layers), len(layers))
+    lossy = stretch(target)
+    parts = [
+        *_stretches([key(layer) in lossy for layer in layers], plot),
+        *_grid(plot),
+        *_groups(layers, plot),
+        *(part for _, style, read in SERIES for part in _line([decades(read(layer)) for layer in layers], style, plot)),
+        *_legend(layers),
+        *(_layer(i, layer, plot, lossy=key(layer) in lossy) for i, layer in enumerate(layers)),
+    ]
+    label = f"gradient and activation RMS of {len(layers)} layers, first to last"
+    head = f'<svg class="gl-ribbon" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(label)}">'
+    return "\n".join([head, *parts, "</svg>"])
+
+
+def groups(layers: Sequence[Layer]) -> list[tuple[str, int, int]]:
+    """(module prefix, first, past the last) of runs of neighbours, as deep as still leaves room to label them."""
+    deepest = max(len(layer.module.split(".")) for layer in layers)
+    cuts = [_runs(layers, depth) for depth in range(1, deepest + 1)]
+    return next((runs for runs in reversed(cuts) if len(runs) <= MOST_GROUPS), cuts[0])
+
+
+def _runs(layers: Sequence[Layer], depth: int) -> list[tuple[str, int, int]]:
+    runs: list[tuple[str, int, int]] = []
+    for i, layer in enumerate(layers):
+        name = ".".join(layer.module.split(".")[:depth])
+        if runs and runs[-1][0] == name:
+            runs[-1] = (name, runs[-1][1], i + 1)
+        else:
+            runs.append((name, i, i + 1))
+    return runs
+
+
+def _axis(layers: Sequence[Layer]) -> Axis:
+    values = [value for layer in layers for _, _, read in SERIES if (value := decades(read(layer))) is not None]
+    return axis([Bar("", 1, (value, value, value), None, False) for value in values])
+
+
+def _stretches(lossy: Sequence[bool], plot: Plot) -> Iterator[str]:
+    start = None
+    for i, bad in enumerate([*lossy, False]):
+        if bad and start is None:
+            start = i
+        if not bad and start is not None:
+            left, right = plot.x(start - 0.5), plot.x(i - 0.5)
+            size = f'x="{left}" y="{TOP}" width="{right - left:.1f}" height="{HEIGHT - TOP - BOTTOM}"'
+            yield f'<rect class="lossy" {size}/>'
+            start = None
+
+
+def _grid(plot: Plot) -> Iterator[str]:
+    for tick in plot.axis.ticks:
+        y = plot.y(tick)
+        yield f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y}" y2="{y}"/>'
+        label = f"1e{tick}" if tick else "1"
+        yield f'<text class="faint" x="{LEFT - 8}" y="{y + 4}" text-anchor="end">{label}</text>'
+
+
+def _groups(layers: Sequence[Layer], plot: Plot) -> Iterator[str]:
+    room = 0.0
+    for name, start, end in groups(layers):
+        left, middle = plot.x(start - 0.5), plot.x((start + end - 1) / 2)
+        if start:
+            yield f'<line class="cut" x1="{left}" x2="{left}" y1="{HEIGHT - BOTTOM}" y2="{HEIGHT - BOTTOM + 6}"/>'
+        width = 6.6 * len(name)  # of 12 px text, roughly; what would overlap its neighbour is left out
+        begin = max(LEFT, min(middle - width / 2, WIDTH - RIGHT - width))
+        if name and begin >= room:
+            yield f'<text class="faint" x="{begin:.1f}" y="{HEIGHT - BOTTOM + 20}">{escape(name)}</text>'
+            room = begin + width + 8
+
+
+def _line(values: Sequence[float | None], style: str, plot: Plot) -> Iterator[str]:
+    path, pen = [], "M"
+    for i, value in enumerate(values):
+        if value is None:
+            pen = "M"
+            continue
+        path.append(f"{pen}{plot.x(i)} {plot.y(value)}")
+        pen = "L"
+    if path:
+        yield f'<path class="{style}" d="{"".join(path)}"/>'
+    if "guess" not in style:
+        for i, value in enumerate(values):
+            if value == -math.inf:
+                yield f'<circle class="zero" cx="{plot.x(i)}" cy="{plot.y(value)}" r="3.5"/>'
+            elif value is not None and len(values) <= MOST_DOTS:
+                yield f'<circle class="{style}" cx="{plot.x(i)}" cy="{plot.y(value)}" r="2.5"/>'
+
+
+def _legend(layers: Sequence[Layer]) -> Iterator[str]:
+    x = LEFT
+    for name, style, read in reversed(SERIES):
+        if any(read(layer) is not None for layer in layers):
+            yield f'<path class="{style}" d="M{x} 12h22"/><text class="faint" x="{x + 28}" y="16">{name}</text>'
+            x += 40 + 7 * len(name)
+
+
+def _layer(index: int, layer: Layer, plot: Plot, *, lossy: bool) -> str:
+    """A column that answers to the pointer and to the keyboard with the layer's numbers."""
+    left, width = plot.x(index - 0.5), plot.x(index + 0.5) - plot.x(index - 0.5)
+    said = ", ".join(
+        f"{name} {number(value)}" for name, _, read in reversed(SERIES) if (value := read(layer)) is not None
+    )
+    text = escape(f"{layer.module or 'model'} {layer.op}: {said}{' — on the lossy stretch' if lossy else ''}")
+    hit = f'<rect class="hit" x="{left}" y="{TOP}" width="{width:.1f}" height="{HEIGHT - TOP - BOTTOM}"/>'
+    tip = f'<text class="tip" x="{LEFT}" y="36">{text}</text>'
+    return f'<g class="layer" tabindex="0" aria-label="{text}">{hit}{tip}</g>'

@@ -1,0 +1,204 @@
+"""The page and the notebook fragment: self-contained, safe, readable at 400 layers, alive in a browser."""
+
+import io
+import itertools
+import math
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+from xml.etree import ElementTree
+
+import pytest
+
+from gradlint.config import Settings
+from gradlint.report import render, ribbon
+from gradlint.report.notebook import fragment
+from gradlint.report.reproduce import command
+from gradlint.report.source import Sources
+from gradlint.result import Layer, Report
+from tests.formats.samples import CHAIN, HEALTHY, ILL, REPORTS, SETTINGS, SOURCES
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+HOSTILE = "<script>alert(1)</script>"
+
+
+def page(report):
+    stream = io.StringIO()
+    render(report, "html", stream, sources=Sources(SOURCES))
+    return stream.getvalue()
+
+
+def deep(layers):
+    made = tuple(
+        Layer(
+            f"stage{i // 100}.block{i // 10 % 10}.fc{i % 10}",
+            "linear",
+            "linear",
+            "n.py",
+            i,
+            1.0,
+            10.0 ** (-i / 50),
+            10.0 ** (-i / 49),
+            1.0,
+            i,
+        )
+        for i in range(layers)
+    )
+    return replace(ILL, layers=made, findings=(replace(CHAIN, ops=tuple(range(50, 90)), factors=()),))
+
+
+@pytest.mark.parametrize("name", REPORTS)
+def test_the_page_needs_no_network_and_runs_no_script(name):
+    text = page(REPORTS[name])
+    assert text.startswith("<!doctype html>")
+    assert not re.search(r"<script|https?://|\bon\w+=|@import|url\(", text)
+
+
+def test_the_page_says_it_all():
+    text = page(REPORTS["many"])
+    for said in (
+        *(
+            "1 error, 1 warning, 1 target not analysed",
+            "saturating-chain",
+            "confirmed by probe",
+            "<mark>nn.Sigmoid()</mark>",
+        ),
+        *("× 6.3e-18", "× 0.49", "replace Sigmoid by ReLU, kaiming init", "16 more layers", "refuted by probe"),
+        *("cannot import name", "gradients reach all 60 layers", "130 GB", "gradlint models/deep_sigmoid.py"),
+    ):
+        assert said in re.sub(r"&#39;", "'", text)
+
+
+def test_links_of_the_layer_table_lead_to_findings():
+    text = page(REPORTS["ill"])
+    targets = set(re.findall(r'id="([^"]+)"', text))
+    links = set(re.findall(r'href="#([^"]+)"', text))
+    assert "GL101-1-1" in links and links <= targets
+
+
+def test_the_pages_parts_are_neither_repeated_nor_too_large():
+    text = page(Report((deep(400),), "0.1.0", settings=SETTINGS))
+    identifiers = re.findall(r' id="([^"]+)"', text)
+    assert len(identifiers) == len(set(identifiers))
+    assert len(text) < 1_000_000
+
+
+@pytest.mark.parametrize("write", [page, fragment])
+def test_text_of_the_user_is_never_markup(write):
+    hostile = replace(
+        CHAIN,
+        message=HOSTILE,
+        module=HOSTILE,
+        folded=(HOSTILE,),
+        fixes=(replace(CHAIN.fixes[0], title=HOSTILE, price=HOSTILE),),
+    )
+    layer = replace(ILL.layers[0], module=HOSTILE, op=HOSTILE)
+    target = replace(
+        ILL, target=HOSTILE, findings=(hostile,), layers=(layer,), notes=(HOSTILE,), unknown=((HOSTILE, 1),)
+    )
+    assert "<script" not in write(Report((target,), HOSTILE, settings={"loss": HOSTILE}))
+
+
+def test_the_notebook_fragment_styles_itself_alone():
+    text = fragment(REPORTS["ill"], Sources(SOURCES))
+    assert text.strip().startswith('<div class="gl"><style>') and text.strip().endswith("</div>")
+    style = text[text.index("<style>") + 7 : text.index("</style>")]
+    selectors = [part.strip() for block in re.findall(r"([^{}]+)\{", style) for part in block.split(",")]
+    assert all(selector.startswith((".gl ", ".gl-", ".gl{")) or selector == ".gl" for selector in selectors)
+    assert "<mark>nn.Sigmoid()</mark>" in text
+
+
+# -- the ribbon --------------------------------------------------------------------------------------------------------
+
+
+def drawing(target):
+    return ElementTree.fromstring(ribbon.svg(target))
+
+
+def test_every_layer_can_be_reached_by_pointer_and_keyboard_and_names_its_numbers():
+    columns = drawing(ILL).findall("g[@class='layer']")
+    assert len(columns) == len(ILL.layers)
+    assert all(column.get("tabindex") == "0" for column in columns)
+    assert columns[0].get("aria-label") == (
+        "hidden.0 linear: gradient measured 3.4e-19, gradient predicted 4.4e-19, activation measured 0.4, "
+        "activation predicted 0.4 — on the lossy stretch"
+    )
+
+
+def test_the_lossy_stretch_is_shaded_and_nothing_else():
+    (band,) = drawing(deep(400)).findall("rect[@class='lossy']")
+    room = (ribbon.WIDTH - ribbon.LEFT - ribbon.RIGHT) / 400
+    assert float(band.get("width")) == pytest.approx(40 * room, abs=0.5)
+    assert not drawing(HEALTHY).findall("rect[@class='lossy']")
+
+
+def test_four_hundred_layers_get_lines_without_dots_and_labels_that_do_not_touch():
+    image = drawing(deep(400))
+    assert not image.findall("circle")
+    labels = [
+        text
+        for text in image.findall("text")
+        if float(text.get("y")) > ribbon.HEIGHT - ribbon.BOTTOM and not text.get("text-anchor")
+    ]
+    assert [text.text for text in labels] == ["stage0", "stage1", "stage2", "stage3"]
+    starts = [float(text.get("x")) for text in labels]
+    assert all(b - a > 6.6 * len("stage0") for a, b in itertools.pairwise(starts))
+
+
+def test_zero_and_unknown_gradients_are_drawn_as_such():
+    layers = tuple(
+        Layer(f"m{i}", "linear", "linear", None, None, None, rms, None, index=i)
+        for i, rms in enumerate([1e-3, 0.0, None, math.inf, 1e-2])
+    )
+    image = drawing(replace(ILL, layers=layers, findings=()))
+    assert len(image.findall("circle[@class='zero']")) == 1
+    (line,) = (
+        path
+        for path in image.findall("path")
+        if path.get("class") == "grad" and path.get("d").count("M") > 0 and "h22" not in path.get("d")
+    )
+    assert line.get("d").count("M") == 2
+    assert ribbon.svg(replace(ILL, layers=())) == ""
+
+
+# -- how to do it again ------------------------------------------------------------------------------------------------
+
+
+def test_the_command_repeats_what_was_asked():
+    settings = vars(Settings(inputs=("x=float32[8,64]~N(0,1)",), loss="ce", probe=False, seed=3, output_format="html"))
+    report = Report((ILL, ILL), "0.1.0", settings=settings)
+    assert (
+        command(report)
+        == "gradlint models/deep_sigmoid.py --input 'x=float32[8,64]~N(0,1)' --loss ce --seed 3 --no-probe"
+    )
+
+
+# -- in a browser ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+@pytest.mark.parametrize("scheme", [0, 1])
+def test_a_browser_draws_the_ribbon_shows_numbers_on_focus_and_has_contrast(scheme, tmp_path):
+    """`scheme` 0 is dark, 1 light (Blink's preferredColorScheme)."""
+    script = """<script>
+      const layers = document.querySelectorAll('.layer'), tip = layers[7].querySelector('.tip');
+      const before = getComputedStyle(tip).visibility; layers[7].focus();
+      const light = c => c.match(/\\d+/g).slice(0, 3).reduce((a, b) => a + Number(b), 0) / 3;
+      const body = getComputedStyle(document.body), wide = document.documentElement.scrollWidth <= innerWidth;
+      document.title = ['RESULT', layers.length, before, getComputedStyle(tip).visibility,
+        document.querySelector('.gl-ribbon').getBoundingClientRect().width > 700, wide,
+        light(body.backgroundColor) > 128, Math.abs(light(body.color) - light(body.backgroundColor)) > 120].join(' ');
+    </script></body>"""
+    path = tmp_path / "page.html"
+    path.write_text(page(Report((deep(400),), "0.1.0", settings=SETTINGS)).replace("</body>", script), encoding="utf-8")
+    options = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        f"--blink-settings=preferredColorScheme={scheme}",
+        "--window-size=1000,800",
+    ]
+    done = subprocess.run([CHROMIUM, *options, "--dump-dom", path.as_uri()], capture_output=True, text=True, timeout=60)
+    (result,) = re.findall(r"<title>RESULT (.*)</title>", done.stdout)
+    assert result == f"400 hidden visible true true {str(scheme == 1).lower()} true"
