@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from gradlint import engine, fix, registry
@@ -15,7 +17,7 @@ from gradlint.layers import layers
 from gradlint.load import LoadedModel, load_each
 from gradlint.probe import measure
 from gradlint.profile import Measurement
-from gradlint.result import Failure, ProbeRun, TargetReport
+from gradlint.result import ProbeRun, TargetReport, failed
 from gradlint.serialise import from_data, to_data
 from gradlint.signal import predict
 from gradlint.source.target import Target
@@ -23,19 +25,20 @@ from gradlint.source.target import Target
 NOT_ASKED = "--no-probe was given"
 
 
-def work(job: dict[str, Any]) -> list[Any]:
-    """The worker's entry: a job {"target", "settings"} as data → the reports of the target's models as data."""
+def work(job: dict[str, Any]) -> Iterator[Any]:
+    """The worker's entry: a job {"target", "settings"} as data → the report of each of the target's models as data."""
     settings = from_data(Settings, job["settings"])
-    return [to_data(report) for report in analyse(Target(**job["target"]), settings)]
+    target = Target(**{**job["target"], "path": Path(job["target"]["path"])})
+    yield from map(to_data, analyse(target, settings))
 
 
-def analyse(target: Target, settings: Settings) -> list[TargetReport]:
-    """The report of every model that the target names; a target that cannot be loaded is one failed report."""
-    try:
-        loaded = list(load_each(target, settings, construction_spans()))
-    except GradlintError as error:
-        return [failed(target.text, target.shown or None, error)]
-    return [_guarded(target, model, settings) for model in loaded]
+def analyse(target: Target, settings: Settings) -> Iterator[TargetReport]:
+    """The report of every model that the target names, one by one; a model that cannot be loaded is a failed report.
+
+    Raises GradlintError when the file itself cannot be read or holds no model.
+    """
+    for loaded in load_each(target, settings, construction_spans()):
+        yield _guarded(target, loaded, settings)
 
 
 def analyse_model(target: str, path: str | None, loaded: LoadedModel, settings: Settings) -> TargetReport:
@@ -85,13 +88,6 @@ def structure(loaded: LoadedModel) -> Graph:
     """The graph of one run without a backward pass, on a copy, so that buffers stay as they are."""
     graph, _ = capture(loaded.model, loaded.args, loaded.kwargs)
     return graph
-
-
-def failed(target: str, path: str | None, error: GradlintError) -> TargetReport:
-    """The report of a target that could not be analysed."""
-    span = error.span
-    failure = Failure(error.kind, error.message, error.hint, span.path if span else path, span.line if span else None)
-    return TargetReport(target, path, failure.line, "failed", failure)
 
 
 def _guarded(target: Target, loaded: LoadedModel | GradlintError, settings: Settings) -> TargetReport:

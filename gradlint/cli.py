@@ -222,7 +222,7 @@ def failure(error: GradlintError) -> Failure:
 
 
 def _runner() -> Run:
-    run: Run = importlib.import_module("gradlint.check").run
+    run: Run = importlib.import_module("gradlint.session").run
     return run
 
 

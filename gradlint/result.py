@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from gradlint.error import GradlintError
 from gradlint.finding import Finding, Severity
 
 Status = Literal["analysed", "failed", "skipped"]
@@ -101,3 +102,10 @@ class Report:
     def count(self, severity: Severity) -> int:
         """How many findings of this severity stand (refuted ones do not)."""
         return sum(1 for f in self.findings if f.severity == severity and f.verdict != "refuted")
+
+
+def failed(target: str, path: str | None, error: GradlintError) -> TargetReport:
+    """The report of a target that could not be analysed; `path` is the file where the error knows no place."""
+    span = error.span
+    failure = Failure(error.kind, error.message, error.hint, span.path if span else path, span.line if span else None)
+    return TargetReport(target, path, failure.line, "failed", failure)
