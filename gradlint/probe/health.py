@@ -22,8 +22,9 @@ Limits = Mapping[str, tuple[float, float]]  # statistic → (warning, error)
 LIMITS: Mapping[str, Limits] = {
     "sgd": {"m": (-3.0, -4.0), "c": (2.0, 3.0), "s": (1.5, 2.5)},
     "adam": {"m": (-5.0, -7.0), "c": (2.0, 3.0), "s": (2.0, 3.0)},
-    # No optimiser told: a warning where one of them needs care, an error where both are more likely to fail than not.
-    "any": {"m": (-3.0, -6.0), "c": (2.0, 3.0), "s": (1.5, 3.0)},
+    # No optimiser told: a warning where SGD fails at every rate, an error where Adam needs care as well. For c and s,
+    # whose limits hardly differ, a warning where one needs care and an error where both fail.
+    "any": {"m": (-4.0, -5.0), "c": (2.0, 3.0), "s": (1.5, 3.0)},
 }
 # |log10| of the gradient that reaches the first values over that at the last (research/field.md §5: 18 of 24 failing
 # nets at 2, none of 8 that learn). It depends on shapes (pooling, strides), so it supports a verdict and makes none.
@@ -32,6 +33,7 @@ DELTA = (2.0, 4.0)
 # the gradient at the input there is within this many decades of the largest one.
 REACH = 6.0
 SHORT = 0.25  # share of the steps that must be reached
+FAST = -1.0  # log10(g/w) above which a weight changes by itself within few steps
 STEPS = 32  # fewer steps are not judged
 GATED = frozenset(
     {"lstm", "gru"}
@@ -45,7 +47,7 @@ _KINDS: Mapping[str, Kind] = {"m": "vanishing", "c": "exploding", "s": "blow-up"
 class Health:
     """The verdict and what it was read from; statistics are None where nothing was known.
 
-    `m`: smallest log10(RMS g / RMS w) over the weights in series. `c`: largest elasticity log10(‖g‖‖w‖) over the
+    `m`: smallest log10(RMS g / RMS w) over the weights in series, for a loss of unit scale. `c`: largest elasticity log10(‖g‖‖w‖) over the
     weights in series, less that of the last one. `s`: log10 RMS of the output. `delta`: log10 RMS of the gradient at
     the first weighted op on the route less that at the output. `reach`: share of the time steps that a gradient
     reaches, by op.
@@ -84,12 +86,13 @@ def judge(graph: Graph, facts: Facts, *, optimizer: str = "any") -> Health:
     number = relative(graph, facts)
     route = widest(graph, number)
     c, strongest = chaos(graph, facts)
-    statistics = {"m": None if route is None else route.width, "c": c, "s": size(graph, facts)}
+    m = None if route is None else route.width - loss_scale(graph, facts, route) + slow_start(graph, facts, route)
+    statistics = {"m": m, "c": c, "s": size(graph, facts)}
     reach = {op: share for op, share in reaches(graph, facts).items() if graph.ops[op].function not in GATED}
     verdicts = [*_by_limits(statistics, LIMITS[optimizer]), *_by_reach(reach), *_by_finiteness(facts)]
     verdicts += _by_band(graph, facts, route, LIMITS[optimizer]["m"])
     state, kind, _ = max(verdicts, key=lambda verdict: _STATES.index(verdict[0]), default=("healthy", "none", ""))
-    known = any(value is not None for value in statistics.values())
+    known = state != "healthy" or any(value is not None for value in statistics.values())
     return Health(
         state=state if known else "unknown",
         kind=kind,
@@ -109,19 +112,47 @@ def unblocked(facts: Facts) -> Facts:
 
 
 def relative(graph: Graph, facts: Facts) -> Number:
-    """log10(RMS g / RMS w) by parameter, None for one that is frozen, unused or unknown.
-
-    The rows of an embedding that were not looked up are left out of its mean.
-    """
-    tables = {path for op in graph.ops if op.kind == "embedding" for path in op.params}
+    """log10(RMS g / RMS w) by parameter; None for one that is frozen, unused, unknown, or zero and about to move."""
 
     def number(path: str) -> float | None:
         gradient, weight = _sizes(graph, facts, path)
-        if gradient is None or weight is None or weight == -math.inf:
+        if gradient is None or weight is None:
             return None
-        return gradient - weight - (_unused_rows(facts, path) if path in tables else 0.0)
+        if weight == -math.inf:
+            return -math.inf if gradient == -math.inf else None
+        return gradient - weight
 
     return number
+
+
+def loss_scale(graph: Graph, facts: Facts, route: Route) -> float:
+    """log10 of the norm of a sample's loss gradient at the end of the route, as far as it is the loss's own doing.
+
+    The limits are calibrated for cross-entropy with one label a sample, where the norm is about 1. A mean over many
+    outputs (pixels, tokens) divides it, although their errors add up as soon as they agree; a loss whose scale is
+    arbitrary ("unit", the user's own) counts both ways.
+    """
+    end = graph.values[route.values[-1]]
+    gradient = facts.profile.gradient.get(end.id)
+    if gradient is None or not math.isfinite(gradient) or not end.shape:
+        return 0.0
+    norm = gradient + 0.5 * math.log10(max(1, math.prod(end.shape))) + 0.5 * math.log10(max(1, end.shape[0]))
+    return norm if facts.loss == "unit" or ":" in facts.loss else min(0.0, norm)
+
+
+def slow_start(graph: Graph, facts: Facts, route: Route) -> float:
+    """Decades that the last weight in series takes off the gradient by a small initialisation that it soon leaves.
+
+    A head drawn far below 1/√(3 fan_in) on purpose (policies, Fixup) holds the gradient back only until it has grown,
+    which takes few steps when its own gradient is not small beside it.
+    """
+    number, mine = relative(graph, facts), weights(graph)
+    last = next((index for index in reversed(route.ops) if index in mine), None)
+    path = mine[last][0] if last is not None else ""
+    speed, weight = (number(path), _sizes(graph, facts, path)[1]) if path else (None, None)
+    if speed is None or weight is None or path == route.weakest or speed < FAST:
+        return 0.0
+    return max(0.0, -0.5 * math.log10(3 * max(1, graph.params[path].fan_in)) - weight)
 
 
 def elasticity(graph: Graph, facts: Facts, path: str) -> float | None:
@@ -230,13 +261,6 @@ def _sizes(graph: Graph, facts: Facts, path: str) -> tuple[float | None, float |
     if param is None or not param.rms or path in facts.zeros:
         return None, None
     return facts.profile.params.get(path), math.log10(param.rms)
-
-
-def _unused_rows(facts: Facts, path: str) -> float:
-    """Decades that the rows without a gradient take off the RMS of an embedding's gradient (negative)."""
-    measured = facts.params.get(path) if isinstance(facts, Measurement) else None
-    used = 1.0 if measured is None else 1.0 - measured.zero_share
-    return 0.5 * math.log10(used) if used > 0 else 0.0
 
 
 def _finite(value: float) -> float | None:

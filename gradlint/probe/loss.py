@@ -78,6 +78,8 @@ def nll_prob(target: Target, random: Random) -> Tensor:
 
 def bce(target: Target, random: Random) -> Tensor:
     """Binary cross-entropy of probabilities, clamped to [0, 1] where they leave it (torch raises there on the CPU)."""
+    if not target.output.isfinite().all():
+        return target.output.mean()  # torch raises on NaN, which the report should rather show
     return F.binary_cross_entropy(target.output.clamp(0.0, 1.0), _bits(target, random))
 
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 from gradlint.graph.ir import Graph, Op
 
-# Ops that carry the signal through a weight. Gains and shifts (norms, layer scale, position tables) do not.
-WEIGHTED = frozenset({"linear", "conv", "matmul", "recurrent", "embedding", "custom"})
+# Ops that carry the signal through a weight. Gains and shifts (norms, layer scale, position tables) do not, and an
+# embedding is where the signal starts: each of its rows sees few samples, so its gradient does not compare.
+WEIGHTED = frozenset({"linear", "conv", "matmul", "recurrent", "custom"})
 BARRIERS = frozenset({"compare", "create"})
 # Operands that choose, count or normalise, but do not pass the signal on.
 CONTROL = frozenset(
@@ -142,12 +143,10 @@ def _is_weight(graph: Graph, path: str) -> bool:
 
 
 def _computed(graph: Graph) -> dict[int, tuple[str, ...]]:
-    """Values computed from parameters alone, and the parameters behind each one."""
+    """Values computed from parameters, buffers and constants alone, and the parameters behind each one."""
     known: dict[int, tuple[str, ...]] = {}
     for op in graph.ops:
         origins = [graph.values[v].origin for v in op.inputs]
-        if not op.params and not any(v in known for v in op.inputs):
-            continue
         if all(o in ("param", "buffer", "constant") or v in known for o, v in zip(origins, op.inputs, strict=True)):
             paths = [*op.params, *(path for v in op.inputs for path in known.get(v, ()))]
             known |= {value: tuple(dict.fromkeys(paths)) for value in op.outputs}
