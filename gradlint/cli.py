@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import os
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from io import TextIOWrapper
@@ -30,6 +31,7 @@ MACHINE = (
     "gitlab",
     "junit",
 )  # formats whose stdout is a valid document whatever happens
+PATIENCE = 1.0  # seconds before a terminal is told what takes so long
 EPILOG = """\b
 exit status: 0 nothing found · 1 findings at or above --fail-on · 2 could not do the job
 gradlint runs the file it is given, as pytest does"""
@@ -272,7 +274,7 @@ def _asked(words: Sequence[str]) -> str:
 
 @contextlib.contextmanager
 def _progress(targets: Sequence[str], stream: TextIO | None = None) -> Iterator[None]:
-    """A spinner on stderr while a terminal waits, nothing otherwise."""
+    """A spinner on stderr while a terminal waits for more than a second, nothing otherwise."""
     err = stream or sys.stderr
     if not err.isatty() or os.environ.get("CI"):
         yield
@@ -280,8 +282,15 @@ def _progress(targets: Sequence[str], stream: TextIO | None = None) -> Iterator[
     from rich.console import Console
 
     what = targets[0] if len(targets) == 1 else f"{len(targets)} targets"
-    with Console(file=err).status(f"analysing {what}", spinner="dots"):
+    spinner = Console(file=err).status(f"analysing {what}", spinner="dots")
+    timer = threading.Timer(PATIENCE, spinner.start)
+    timer.start()
+    try:
         yield
+    finally:
+        timer.cancel()
+        timer.join()
+        spinner.stop()
 
 
 def _list(rules: Sequence[Any], summary: Callable[[Any], str]) -> None:

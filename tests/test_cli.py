@@ -30,7 +30,7 @@ def report(*findings, settings=None):
 
 @pytest.fixture
 def run(monkeypatch, capsys, tmp_path):
-    """run(*words, result=…): exit status, stdout, stderr and the calls of a stand-in for gradlint.check.run."""
+    """run(*words, result=…): exit status, stdout, stderr and the calls of a stand-in for gradlint.session.run."""
     monkeypatch.chdir(tmp_path)
     calls = []
 

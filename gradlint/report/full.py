@@ -235,7 +235,8 @@ def _failure(failure: Failure, view: View, target: TargetReport | None = None) -
     margin = len(str(line)) if line else 1
     if path:
         yield Text.assemble(
-            (" " * margin + "--> ", STYLES["gutter"]), _linked(f"{shown(path)}:{line or 1}", path, view)
+            (" " * margin + "--> ", STYLES["gutter"]),
+            _linked(f"{shown(path)}:{line}" if line else shown(path), path, view),
         )
     if path and line and (drawn := snippets(Span(path, line), (), view.sources)[0]):
         yield from _snippet(drawn[0], margin, STYLES["error"], view)

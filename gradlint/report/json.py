@@ -1,4 +1,7 @@
-"""`json`: the whole report under the schema `gradlint/1` (`schema.json` beside this file). Keys are only ever added."""
+"""`json`: the whole report under the schema `gradlint/1` (`schema.json` beside this file). Keys are only ever added.
+
+A run that could not begin (usage, configuration, interruption) is a document without targets; `errors` says why.
+"""
 
 from __future__ import annotations
 
