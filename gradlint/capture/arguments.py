@@ -7,25 +7,24 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import fx
 
-from gradlint.capture.tape import Meta
+from gradlint.capture.tape import Meta, Ref
 
 Plain = Any  # what JSON can hold: numbers, strings, None and nested lists of them
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """The call's arguments by parameter name, tensors as fx nodes; `outputs` describes what it returned."""
+    """The call's arguments by parameter name, tensors as references; `outputs` describes what it returned."""
 
     short: str
     values: dict[str, Any]
-    outputs: tuple[Meta, ...]
+    outputs: list[Meta]
 
     def get(self, name: str, default: Any = None) -> Any:
         """The argument as plain data, or the default where it was not given."""
         value = self.values.get(name, default)
-        return default if isinstance(value, fx.Node) else plain(value)
+        return default if isinstance(value, Ref) else plain(value)
 
     def given(self, name: str) -> bool:
         """Whether the argument was given and is not None."""
@@ -34,7 +33,7 @@ class Arguments:
     def tensor(self, name: str) -> Meta | None:
         """The metadata of a tensor argument, or None."""
         value = self.values.get(name)
-        return meta_of(value) if isinstance(value, fx.Node) else None
+        return value.meta if isinstance(value, Ref) else None
 
     def shape(self, name: str = "input") -> tuple[int, ...]:
         """The shape of a tensor argument, () when there is none."""
@@ -55,44 +54,26 @@ class Arguments:
         return tuple(sorted(self.axis(int(item)) for item in given)) if rank else ()
 
 
-def meta_of(node: fx.Node) -> Meta | None:
-    """The metadata of the tensor that a node stands for."""
-    if "value" in node.meta:
-        meta: Meta = node.meta["value"]
-        return meta
-    call, position = node.meta.get("call"), 0
-    if "of" in node.meta:
-        call, position = node.meta["of"].meta["call"], node.meta["output"]
-    if call is None:
-        return None
-    outputs: tuple[Meta, ...] = call.outputs
-    if position < 0:
-        rebased: Meta | None = call.rebased
-        return rebased
-    return outputs[position] if position < len(outputs) else None
-
-
-def nodes(name: str, value: Any) -> Iterator[tuple[str, fx.Node]]:
+def references(name: str, value: Any) -> Iterator[tuple[str, Ref]]:
     """Every tensor in an argument with the argument's name; items of a list after the first are named "name.1" …"""
-    if isinstance(value, fx.Node):
+    if isinstance(value, Ref):
         yield name, value
     elif isinstance(value, (list, tuple)):
         for position, item in enumerate(value):
-            yield from nodes(f"{name}.{position}" if position else name, item)
+            yield from references(f"{name}.{position}" if position else name, item)
     elif isinstance(value, dict):
         for key, item in value.items():
-            yield from nodes(f"{name}.{key}", item)
+            yield from references(f"{name}.{key}", item)
     elif isinstance(value, slice):
-        yield from nodes(name, (value.start, value.stop, value.step))
+        yield from references(name, (value.start, value.stop, value.step))
 
 
 def plain(value: Any) -> Plain:
     """The value as JSON can hold it: dtypes and devices by name, slices as ["slice", start, stop, step]."""
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
-    if isinstance(value, fx.Node):
-        meta = meta_of(value)
-        return "mask" if meta is not None and meta.dtype == torch.bool else "tensor"
+    if isinstance(value, Ref):
+        return "mask" if value.meta.dtype == torch.bool else "tensor"
     if isinstance(value, slice):
         return ("slice", plain(value.start), plain(value.stop), plain(value.step))
     if isinstance(value, (list, tuple)):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any
 
-from gradlint.capture.arguments import Arguments, meta_of
+from gradlint.capture.arguments import Arguments
 
 Attrs = dict[str, Any]
 Extract = Callable[[Arguments], Attrs]
@@ -247,7 +247,7 @@ def recurrent(call: Arguments) -> Attrs:
     """Layers, directions and sizes of a recurrent network."""
     weights = call.values.get("params") or ()
     gates = {"lstm": 4, "gru": 3}.get(call.short.removesuffix("_cell"), 1)
-    first = meta_of(weights[0]) if weights else call.tensor("weight_ih_l0")
+    first = weights[0].meta if weights else call.tensor("weight_ih_l0")
     rows, columns = first.shape if first is not None else (0, 0)
     return {
         "hidden": rows // gates,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import FunctionType
@@ -75,7 +74,7 @@ def _name(func: Function) -> str:
         return str(func._qualified_op_name).replace("::", ".")
     name = resolve_name(func)
     if name:
-        return str(name)
+        return str(name).replace("_VariableFunctionsClass.", "").replace("torch._tensor.Tensor.", "torch.Tensor.")
     module = getattr(func, "__module__", None)
     qualified = getattr(func, "__qualname__", None) or type(func).__qualname__
     return f"{module}.{qualified}" if module else str(qualified)
@@ -104,7 +103,7 @@ def _is_query(name: str, short: str) -> bool:
 def _inplace_position(func: Function) -> int | None:
     if not isinstance(func, FunctionType):
         return None
-    names = list(inspect.signature(func).parameters)
+    names = func.__code__.co_varnames[: func.__code__.co_argcount]
     return names.index("inplace") if "inplace" in names else None
 
 

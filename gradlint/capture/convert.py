@@ -1,4 +1,4 @@
-"""From the fx graph of a recording to the intermediate representation."""
+"""From a recording to the intermediate representation."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from math import prod
 
-from torch import fx, nn
+from torch import nn
 
 from gradlint.capture import vocabulary
-from gradlint.capture.arguments import Arguments, dtype_name, nodes
+from gradlint.capture.arguments import Arguments, dtype_name, references
 from gradlint.capture.construction import constructed
 from gradlint.capture.frames import span
 from gradlint.capture.naming import Names, owner
 from gradlint.capture.recorder import Recording
 from gradlint.capture.statistics import statistics
-from gradlint.capture.tape import REBASE, Call, Meta
+from gradlint.capture.tape import REBASED, Call, Leaf, Meta, Ref, Tape
 from gradlint.capture.weights import Weights
 from gradlint.error import GradlintError
 from gradlint.graph.ir import Coverage, Graph, Module, Op, Origin, Param, Value
@@ -27,9 +27,9 @@ def to_graph(recording: Recording) -> Graph:
 
     Raises GradlintError when the run was not recorded.
     """
-    if recording.graph is None or recording.names is None:
+    if recording.tape is None:
         raise GradlintError("the run was not recorded", hint="call run(..., record=True)")
-    return _Conversion(recording, recording.names).graph(recording.graph)
+    return _Conversion(recording, recording.tape.names).graph(recording.tape)
 
 
 @dataclass
@@ -41,19 +41,16 @@ class _Conversion:
     inputs: list[int] = field(default_factory=list)
     unknown: Counter[str] = field(default_factory=Counter)
     notes: dict[str, None] = field(default_factory=dict)
-    _ids: dict[tuple[fx.Node, int], int] = field(default_factory=dict)
+    _ids: dict[tuple[int, int], int] = field(default_factory=dict)
 
-    def graph(self, recorded: fx.Graph) -> Graph:
-        outputs: tuple[int, ...] = ()
+    def graph(self, tape: Tape) -> Graph:
         modules = self._modules()
         self.spans = {module.path: module.constructed for module in modules}
-        for node in recorded.nodes:
-            if node.op in ("placeholder", "get_attr"):
-                self._leaf(node)
-            elif node.op == "output":
-                outputs = tuple(self._value(item) for _, item in nodes("output", node.args[0]))
-            elif "call" in node.meta:
-                self._call(node, node.meta["call"])
+        for step in tape.steps:
+            if isinstance(step, Leaf):
+                self._leaf(step)
+            else:
+                self._call(step)
         ops = tuple(Weights(self.values, self.ops).refine())
         params = self._params(ops)
         return Graph(
@@ -61,38 +58,35 @@ class _Conversion:
             values=self._consumed(ops),
             params=params,
             inputs=tuple(self.inputs),
-            outputs=outputs,
+            outputs=tuple(self._value(ref) for ref in tape.outputs),
             modules=modules,
-            coverage=self._coverage(),
+            coverage=self._coverage(tape.hidden),
             output_names=tuple(name for name, _ in self.recording.outputs),
             training=self.recording.training,
         )
 
-    def _leaf(self, node: fx.Node) -> None:
-        value = self._add(node, 0, node.meta["value"], node.meta["origin"], node.meta["path"], None)
-        if node.op == "placeholder":
+    def _leaf(self, leaf: Leaf) -> None:
+        value = self._add((id(leaf), 0), leaf.meta, leaf.origin, leaf.path, None)
+        if leaf.origin == "input":
             self.inputs.append(value)
 
-    def _add(self, node: fx.Node, position: int, meta: Meta, origin: Origin, name: str, producer: int | None) -> int:
-        number = len(self.values)
-        self._ids[(node, position)] = number
+    def _add(self, key: tuple[int, int], meta: Meta, origin: Origin, name: str, producer: int | None) -> int:
+        number = self._ids[key] = len(self.values)
         dtype = dtype_name(meta.dtype)
         self.values.append(Value(number, meta.shape, dtype, origin, name, producer, (), meta.requires_grad))
         return number
 
-    def _value(self, node: fx.Node) -> int:
-        if "of" in node.meta:
-            return self._ids[(node.meta["of"], node.meta["output"])]
-        return self._ids[(node, 0)]
+    def _value(self, ref: Ref) -> int:
+        return self._ids[(id(ref.node), ref.output)]
 
-    def _call(self, node: fx.Node, call: Call) -> None:
+    def _call(self, call: Call) -> None:
         short = call.name.removesuffix(".__get__").rpartition(".")[2]
         if call.name.startswith("aten."):
             short = call.name.split(".")[1]
         entry = None if call.custom else vocabulary.lookup(call.name, short)
-        parameters = _parameters(entry, short, node)
-        bound = vocabulary.bind(parameters, node.args) | dict(node.kwargs)
-        operands = list(_operands(parameters, node))
+        parameters = _parameters(entry, call)
+        bound = vocabulary.bind(parameters, call.args) | call.kwargs
+        operands = list(_operands(parameters, call))
         attrs: dict[str, object] = {"function": call.name}
         kind = "custom" if call.custom else "other"
         if entry is not None:
@@ -101,9 +95,9 @@ class _Conversion:
         elif not call.custom:
             self.unknown[call.name] += 1
         inputs = tuple(self._value(operand) for _, operand in operands)
-        outputs = [self._add(node, position, meta, "op", "", call.index) for position, meta in enumerate(call.outputs)]
+        outputs = [self._add((id(call), n), meta, "op", "", call.index) for n, meta in enumerate(call.outputs)]
         if call.rebased is not None:
-            outputs.append(self._add(node, REBASE, call.rebased, "op", "", call.index))
+            outputs.append(self._add((id(call), REBASED), call.rebased, "op", "", call.index))
         self.ops.append(
             Op(
                 index=call.index,
@@ -164,34 +158,28 @@ class _Conversion:
             registered=path not in self.names.unregistered,
         )
 
-    def _coverage(self) -> Coverage:
+    def _coverage(self, hidden: int) -> Coverage:
         notes = [*self.recording.notes, *self.notes]
-        if self.recording.hidden:
-            notes.append(f"{self.recording.hidden} values came from code that shows no torch calls")
+        if hidden:
+            notes.append(f"{hidden} values came from code that shows no torch calls")
         unknown = tuple(sorted(self.unknown.items()))
         return Coverage(self.recording.method, len(self.ops), unknown, tuple(notes))
 
 
-def _parameters(entry: vocabulary.Entry | None, short: str, node: fx.Node) -> tuple[str, ...]:
+def _parameters(entry: vocabulary.Entry | None, call: Call) -> tuple[str, ...]:
     names = entry.parameters if entry is not None else ("input", "other")
-    if (
-        entry is not None
-        and entry.kind == "recurrent"
-        and len(node.args) > 3
-        and isinstance(node.args[3], (list, tuple))
-    ):
-        names = vocabulary.PACKED
-    return names
+    packed = entry is not None and entry.kind == "recurrent" and isinstance((*call.args, *[None] * 4)[3], list)
+    return vocabulary.PACKED if packed else names
 
 
-def _operands(parameters: tuple[str, ...], node: fx.Node) -> Iterator[tuple[str, fx.Node]]:
+def _operands(parameters: tuple[str, ...], call: Call) -> Iterator[tuple[str, Ref]]:
     """Every tensor argument with its role."""
-    for position, value in enumerate(node.args):
+    for position, value in enumerate(call.args):
         name = parameters[position] if position < len(parameters) else f"arg{position}"
-        for given, operand in nodes(name, value):
+        for given, operand in references(name, value):
             yield vocabulary.role(given), operand
-    for key, value in node.kwargs.items():
-        for given, operand in nodes(key, value):
+    for key, value in call.kwargs.items():
+        for given, operand in references(key, value):
             yield vocabulary.role(given), operand
 
 

@@ -6,6 +6,7 @@ import inspect
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from types import CodeType, FrameType
 from typing import Any, Protocol
 
@@ -14,6 +15,7 @@ from torch import fx, nn
 from torch.overrides import TorchFunctionMode
 
 from gradlint.capture import calls, frames, patches, structure
+from gradlint.capture.interchange import to_fx
 from gradlint.capture.naming import Names
 from gradlint.capture.tape import Call, Tape, describe
 
@@ -46,23 +48,29 @@ class Intervention:
 
 @dataclass
 class Recording:
-    """One finished run. `graph` is None when nothing was to be recorded; `calls` counts the numbered calls.
+    """One finished run. `tape` is None when nothing was to be recorded; `calls` counts the numbered calls.
 
-    `called` counts the calls of each module by path; `outputs` holds the output tensors with their names, `inputs` the
-    names of the input tensors.
+    `called` counts the calls of each module by path; `outputs` holds the output tensors with their names.
     """
 
     output: object
-    calls: int
     outputs: list[structure.Named]
-    graph: fx.Graph | None = None
-    names: Names | None = None
+    calls: int
+    tape: Tape | None = None
     called: Mapping[str, int] = field(default_factory=dict)
-    module_types: Mapping[str, str] = field(default_factory=dict)
-    hidden: int = 0
     training: bool = True
     method: str = "recorded"
     notes: tuple[str, ...] = ()
+
+    @cached_property
+    def graph(self) -> fx.Graph | None:
+        """The recorded calls as a torch.fx graph, built when first asked for (see `gradlint.capture.interchange`)."""
+        return None if self.tape is None else to_fx(self.tape)
+
+    @property
+    def names(self) -> Names | None:
+        """The paths of the model's modules and tensors, unregistered ones included."""
+        return None if self.tape is None else self.tape.names
 
 
 @dataclass(slots=True)
@@ -134,20 +142,9 @@ class Recorder(TorchFunctionMode):
         with torch.enable_grad(), patches.run_patches(self._call_module, self._call_function), self:
             output = self.model(*args, **kwargs)
         outputs = structure.flatten(output)
-        graph = None
         if self.tape is not None:
-            self.tape.graph.output(tuple(self.tape.refer(tensor) for _, tensor in outputs))
-            graph = self.tape.graph
-        return Recording(
-            output=output,
-            calls=self.count,
-            outputs=outputs,
-            graph=graph,
-            names=self.names,
-            called=self.called,
-            hidden=self.tape.hidden if self.tape is not None else 0,
-            training=self.model.training,
-        )
+            self.tape.outputs = [self.tape.refer(tensor) for _, tensor in outputs]
+        return Recording(output, outputs, self.count, self.tape, self.called, self.model.training)
 
     def __torch_function__(
         self, func: calls.Function, types: Any, args: calls.Args = (), kwargs: calls.Kwargs | None = None
@@ -160,6 +157,7 @@ class Recorder(TorchFunctionMode):
         if inner is not None:
             with self:
                 return inner(*args, **kwargs)
+        start = _autograd_nodes()
         if self.count in self._changes and not calls.is_query(func):
             output = self._intervene(func, args, kwargs)
         else:
@@ -167,7 +165,7 @@ class Recorder(TorchFunctionMode):
         outputs = calls.produced(func, args, output)
         calls.learn(func, produced=bool(outputs))
         if outputs:
-            self._finish(func, args, kwargs, output, outputs)
+            self._finish(func, args, kwargs, output, outputs, start)
         return output
 
     def _intervene(self, func: calls.Function, args: calls.Args, kwargs: calls.Kwargs) -> object:
@@ -198,10 +196,11 @@ class Recorder(TorchFunctionMode):
     def _finish(
         self,
         func: calls.Function,
-        args: Any,
-        kwargs: Any,
+        args: calls.Args,
+        kwargs: calls.Kwargs,
         output: object,
         outputs: tuple[torch.Tensor, ...],
+        start: int,
         custom: str = "",
     ) -> None:
         index = self.count
@@ -209,18 +208,18 @@ class Recorder(TorchFunctionMode):
         if self.tape is not None:
             place, active = self._locate(sys._getframe(2))
             call = Call(
-                index=index,
-                name=custom or calls.signature(func).name,
-                outputs=tuple([describe(tensor) for tensor in outputs]),
-                path=active.path,
-                type=active.type,
-                module=id(active.module),
-                place=place,
-                inplace=not custom and calls.mutated(func, args, kwargs) is not None,
-                grad_enabled=torch.is_grad_enabled(),
-                custom=bool(custom),
+                index,
+                func,
+                custom or calls.signature(func).name,
+                [describe(tensor) for tensor in outputs],
+                active.path,
+                active.type,
+                place,
+                not custom and calls.mutated(func, args, kwargs) is not None,
+                torch.is_grad_enabled(),
+                bool(custom),
             )
-            self.tape.add(func, args, kwargs, outputs, call, output)
+            self.tape.add(call, args, kwargs, output, (start, _autograd_nodes()))
         if self.observer is not None:
             self.observer.on_output(index, outputs)
 
@@ -240,6 +239,7 @@ class Recorder(TorchFunctionMode):
         if self._paused:
             return original(cls, *args, **kwargs)
         self._paused = True
+        start = _autograd_nodes()
         try:
             if self.count in self._changes:
                 output = self._changed(lambda *a, **k: original(cls, *a, **k), args, kwargs)
@@ -250,7 +250,7 @@ class Recorder(TorchFunctionMode):
         outputs = tuple(calls.tensors(output))
         if outputs:
             with torch._C.DisableTorchFunction():
-                self._finish(cls, args, kwargs, output, outputs, custom=f"{cls.__module__}.{cls.__qualname__}")
+                self._finish(cls, args, kwargs, output, outputs, start, custom=f"{cls.__module__}.{cls.__qualname__}")
         return output
 
     def _locate(self, frame: FrameType) -> tuple[frames.Place | None, _Active]:
@@ -290,6 +290,7 @@ class Recorder(TorchFunctionMode):
         return _Active(module, path, type(module).__name__)
 
 
+_autograd_nodes: Callable[[], int] = torch._C._autograd._get_sequence_nr
 _BOUNDARIES = frozenset({Recorder._call_module.__code__, Recorder.run.__code__})
 _class_codes: dict[type, frozenset[CodeType]] = {}
 

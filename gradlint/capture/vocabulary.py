@@ -8,6 +8,7 @@ from typing import Any
 
 from gradlint.capture import attributes as at
 from gradlint.capture.arguments import Arguments
+from gradlint.capture.tape import Ref
 
 
 @dataclass(frozen=True)
@@ -231,6 +232,8 @@ _define("slice", "topk", "input k dim", at.keep("k", dim=-1))
 _define("slice", "sort", "input dim", at.along(default=-1))
 _define("slice", "kthvalue", "input k dim", at.keep("k", dim=-1))
 _define("slice", "torch.Tensor.unfold", "input dim size step", at.selected)
+_define("slice", "_pack_padded_sequence=pack_padded_sequence", "input lengths batch_first")
+_define("pad", "_pad_packed_sequence=pad_packed_sequence", "input batch_sizes batch_first value")
 _define("slice", "as_strided", "input size stride")
 _define(
     "reshape", "view reshape view_as reshape_as ravel atleast_1d atleast_2d atleast_3d unsafe_view=view", "input *shape"
@@ -523,7 +526,7 @@ def bind(parameters: tuple[str, ...], args: Sequence[Any]) -> dict[str, Any]:
         return bound
     rest = tuple(args[len(parameters) - 1 :])
     bound.pop(last, None)
-    single = len(rest) == 1 and isinstance(rest[0], (list, tuple))
+    single = len(rest) == 1 and isinstance(rest[0], (list, tuple)) and not isinstance(rest[0], Ref)
     return bound | ({last[1:]: rest[0] if single else rest} if rest else {})
 
 
