@@ -1,0 +1,197 @@
+"""What the signal knows of one tensor (a Field) and of the gradient that reaches it (a Cotangent)."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from gradlint.signal import table as tables
+from gradlint.signal.kernels import kernel
+from gradlint.signal.scalar import IDENTITY, Scalar, weighted_sum
+from gradlint.signal.table import Array, Dims, Table
+
+_fresh = itertools.count()
+
+Relabel = Callable[[Table], Table]
+
+
+@dataclass(frozen=True, eq=False)
+class Base:
+    """The Gaussian z under a tensor whose entries are function(z); `source` says which tensor z is."""
+
+    table: Table
+    mean: Array
+    function: Scalar
+    source: Hashable
+
+    @property
+    def variance(self) -> Array:
+        """Var[z] per class."""
+        return np.maximum(self.table.squares - self.mean**2, 0.0)
+
+    @property
+    def rho(self) -> Array:
+        """Correlation of z for every entry of the table; 1 where z does not vary."""
+        covariance = self.table.values - outer(self.table, self.mean)
+        scale = outer(self.table, np.sqrt(self.variance))
+        return np.clip(np.where(scale > 0, covariance / np.where(scale > 0, scale, 1.0), 1.0), -1.0, 1.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Field:
+    """Second moments and mean (per class of the table's profile) of a tensor's entries.
+
+    Without `base` the entries are taken as Gaussian. `source` is equal for two fields only if they are one tensor.
+    """
+
+    table: Table
+    mean: Array
+    base: Base | None = None
+    source: Hashable = field(default_factory=lambda: next(_fresh))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The tensor's shape."""
+        return self.table.shape
+
+    @property
+    def dims(self) -> Dims:
+        """The atomic axes of every dimension."""
+        return self.table.dims
+
+    @property
+    def average(self) -> float:
+        """E[x] over all entries."""
+        return float(self.table.weights @ self.mean) if self.table.profile else float(self.mean.mean())
+
+    @property
+    def law(self) -> Base:
+        """The entries as a function of a Gaussian: their own one when nothing else is known."""
+        return self.base or Base(self.table, self.mean, IDENTITY, self.source)
+
+    def relabelled(self, relabel: Relabel, key: Hashable) -> Field:
+        """The same entries in another layout; `key` tells one relabelling from another."""
+        table = relabel(self.table)
+        base = self.base
+        if base is not None:
+            base = Base(relabel(base.table), _mean_for(table, base.mean), base.function, (key, base.source))
+        return Field(table, _mean_for(table, self.mean), base, (key, self.source))
+
+    def gaussian(self) -> Field:
+        """The field with its distribution forgotten."""
+        return replace(self, base=None)
+
+    def collapse(self) -> Field:
+        """One class for all; the base is kept when it has one class already."""
+        if self.table.profile is None:
+            return self
+        base = self.base if self.base is not None and self.base.table.profile is None else None
+        return Field(self.table.collapse(), np.array([self.average]), base, self.source)
+
+
+def outer(table: Table, vector: Array) -> Array:
+    """vector_k² where the profile axis is the same, vector_k times its average elsewhere; broadcasts against values."""
+    if table.profile is None:
+        return table.per_class(vector**2)
+    same = np.broadcast_to(table.per_class(vector**2), table.values.shape)
+    other = np.broadcast_to(table.per_class(vector * (table.weights @ vector)), table.values.shape)
+    axis = table.profile.axis
+    return tables.put(axis, tables.take(same, axis, 1), tables.take(other, axis, 0))
+
+
+def _mean_for(table: Table, mean: Array) -> Array:
+    if len(mean) == len(table.values):
+        return mean
+    return np.full(len(table.values), float(mean.mean()))
+
+
+def white(dims: Dims, mean: float = 0.0, std: float = 1.0) -> Field:
+    """Independent entries of one mean and standard deviation."""
+    return Field(tables.constant(dims, mean**2 + std**2, mean**2), np.array([mean]))
+
+
+def uniform_constant(dims: Dims, value: float) -> Field:
+    """Every entry the same number."""
+    return Field(tables.constant(dims, value**2, value**2), np.array([value]))
+
+
+def from_sums(shape: Sequence[int], sums: dict[str, float], total: float) -> Field:
+    """A known tensor from Σ_S (Σ_others x)² for every subset S of its axes (exact, by inclusion and exclusion)."""
+    axes = [axis for axis, size in enumerate(shape) if size > 1]
+    values = np.zeros((1,) + (2,) * len(axes))
+    for pattern in itertools.product((0, 1), repeat=len(axes)):
+        fixed = {axis for axis, same in zip(axes, pattern, strict=True) if same}
+        free = [axis for axis in axes if axis not in fixed]
+        summed = 0.0
+        for size in range(len(free) + 1):
+            for extra in itertools.combinations(free, size):
+                kept = sorted({*fixed, *extra} | {axis for axis, length in enumerate(shape) if length == 1})
+                summed += (-1.0) ** size * sums["".join(map(str, kept))]
+        pairs = np.prod([shape[axis] * (1.0 if axis in fixed else shape[axis] - 1.0) for axis in axes])
+        values[(0, *pattern)] = summed / pairs
+    count = float(np.prod(shape)) if shape else 1.0
+    return Field(Table(tables.dims_of(shape), values), np.array([total / count]))
+
+
+@dataclass(frozen=True, eq=False)
+class Factor:
+    """δ = ε·d(z): a cotangent that came through functions of the Gaussian z, with ε independent of z."""
+
+    base: Base
+    independent: Table
+    function: Scalar
+
+    @property
+    def table(self) -> Table:
+        """Second moments of ε·d(z)."""
+        pushed, _ = push(self.base, self.function)
+        return tables.combine(*tables.same_classes(self.independent, pushed), np.multiply)
+
+
+@dataclass(frozen=True, eq=False)
+class Cotangent:
+    """Second moments of the gradient at a tensor, and how it depends on the tensor itself where that is known."""
+
+    table: Table
+    factor: Factor | None = None
+
+    def relabelled(self, relabel: Relabel) -> Cotangent:
+        """The same gradient in another layout."""
+        return Cotangent(relabel(self.table))
+
+    def scaled(self, factor: float) -> Cotangent:
+        """The gradient times a number whose square is `factor`."""
+        return Cotangent(self.table.scaled(factor))
+
+    def on(self, dims: Dims) -> Cotangent:
+        """The cotangent on another factorisation of its shape."""
+        return self if self.table.dims == dims else Cotangent(tables.regroup(self.table, dims))
+
+    def __add__(self, other: Cotangent) -> Cotangent:
+        """Gradients of two consumers add; those that came from one ε through one Gaussian add coherently."""
+        a, b = self.factor, other.factor
+        if a is not None and b is not None and a.base.source == b.base.source and a.independent is b.independent:
+            return through(a.base, a.independent, weighted_sum(a.function, b.function))
+        first, second = tables.same_classes(self.table, tables.regroup(other.table, self.table.dims))
+        return Cotangent(tables.combine(first, second, np.add))
+
+
+def push(base: Base, function: Scalar) -> tuple[Table, Array]:
+    """Second moments and means (per class) of function(z)."""
+    values, first = kernel(function, base.mean, base.variance, base.rho)
+    table = base.table
+    if table.profile is not None:
+        axis = table.profile.axis
+        values = values.copy()
+        shift = table.per_class(first * (table.weights @ first) - first**2)
+        values = tables.put(axis, tables.take(values, axis, 1), tables.take(values + shift, axis, 0))
+    return table.with_values(values), first
+
+
+def through(base: Base, independent: Table, function: Scalar) -> Cotangent:
+    """The cotangent ε·function(z), for ε with the second moments `independent`."""
+    factor = Factor(base, independent, function)
+    return Cotangent(factor.table, factor)

@@ -1,0 +1,183 @@
+"""Parts of a tensor along one dimension: cut out, put back, laid side by side."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+
+from gradlint.signal import table as tables
+from gradlint.signal.field import Base, Field
+from gradlint.signal.table import Array, Axis, Dims, Profile, Table
+
+
+def unsqueezed(table: Table, dim: int) -> Table:
+    """A dimension of size 1 before `dim`."""
+    return Table((*table.dims[:dim], (), *table.dims[dim:]), table.values, table.profile)
+
+
+def restricted(table: Table, dim: int, start: int, length: int) -> Table:
+    """`length` consecutive indices of a dimension (kept, with size 1 it has no axis)."""
+    dim %= len(table.dims)
+    size = table.shape[dim]
+    if length == size:
+        return table
+    table = tables.merge_dim(table, dim)
+    axis = table.starts[dim]
+    if table.profile is not None and table.profile.axis == axis:
+        table = _classes(table, start, length)
+    dims = (*table.dims[:dim], (Axis(length, table.axes[axis].batch),) if length > 1 else (), *table.dims[dim + 1 :])
+    if length > 1:
+        return Table(dims, table.values, table.profile)
+    profile = table.profile
+    if profile is not None and profile.axis > axis:
+        profile = Profile(profile.axis - 1, profile.counts)
+    return Table(dims, tables.take(table.values, axis, 1), profile)
+
+
+def _classes(table: Table, start: int, length: int) -> Table:
+    """The classes of a profile that a run of indices touches."""
+    assert table.profile is not None
+    ends = list(itertools.accumulate(table.profile.counts))
+    kept, counts = [], []
+    for position, (end, count) in enumerate(zip(ends, table.profile.counts, strict=True)):
+        overlap = min(end, start + length) - max(end - count, start)
+        if overlap > 0:
+            kept.append(position)
+            counts.append(overlap)
+    profile = Profile(table.profile.axis, tuple(counts)) if len(kept) > 1 else None
+    return Table(table.dims, table.values[kept], profile)
+
+
+def embedded(table: Table, dims: Dims, dim: int, start: int) -> Table:
+    """The adjoint of `restricted`: the part where it was, zero elsewhere, as classes of a profile."""
+    dim %= len(dims)
+    whole = Table(dims, np.zeros((1,) + (2,) * sum(map(len, dims))))
+    size, length = whole.shape[dim], table.shape[dim]
+    if length == size:
+        return tables.regroup(table, dims)
+    part = tables.merge_dim(table, dim)
+    axis = part.starts[dim]
+    if not part.dims[dim]:
+        part = Table(part.dims, tables.put(axis, part.values, np.zeros_like(part.values)), _moved(part.profile, axis))
+    counts, values, extra = _padded_classes(part, axis, size, start, length)
+    single = (*part.dims[:dim], (Axis(size),), *part.dims[dim + 1 :])
+    profile = Profile(axis, counts) if extra else part.profile
+    return tables.regroup(Table(single, values, profile), dims)
+
+
+def _moved(profile: Profile | None, axis: int) -> Profile | None:
+    return profile if profile is None or profile.axis < axis else Profile(profile.axis + 1, profile.counts)
+
+
+def _padded_classes(part: Table, axis: int, size: int, start: int, length: int) -> tuple[tuple[int, ...], Array, bool]:
+    """Classes (before, the part's own, after) when the profile is free or runs along this axis; else an even spread."""
+    profile = part.profile
+    same, different = tables.take(part.values, axis, 1), tables.take(part.values, axis, 0)
+    if profile is not None and profile.axis != axis:
+        spread = tables.put(axis, same * length / size, different * (length * (length - 1.0) / (size * (size - 1.0))))
+        return (), spread, False
+    counts = profile.counts if profile is not None else (length,)
+    own = tables.put(axis, same, different * ((length - 1.0) / (size - 1.0)))
+    empty = np.zeros((1, *own.shape[1:]))
+    pieces = [
+        (start, empty),
+        *((count, own[k : k + 1]) for k, count in enumerate(counts)),
+        (size - start - length, empty),
+    ]
+    kept = [(count, values) for count, values in pieces if count > 0]
+    return tuple(count for count, _ in kept), np.concatenate([values for _, values in kept]), True
+
+
+def concatenated(fields: Sequence[Field], dim: int) -> Field:
+    """Fields side by side along `dim`, which gets a profile of their classes; the law is kept where all share it."""
+    if len(fields) == 1:
+        return fields[0]
+    dims = _common_dims(fields, dim)
+    parts = [_flat(field, dims, dim) for field in fields]
+    table, mean = _joined([field.table for field in parts], [field.mean for field in parts], dim)
+    return Field(table, mean, _joined_law(parts, table, dim))
+
+
+def _common_dims(fields: Sequence[Field], dim: int) -> Dims:
+    dims = fields[0].dims
+    for field in fields[1:]:
+        dims = tuple(
+            a if position == dim else (tables.refine(a, b) if a and b else a)
+            for position, (a, b) in enumerate(zip(dims, field.dims, strict=True))
+        )
+    return dims
+
+
+def _flat(field: Field, dims: Dims, dim: int) -> Field:
+    """The field with `dim` as one axis (inserted when it has size 1) and the other dimensions as in `dims`."""
+
+    def relabel(table: Table) -> Table:
+        table = tables.merge_dim(table, dim)
+        table = tables.regroup(table, (*dims[:dim], table.dims[dim], *dims[dim + 1 :]))
+        position = table.starts[dim]
+        if table.profile is not None and (not table.dims[dim] or table.profile.axis != position):
+            table = table.collapse()
+        if table.dims[dim]:
+            return table
+        values = tables.insert(table.values, position)
+        return Table((*table.dims[:dim], (Axis(1),), *table.dims[dim + 1 :]), values, table.profile)
+
+    return field.relabelled(relabel, ("part", dim))
+
+
+def _joined(parts: Sequence[Table], means: Sequence[Array], dim: int) -> tuple[Table, Array]:
+    axis = parts[0].starts[dim]
+    lengths = [part.sizes[axis] for part in parts]
+    size = sum(lengths)
+    counts: list[int] = []
+    rows: list[Array] = []
+    levels: list[Array] = []
+    averages = [float(part.weights @ mean) for part, mean in zip(parts, means, strict=True)]
+    outside = sum(length * level for length, level in zip(lengths, averages, strict=True))
+    for part, mean, length, level in zip(parts, means, lengths, averages, strict=True):
+        same, within = tables.take(part.values, axis, 1), tables.take(part.values, axis, 0)
+        others = part.per_class(mean)[..., 0] * (outside - length * level)
+        different = (within * (length - 1) + others) / (size - 1)
+        rows.append(tables.put(axis, same, different))
+        counts.extend(part.profile.counts if part.profile is not None else (length,))
+        levels.append(np.broadcast_to(mean, (len(part.values),)))
+    dims = (*parts[0].dims[:dim], (Axis(size, parts[0].axes[axis].batch),), *parts[0].dims[dim + 1 :])
+    return Table(dims, np.concatenate(rows), Profile(axis, tuple(counts))), np.concatenate(levels)
+
+
+def _joined_law(parts: Sequence[Field], table: Table, dim: int) -> Base | None:
+    laws = [part.law for part in parts]
+    if len({law.function for law in laws}) > 1 or laws[0].function.key == "x":
+        return None
+    base, mean = _joined([law.table for law in laws], [law.mean for law in laws], dim)
+    return Base(base, mean, laws[0].function, ("joined", *(law.source for law in laws)))
+
+
+def resized(table: Table, dim: int, length: int) -> Table:
+    """A dimension with another number of exchangeable indices."""
+    dim %= len(table.dims)
+    table = tables.merge_dim(table.collapse_along(table.at(dim)), dim)
+    if not table.dims[dim]:
+        return table
+    axis = table.starts[dim]
+    if length == 1:
+        return restricted(table, dim, 0, 1)
+    changed = (Axis(length, table.axes[axis].batch),)
+    return Table((*table.dims[:dim], changed, *table.dims[dim + 1 :]), table.values, table.profile)
+
+
+def spread(table: Table, dims: Dims, dim: int) -> Table:
+    """The adjoint of `resized`: the gradient of m of n indices, spread evenly over all n."""
+    dim %= len(dims)
+    table = tables.merge_dim(table.collapse_along(table.at(dim)), dim)
+    size, length = Table(dims, table.values).shape[dim], table.shape[dim]
+    axis = table.starts[dim]
+    values, profile = table.values, table.profile
+    if not table.dims[dim]:
+        values, profile = tables.put(axis, values, np.zeros_like(values)), _moved(profile, axis)
+    same, different = tables.take(values, axis, 1), tables.take(values, axis, 0)
+    values = tables.put(axis, same * length / size, different * (length * (length - 1.0) / (size * (size - 1.0))))
+    single = (*table.dims[:dim], (Axis(size),), *table.dims[dim + 1 :])
+    return tables.regroup(Table(single, values, profile), dims)

@@ -1,0 +1,235 @@
+"""The static prediction: fields forward in topological order, cotangents backward, weight sharing adds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from gradlint.graph import Graph, Op
+from gradlint.profile import Gain, Profile, Signal
+from gradlint.signal import table as tables
+from gradlint.signal.field import Cotangent, Field, white
+from gradlint.signal.losses import cotangent
+from gradlint.signal.site import Dependent, Flow, Labels, Site, Square, Unanswered
+from gradlint.signal.table import Table
+from gradlint.signal.transfer import DERIVATIVE, RELABELLING, TRANSFER, WEIGHT
+
+CANCELLED = 1e-9  # a sum below this share of its terms' magnitudes is a structural zero
+
+
+def predict(graph: Graph, loss: str = "unit", inputs: Mapping[int, tuple[float, float]] | None = None) -> Signal:
+    """Second moments of everything that flows in the graph, from its parameters' statistics alone.
+
+    Float inputs are white with the given (mean, std) by value id, N(0, 1) when not given; integer inputs are uniform
+    tokens; the first axis of an input counts samples. `loss` is one of "unit", "mse", "bce", "bce_logits", "ce", "nll",
+    or "own" when the model returns its loss. What depends on an op without a transfer function is left out of the
+    profile, and `Signal.unknown` says why.
+    """
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        run = _Run(graph, dict(inputs or {}))
+        run.forward()
+        run.backward(loss)
+        return run.signal(loss)
+
+
+@dataclass
+class _Run:
+    graph: Graph
+    inputs: dict[int, tuple[float, float]]
+    fields: dict[int, Field] = field(default_factory=dict)
+    indices: dict[int, Labels] = field(default_factory=dict)
+    flows: dict[int, Flow] = field(default_factory=dict)
+    cotangents: dict[int, Cotangent | None] = field(default_factory=dict)  # None: unknown
+    squares: dict[str, Square | None] = field(default_factory=dict)
+    unknown: dict[int, str] = field(default_factory=dict)
+    gains: dict[int, Gain] = field(default_factory=dict)
+
+    def forward(self) -> None:
+        self._feed()
+        for op in self.graph.ops:
+            if not self._label(op):
+                self._flow(op)
+
+    def _feed(self) -> None:
+        for number in self.graph.inputs:
+            self._input(number)
+        for value in self.graph.values:
+            if value.origin in ("buffer", "constant") and _integer(value.dtype) and math.prod(value.shape) > 2:
+                dims = tables.dims_of(value.shape)
+                self.indices[value.id] = Labels(Field(tables.constant(dims, 1.0), np.zeros(1)), random=False)
+
+    def _input(self, number: int) -> None:
+        value = self.graph.values[number]
+        dims = tables.dims_of(value.shape, batch=0)
+        if _integer(value.dtype):
+            self.indices[number] = Labels(Field(tables.constant(dims, 1.0), np.zeros(1)), random=True)
+        elif value.dtype.startswith(("float", "bfloat")):
+            mean, std = self.inputs.get(number, (0.0, 1.0))
+            self.fields[number] = white(dims, mean, std)
+
+    def _label(self, op: Op) -> bool:
+        """Follow integer tensors through relabellings; whether the op is about integers."""
+        outputs = [self.graph.values[value] for value in op.outputs]
+        if not outputs or not all(_integer(value.dtype) for value in outputs):
+            return False
+        if op.kind == "create" and op.function in ("arange", "range") and outputs[0].shape:
+            dims = tables.dims_of(outputs[0].shape)
+            self.indices[outputs[0].id] = Labels(Field(tables.constant(dims, 1.0), np.zeros(1)), random=False)
+            return True
+        known = [self.indices[value] for value in op.inputs if value in self.indices]
+        if not known or (op.kind not in RELABELLING and not (op.kind == "add" and len(op.inputs) == 1)):
+            return True
+        labelled = {value: labels.field for value, labels in self.indices.items()}
+        try:
+            flow = TRANSFER[op.kind](Site(self.graph, op, labelled, {}))
+        except Unanswered:
+            return True
+        for value, found in zip(op.outputs, flow.outputs, strict=False):
+            if found is not None:
+                self.indices[value] = Labels(found, known[0].random)
+        return True
+
+    def _flow(self, op: Op) -> None:
+        if op.kind == "compare" or not op.outputs:
+            return
+        transfer = TRANSFER.get(op.kind)
+        try:
+            if transfer is None:
+                raise Unanswered(f"no transfer function for {op.kind} ({op.function or op.name})")
+            flow = transfer(Site(self.graph, op, self.fields, self.indices))
+        except Dependent:
+            return
+        except Unanswered as reason:
+            self.unknown[op.index] = str(reason)
+            return
+        self.flows[op.index] = flow
+        for value, found in zip(op.outputs, flow.outputs, strict=False):
+            if found is not None and self.graph.values[value].shape == found.shape:
+                self.fields[value] = found
+
+    def backward(self, loss: str) -> None:
+        self._start(loss)
+        for op in reversed(self.graph.ops):
+            reached = [value for value in op.outputs if value in self.cotangents]
+            if reached:
+                self._back(op, reached)
+
+    def _start(self, loss: str) -> None:
+        for value in self._targets(loss):
+            y = self.fields.get(value)
+            if loss == "own":
+                self.cotangents[value] = Cotangent(tables.constant(tables.dims_of(self.graph.values[value].shape), 1.0))
+                continue
+            try:
+                self.cotangents[value] = None if y is None else cotangent(loss, y)
+            except Unanswered:
+                self.cotangents[value] = None
+
+    def _targets(self, loss: str) -> list[int]:
+        floating = [v for v in self.graph.outputs if self.graph.values[v].requires_grad]
+        if loss == "own":
+            floating = [v for v in floating if math.prod(self.graph.values[v].shape) == 1] or floating
+        return floating[:1]
+
+    def _back(self, op: Op, reached: Sequence[int]) -> None:
+        flow = self.flows.get(op.index)
+        arrived = [self.cotangents.get(value) for value in op.outputs]
+        if flow is None or any(self.cotangents[value] is None for value in reached):
+            self._poison(op)
+            return
+        try:
+            contributions = flow.backward(arrived)
+        except Unanswered as reason:
+            self.unknown[op.index] = str(reason)
+            self._poison(op)
+            return
+        for value, contribution in contributions.items():
+            self._add(value, contribution)
+        self._gain(op, arrived, contributions)
+
+    def _poison(self, op: Op) -> None:
+        for value in op.inputs:
+            found = self.graph.values[value]
+            if found.requires_grad:
+                self.cotangents[value] = None
+                if found.origin == "param":
+                    self.squares[found.name] = None
+
+    def _add(self, value: int, contribution: Cotangent | Square) -> None:
+        found = self.graph.values[value]
+        if found.origin == "param" and isinstance(contribution, Cotangent):
+            square = contribution.table.square
+            magnitude = float(np.abs(contribution.table.values).max())
+            contribution = Square(square, magnitude)
+        if isinstance(contribution, Square):
+            known = self.squares.get(found.name, Square(0.0, 0.0))
+            if known is not None:
+                total = Square(known.value + contribution.value, known.magnitude + contribution.magnitude)
+                self.squares[found.name] = total
+            return
+        if not found.requires_grad and found.origin != "input":
+            return
+        if value not in self.cotangents:
+            self.cotangents[value] = contribution
+            return
+        known_cotangent = self.cotangents[value]
+        if known_cotangent is not None:
+            self.cotangents[value] = known_cotangent + contribution
+
+    def _gain(self, op: Op, arrived: Sequence[Cotangent | None], contributions: Mapping[int, object]) -> None:
+        first = next(iter(self.graph.data_inputs(op)), None)
+        given = next((c for c in arrived if c is not None), None)
+        into = contributions.get(first) if first is not None else None
+        if not isinstance(into, Cotangent) or given is None or first is None:
+            return
+        backward = _decades(into.table.square) - _decades(given.table.square)
+        x, y = self.fields.get(first), self.fields.get(op.outputs[0])
+        forward = None if x is None or y is None else _decades(y.table.square) - _decades(x.table.square)
+        self.gains[op.index] = Gain(
+            forward if forward is None or math.isfinite(forward) else None,
+            backward if math.isfinite(backward) else None,
+            backward if op.kind in DERIVATIVE and math.isfinite(backward) else None,
+            backward if op.kind in WEIGHT and math.isfinite(backward) else None,
+        )
+
+    def signal(self, loss: str) -> Signal:
+        gradient = {v: _decades(c.table.square) for v, c in self.cotangents.items() if c is not None}
+        params, zeros = {}, {}
+        for path, square in self.squares.items():
+            if square is None:
+                continue
+            structural = square.value <= CANCELLED * square.magnitude
+            params[path] = -math.inf if structural else _decades(square.value)
+            if structural:
+                zeros[path] = "no gradient arrives" if square.magnitude == 0.0 else "its gradient cancels"
+        profile = Profile(
+            activation={value: _decades(found.table.square) for value, found in self.fields.items()},
+            gradient=gradient,
+            params=params,
+            gains=self.gains,
+            correlation={value: correlation(found.table) for value, found in self.fields.items()},
+        )
+        return Signal(profile, loss, self.unknown, zeros)
+
+
+def _integer(dtype: str) -> bool:
+    return dtype.startswith(("int", "uint", "bool"))
+
+
+def _decades(square: float) -> float:
+    """log10 of the root of a mean square."""
+    return 0.5 * math.log10(square) if square > 0 else (-math.inf if square == 0 or square < 0 else math.nan)
+
+
+def correlation(table: Table) -> float:
+    """Mean cosine between samples: E[x x′] over different samples against E[x²]."""
+    batch = [axis for axis, known in enumerate(table.axes) if known.batch]
+    square = table.square
+    if not batch or square <= 0:
+        return 1.0
+    flat = table.collapse()
+    _, different = tables.joint(flat.values, batch, flat.sizes)
+    return float(different.reshape(-1)[-1]) / square

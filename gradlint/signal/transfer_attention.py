@@ -1,0 +1,286 @@
+"""Softmax, products of two activations, and attention built from them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from gradlint.signal import table as tables
+from gradlint.signal.field import Cotangent, Field
+from gradlint.signal.site import Contribution, Contributions, Flow, Site, Unanswered
+from gradlint.signal.table import Array, Axis, Dims, Profile, Table
+
+
+def overlap(covariance: Array, lead: Array | float) -> Array:
+    """Σ_j E[a_j a′_j] of two softmax rows whose centred logits have this covariance: e^τ T/(e^τ + T − 1)/T.
+
+    `lead` is Σ_j a_j a′_j at equal logits: 1/T, or the average share of keys that two causal rows have in common.
+    """
+    count = 1.0 / np.asarray(lead, np.float64)
+    grown = np.exp(np.minimum(covariance, 60.0))
+    return np.asarray(grown / (grown + count - 1.0))
+
+
+def softmax(site: Site) -> Flow:
+    """softmax and log_softmax along one dimension."""
+    if site.op.function not in ("softmax", "log_softmax"):
+        raise Unanswered(f"no transfer function for {site.op.function}")
+    value = site.id("input")
+    x = site.known(value)
+    dim = int(site.number("dim", -1)) % len(x.dims)
+    table = tables.merge_dim(x.table.collapse(), dim)
+    if not table.dims[dim]:
+        raise Unanswered("softmax over a single entry")
+    axis = table.starts[dim]
+    count = table.sizes[axis]
+    same, different = tables.take(table.values, axis, 1), tables.take(table.values, axis, 0)
+    shared = overlap(np.maximum(same - different, 0.0), 1.0 / count)
+    log = site.op.function == "log_softmax"
+    probabilities = _rows(table, axis, shared / count, (1.0 - shared) / (count * (count - 1.0)))
+    y = _log_field(table, axis, x) if log else Field(probabilities, np.array([1.0 / count]))
+
+    def backward(cotangents: Sequence[Cotangent | None]) -> Contributions:
+        cotangent = cotangents[0]
+        if cotangent is None:
+            return {}
+        given = tables.regroup(cotangent.table, table.dims).collapse()
+        into = _log_into(given, axis, count, probabilities) if log else softmax_into(given, axis, count, probabilities)
+        return {value: Cotangent(tables.regroup(into, x.dims))}
+
+    return Flow((y if y.dims == x.dims else Field(tables.regroup(y.table, x.dims), y.mean),), backward)
+
+
+def _rows(table: Table, axis: int, same: Array, different: Array) -> Table:
+    return table.with_values(tables.put(axis, same, different))
+
+
+def _log_field(table: Table, axis: int, x: Field) -> Field:
+    """x − log Σ e^x: centred logits less log T + τ/2."""
+    count = table.sizes[axis]
+    mean = tables.average(table.values, [axis], table.sizes)
+    centred = table.values - tables.insert(mean, axis)
+    variance = float(centred.reshape(-1)[-1])
+    level = -(math.log(count) + 0.5 * variance)
+    return Field(table.with_values(centred + level**2), np.array([level]))
+
+
+def softmax_into(given: Table, axis: int, count: int, probabilities: Table) -> Table:
+    """δ_j = a_j(g_j − Σ a g): variance a²(g_s − g_d)(1 − 1/T_eff), summing to zero over j."""
+    own = tables.take(probabilities.values, axis, 1)
+    excess = tables.take(given.values, axis, 1) - tables.take(given.values, axis, 0)
+    same = own * excess * (1.0 - count * own)
+    return given.with_values(tables.put(axis, same, -same / (count - 1.0)))
+
+
+def _log_into(given: Table, axis: int, count: int, probabilities: Table) -> Table:
+    """δ_k − p_k Σ δ."""
+    same, different = tables.take(given.values, axis, 1), tables.take(given.values, axis, 0)
+    total = same + (count - 1.0) * different
+    own, other = tables.take(probabilities.values, axis, 1), tables.take(probabilities.values, axis, 0)
+    into_same = same - 2.0 / count * total + own * count * total
+    into_different = different - 2.0 / count * total + other * count * total
+    return given.with_values(tables.put(axis, into_same, into_different))
+
+
+@dataclass(frozen=True, eq=False)
+class Operand:
+    """A factor of a matrix product, (batch…, free, contracted): its values with the contracted dimension last."""
+
+    values: Array
+    batch: int  # number of batch axes
+    free: tuple[Axis, ...]
+    count: int  # indices of the contracted dimension
+    contracted: tuple[Axis, ...]
+
+    def halves(self) -> tuple[Array, Array]:
+        """The contracted dimension same, and different."""
+        axes = range(self.batch + len(self.free), self.batch + len(self.free) + len(self.contracted))
+        sizes = [0] * (self.batch + len(self.free)) + [axis.size for axis in self.contracted]
+        return tables.joint(self.values, list(axes), sizes)
+
+
+def product(first: Operand, second: Operand) -> Array:
+    """Σ over the contracted index: n·(same·same) + n(n−1)·(different·different), axes (batch…, free₁…, free₂…)."""
+    count = first.count
+    same, different = first.halves()
+    other_same, other_different = second.halves()
+    trailing = (1,) * len(second.free)
+    lead = first.batch + 1
+    inserted = (slice(None),) * lead + (None,) * len(first.free)
+
+    def paired(a: Array, b: Array) -> Array:
+        return a.reshape(a.shape + trailing) * b[inserted]
+
+    return count * paired(same, other_same) + count * (count - 1.0) * paired(different, other_different)
+
+
+def operand(table: Table, lead: Dims, free: int, contracted: int) -> Operand:
+    """A table of dimensions (lead…, a, b) as an operand with dimension `free` kept and `contracted` summed over."""
+    order = [*range(len(lead)), free % len(table.dims), contracted % len(table.dims)]
+    turned = tables.permute(table, order)
+    last = turned.dims[-1]
+    return Operand(turned.values, sum(map(len, lead)), turned.dims[-2], turned.shape[-1], last)
+
+
+def matmul(site: Site) -> Flow:
+    """x @ y of two activations, independent of each other."""
+    if site.op.function not in ("matmul", "bmm"):
+        raise Unanswered(f"no transfer function for {site.op.function}")
+    first, second = site.id("input"), site.id("other")
+    x, y = site.known(first), site.known(second)
+    if len(x.dims) < 2 or len(y.dims) < 2:
+        raise Unanswered("product with a vector")
+    lead = _lead(x.dims[:-2], y.dims[:-2])
+    a = tables.expand(x.table.collapse(), (*_keep(lead, x.dims[:-2]), *x.dims[-2:]))
+    b = tables.expand(y.table.collapse(), (*_keep(lead, y.dims[:-2]), *y.dims[-2:]))
+    values = product(operand(a, lead, -2, -1), operand(b, lead, -1, -2))
+    out = Table((*lead, x.dims[-2], y.dims[-1]), values)
+    mean = np.array([x.average * y.average * x.shape[-1]])
+
+    def backward(cotangents: Sequence[Cotangent | None]) -> Contributions:
+        cotangent = cotangents[0]
+        if cotangent is None:
+            return {}
+        given = tables.regroup(cotangent.table, out.dims).collapse()
+        into_x = Table(a.dims, product(operand(given, lead, -2, -1), operand(b, lead, -2, -1)))
+        into_y = Table(b.dims, _turned(product(operand(given, lead, -1, -2), operand(a, lead, -1, -2)), b, lead))
+        return _both(first, second, Cotangent(tables.sum_to(into_x, x.dims)), Cotangent(tables.sum_to(into_y, y.dims)))
+
+    return Flow((Field(out, mean),), backward)
+
+
+def _turned(values: Array, target: Table, lead: Dims) -> Array:
+    """(batch…, n, k) as (batch…, k, n)."""
+    start = 1 + sum(map(len, lead))
+    rows, columns = len(target.dims[-1]), len(target.dims[-2])
+    order = [*range(start), *range(start + rows, start + rows + columns), *range(start, start + rows)]
+    return np.transpose(values, order)
+
+
+def _both(first: int, second: int, into_x: Cotangent, into_y: Cotangent) -> dict[int, Contribution]:
+    if first == second:
+        return {first: into_x + into_y}
+    return {first: into_x, second: into_y}
+
+
+def _lead(first: Dims, second: Dims) -> Dims:
+    rank = max(len(first), len(second))
+    padded = [((),) * (rank - len(dims)) + dims for dims in (first, second)]
+    return tuple(tables.refine(a, b) if a and b else a or b for a, b in zip(*padded, strict=True))
+
+
+def _keep(lead: Dims, own: Dims) -> Dims:
+    return lead
+
+
+def attention(site: Site) -> Flow:
+    """softmax(s·Q Kᵀ)V: logits' table, overlap of rows, then two products; causal rows share on average H_T/T keys."""
+    if site.op.attrs.get("masked"):
+        raise Unanswered("attention with a mask")
+    if site.number("dropout", 0.0) > 0.0 or site.op.attrs.get("grouped"):
+        raise Unanswered("attention with dropout or grouped heads")
+    ids = [site.id(role) for role in ("query", "key", "value")]
+    fields = [site.known(value) for value in ids]
+    lead = _lead(_lead(fields[0].dims[:-2], fields[1].dims[:-2]), fields[2].dims[:-2])
+    query, key, value = (tables.expand(field.table.collapse(), (*lead, *field.dims[-2:])) for field in fields)
+    scale = site.number("scale", fields[0].shape[-1] ** -0.5)
+    plan = _attend(query, key, value, lead, scale, causal=bool(site.op.attrs.get("causal")))
+    mean = np.array([fields[2].average])
+
+    def backward(cotangents: Sequence[Cotangent | None]) -> Contributions:
+        cotangent = cotangents[0]
+        if cotangent is None:
+            return {}
+        parts = plan.backward(tables.regroup(cotangent.table, plan.output.dims))
+        out: dict[int, Contribution] = {}
+        for value_id, field, part in zip(ids, fields, parts, strict=True):
+            given = Cotangent(tables.sum_to(part, field.dims))
+            known = out.get(value_id)
+            out[value_id] = given if not isinstance(known, Cotangent) else known + given
+        return out
+
+    return Flow((Field(plan.output, mean),), backward)
+
+
+@dataclass(frozen=True, eq=False)
+class Attended:
+    """One attention: its operands (batch…, tokens, width), the table of its weights, and its output."""
+
+    query: Table
+    key: Table
+    value: Table
+    weights: Table  # (batch…, query tokens, key tokens)
+    output: Table
+    lead: Dims
+    scale: float
+
+    def backward(self, given: Table) -> tuple[Table, Table, Table]:
+        """Cotangents of query, key and value (Noci et al. 2022: they vanish with the alignment of the values)."""
+        profile = given.profile
+        flat = given.collapse()
+        into_value = Table(
+            self.value.dims,
+            product(operand(self.weights, self.lead, -1, -2), operand(flat, self.lead, -1, -2)),
+        )
+        on_weights = Table(
+            self.weights.dims, product(operand(flat, self.lead, -2, -1), operand(self.value, self.lead, -2, -1))
+        )
+        axes = list(self.weights.at(-1))
+        merged = tables.merge_dim(on_weights, len(on_weights.dims) - 1)
+        weights = tables.merge_dim(self.weights, len(on_weights.dims) - 1)
+        count = self.weights.shape[-1]
+        logits = softmax_into(merged, axes[0], count, weights).scaled(self.scale**2)
+        logits = tables.regroup(logits, self.weights.dims)
+        into_query = Table(
+            self.query.dims, product(operand(logits, self.lead, -2, -1), operand(self.key, self.lead, -1, -2))
+        )
+        into_key = Table(
+            self.key.dims, product(operand(logits, self.lead, -1, -2), operand(self.query, self.lead, -1, -2))
+        )
+        return _concentrated(into_query, given, profile), into_key, into_value
+
+
+def _concentrated(into: Table, given: Table, profile: Profile | None) -> Table:
+    """A cotangent that sits on some query tokens stays on them."""
+    if profile is None or profile.axis not in given.at(-2):
+        return into
+    level = given.square
+    relative = given.squares / level if level > 0 else np.ones(len(given.squares))
+    return Table(into.dims, into.values * relative.reshape((-1,) + (1,) * len(into.axes)), profile)
+
+
+def _attend(query: Table, key: Table, value: Table, lead: Dims, scale: float, *, causal: bool) -> Attended:
+    logits_values = product(operand(query, lead, -2, -1), operand(key, lead, -2, -1)) * scale**2
+    logits = Table((*lead, query.dims[-2], key.dims[-2]), logits_values)
+    count = key.shape[-2]
+    axes = list(logits.at(-1))
+    same, different = tables.joint(logits.values, axes, logits.sizes)
+    lead_share = _key_share(query, logits, count, causal=causal)
+    shared = overlap(np.maximum(same - different, 0.0), lead_share)
+    rows = tables.put(axes[0], shared / count, (1.0 - shared) / (count * max(count - 1.0, 1.0)))
+    single = Table((*logits.dims[:-1], (Axis(count),)), rows)
+    weights = tables.regroup(single, logits.dims)
+    mixed = product(operand(weights, lead, -2, -1), operand(value, lead, -1, -2))
+    output = Table((*lead, query.dims[-2], value.dims[-1]), mixed)
+    return Attended(query, key, value, weights, output, lead, scale)
+
+
+def _key_share(query: Table, logits: Table, count: int, *, causal: bool) -> Array | float:
+    """Σ_j a_ij a_i′j at equal logits: 1/T; causal: H_T/T for one row, the mean of 1/max(i, i′) for two."""
+    if not causal:
+        return 1.0 / count
+    index = np.arange(1, count + 1, dtype=np.float64)
+    own = float((1.0 / index).mean())
+    pairs = float(((2.0 * index - 1.0) / index).sum() - (1.0 / index).sum())
+    other = pairs / max(count * (count - 1.0), 1.0)
+    axes = list(logits.at(-2))
+    shape = (1,) + (2,) * (len(logits.axes) - len(logits.at(-1)))
+    share: Array = np.full(shape, other)
+    chosen: list[slice | int] = [slice(None)] * len(shape)
+    for axis in axes:
+        chosen[axis + 1] = 1
+    share[tuple(chosen)] = own
+    return share

@@ -1,0 +1,302 @@
+"""Convolutions of any rank: variance components over (channel, positions) times sums of the filter over its taps."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from gradlint.signal import table as tables
+from gradlint.signal.field import Cotangent, Field
+from gradlint.signal.site import Contribution, Contributions, Flow, Site, Square, Unanswered
+from gradlint.signal.table import Array, Axis, Table
+from gradlint.signal.transfer_norm import merged
+from gradlint.signal.weights import Vector, Weight
+
+
+@dataclass(frozen=True)
+class Window:
+    """A window sliding along one axis: `inside[t]` is the share of output positions where tap t is in bounds."""
+
+    size: int
+    out: int
+    inside: tuple[float, ...]
+
+    @property
+    def same(self) -> float:
+        """Mean in-bounds share: scales what falls on one position."""
+        return sum(self.inside) / len(self.inside)
+
+    @property
+    def different(self) -> float:
+        """Share of pairs of output positions whose taps are both in bounds, averaged over taps."""
+        if self.out == 1:
+            return self.same
+        pairs = [max(share * (share * self.out - 1.0), 0.0) for share in self.inside]
+        return sum(pairs) / len(pairs) / (self.out - 1)
+
+
+def windows(
+    sizes: Sequence[int],
+    out: Sequence[int],
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[float],
+    dilation: Sequence[int],
+) -> list[Window]:
+    """The window of every spatial axis of a convolution or pool."""
+    found = []
+    for size, length, taps, step, pad, gap in zip(sizes, out, kernel, stride, padding, dilation, strict=True):
+        at = np.arange(length)[:, None] * step - math.floor(pad) + np.arange(taps)[None] * gap
+        inside = ((at >= 0) & (at < size)).mean(0)
+        found.append(Window(size, length, tuple(float(share) for share in inside)))
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class Geometry:
+    """A convolution's channels, groups and windows (of the map from its input to its output)."""
+
+    n_in: int
+    n_out: int
+    groups: int
+    windows: list[Window]
+
+    @property
+    def rank(self) -> int:
+        """Number of spatial axes."""
+        return len(self.windows)
+
+
+def conv(site: Site) -> Flow:
+    """conv1d…3d: grouped, strided, dilated, padded; a transposed one is the adjoint map of an ordinary one."""
+    x = site.field("input")
+    weight, bias = site.weight("weight"), site.vector("bias")
+    unbatched = len(x.dims) == len(weight.shape) - 1
+    if unbatched:
+        raise Unanswered("convolution of an unbatched input")
+    x = merged(x)
+    geometry = _geometry(site, x, weight)
+    if site.op.attrs.get("transposed"):
+        raise Unanswered("transposed convolution")
+    return convolution(site, x, weight, bias, geometry)
+
+
+def _geometry(site: Site, x: Field, weight: Weight) -> Geometry:
+    rank = len(weight.shape) - 2
+    groups = int(site.number("groups", 1))
+    padding = site.op.attrs.get("padding", 0)
+    pads = [float(p) for p in padding] if isinstance(padding, Sequence) else [float(site.number("padding", 0))] * rank
+    sliding = windows(
+        x.shape[2:],
+        site.shape()[2:],
+        weight.shape[2:],
+        site.integers("stride", rank, 1),
+        pads,
+        site.integers("dilation", rank, 1),
+    )
+    return Geometry(x.shape[1], weight.shape[0], groups, sliding)
+
+
+def convolution(site: Site, x: Field, weight: Weight, bias: Vector | None, geometry: Geometry) -> Flow:
+    """M_y over (channel, positions) from the components of M_x: f·Σ_S Q_S v_S, with Q_S the filter's sums."""
+    x = _channel_profile_only(x)
+    full = _with_axes(x.table)
+    sums = FilterSums(weight, geometry.groups)
+    y_values = _forward(full, sums, geometry)
+    mean = x.average * weight.total / geometry.n_out * math.prod(window.same for window in geometry.windows)
+    if bias is not None:
+        y_values[:, :, 1] += bias.square
+        y_values[:, :, 0] += bias.cross
+        aligned = _alignment(weight, bias)
+        reach = 2.0 * x.average * math.prod(window.same for window in geometry.windows)
+        y_values[:, :, 1] += reach * aligned / geometry.n_out
+        rest = bias.mean * geometry.n_out * weight.total - aligned
+        y_values[:, :, 0] += reach * rest / max(geometry.n_out * (geometry.n_out - 1), 1)
+        mean += bias.mean
+    y = _without_axes(y_values, x.dims[0], geometry)
+
+    def backward(cotangents: Sequence[Cotangent | None]) -> Contributions:
+        cotangent = cotangents[0]
+        return {} if cotangent is None else _backward(site, x, y, sums, geometry, cotangent)
+
+    return Flow((Field(y, np.array([mean])),), backward)
+
+
+def _channel_profile_only(x: Field) -> Field:
+    profile = x.table.profile
+    if profile is None or (x.dims[1] and profile.axis == x.table.at(1)[0]):
+        return x
+    return x.collapse()
+
+
+def _alignment(weight: Weight, bias: Vector) -> float:
+    rows = weight.rows.get("sum")
+    if bias.values is not None and rows is not None:
+        return float(bias.values @ rows)
+    return bias.mean * weight.total
+
+
+def _with_axes(table: Table) -> Array:
+    """values with exactly one axis for batch, channel and every position: those of size 1 are inserted."""
+    values = table.values
+    for dim, axes in enumerate(table.dims):
+        if not axes:
+            values = tables.insert(values, dim)
+    return values
+
+
+def _without_axes(values: Array, batch: tuple[Axis, ...], geometry: Geometry) -> Table:
+    """The table of an output, with axes of size 1 dropped (their "same" half is the one that counts)."""
+    dims = [batch, (Axis(geometry.n_out),), *((Axis(window.out),) for window in geometry.windows)]
+    sizes = [1 if not batch else batch[0].size, geometry.n_out, *(window.out for window in geometry.windows)]
+    for position in range(len(sizes) - 1, -1, -1):
+        if sizes[position] == 1:
+            values = tables.take(values, position, 1)
+            dims[position] = ()
+    return Table(tuple(dims), values)
+
+
+def components(values: Array, axes: Sequence[int]) -> Array:
+    """Möbius transform: index 1 of an axis now means "the variance component that involves this axis"."""
+    values = values.copy()
+    for axis in axes:
+        index: list[slice | int] = [slice(None)] * values.ndim
+        other = list(index)
+        index[axis + 1], other[axis + 1] = 1, 0
+        values[tuple(index)] = values[tuple(index)] - values[tuple(other)]
+    return values
+
+
+@dataclass(frozen=True, eq=False)
+class FilterSums:
+    """Sums of a filter bank over channels and taps named by a subset, seen from the output and from the input."""
+
+    weight: Weight
+    groups: int
+
+    def key(self, subset: Sequence[int], *, out: bool) -> str:
+        """The moments' key for the axes in `subset` = (channel, tap axes…), with or without the output axis."""
+        kept = [axis + 1 for axis, present in enumerate(subset) if present]
+        return "".join(map(str, [0, *kept] if out else kept))
+
+    def forward(self, subset: Sequence[int]) -> tuple[float, float]:
+        """Σ over `subset` of (Σ over the others W)² per output channel, and its mean over pairs of output channels."""
+        n_out = self.weight.shape[0]
+        same = self.weight.sums[self.key(subset, out=True)]
+        together = self.weight.sums[self.key(subset, out=False)]
+        if self.groups > 1 and subset[0]:
+            return same / n_out, 0.0
+        return same / n_out, (together - same) / max(n_out * (n_out - 1), 1)
+
+    def backward(self, subset: Sequence[int]) -> tuple[float, float]:
+        """The same sums per input channel, where the channel axis of the subset is now the output's."""
+        n_in = self.weight.shape[1] * self.groups
+        taps = subset[1:]
+        same = self.weight.sums[self._adjoint_key(subset[0], 1, taps)]
+        together = self.weight.sums[self._adjoint_key(subset[0], 0, taps)]
+        if self.groups > 1 and subset[0]:
+            together = same
+        return same / n_in, (together - same) / max(n_in * (n_in - 1), 1)
+
+    def _adjoint_key(self, out: int, channel: int, taps: Sequence[int]) -> str:
+        kept = ([0] if out else []) + ([1] if channel else []) + [axis + 2 for axis, one in enumerate(taps) if one]
+        return "".join(map(str, kept))
+
+    def energy(self, counts: Sequence[int], n_in: int) -> Array:
+        """Share of the filter's energy on every class of input channels."""
+        square = self.weight.columns.get("square")
+        share = np.asarray(counts, np.float64) / n_in
+        if square is None or self.groups > 1:
+            return share
+        starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
+        energy: Array = np.add.reduceat(square, starts)
+        return energy / max(float(energy.sum()), 1e-300)
+
+
+def _forward(values: Array, sums: FilterSums, geometry: Geometry) -> Array:
+    rank = geometry.rank
+    parts = components(values, range(1, 2 + rank))
+    return _mapped(
+        parts,
+        [window.same for window in geometry.windows],
+        [window.different for window in geometry.windows],
+        sums.forward,
+    )
+
+
+def _mapped(parts: Array, same: Sequence[float], different: Sequence[float], of: object) -> Array:
+    """Σ over components inside each spatial pattern of filter sum × component, for the same and for other channels."""
+    rank = len(same)
+    subsets = list(itertools.product((0, 1), repeat=1 + rank))
+    pairs = {subset: of(subset) for subset in subsets}  # type: ignore[operator]
+    out = np.zeros((len(parts), 2, 2) + (2,) * rank)
+    for pattern in itertools.product((0, 1), repeat=rank):
+        reach = math.prod(s if p else d for s, d, p in zip(same, different, pattern, strict=True))
+        for subset in subsets:
+            if all(p or not s for p, s in zip(pattern, subset[1:], strict=True)):
+                own, cross = pairs[subset]
+                part = parts[_every(2, subset)]
+                out[_every(2, (1, *pattern))] += reach * own * part
+                out[_every(2, (0, *pattern))] += reach * cross * part
+    return out
+
+
+def _every(lead: int, pattern: Sequence[int]) -> tuple[slice | int, ...]:
+    """An index that keeps the first axes whole."""
+    return (slice(None),) * lead + tuple(pattern)
+
+
+def _backward(
+    site: Site, x: Field, y: Table, sums: FilterSums, geometry: Geometry, cotangent: Cotangent
+) -> Contributions:
+    given = tables.regroup(cotangent.table, y.dims).collapse()
+    values = _with_axes(given)
+    adjoint = [_adjoint(window) for window in geometry.windows]
+    parts = components(values, range(1, 2 + geometry.rank))
+    into = _mapped(parts, [same for same, _ in adjoint], [different for _, different in adjoint], sums.backward)
+    sizes = [math.prod(axis.size for axis in dim) for dim in x.dims]
+    for position in range(len(sizes) - 1, -1, -1):
+        if sizes[position] == 1:
+            into = tables.take(into, position, 1)
+    source = site.id("input")
+    at_input = tables.regroup(Table(x.dims, into), site.known(source).dims)
+    out: dict[int, Contribution] = {source: Cotangent(at_input)}
+    return out | _parameter_gradients(site, x, values, geometry)
+
+
+def _adjoint(window: Window) -> tuple[float, float]:
+    """Factors of the adjoint map for the same and for different input positions."""
+    same = window.same * window.out / window.size
+    pairs = [max(share * (share * window.out - 1.0), 0.0) for share in window.inside]
+    different = sum(pairs) / len(pairs) * window.out / max(window.size * (window.size - 1), 1)
+    return same, different
+
+
+def _parameter_gradients(site: Site, x: Field, given: Array, geometry: Geometry) -> dict[int, Contribution]:
+    """E[g²] of one filter entry: Σ over pairs of samples and positions in bounds of E[δδ′]E[xx′]."""
+    batch = math.prod(axis.size for axis in x.dims[0])
+    x_values = tables.take(_with_axes(x.table.collapse()), 1, 1)[0]
+    g_values = tables.take(given, 1, 1)[0]
+    weight_sum = bias_sum = weight_size = bias_size = 0.0
+    for pattern in itertools.product((0, 1), repeat=1 + geometry.rank):
+        pairs = float(batch if pattern[0] else batch * (batch - 1))
+        positions = pairs
+        for window, same in zip(geometry.windows, pattern[1:], strict=True):
+            positions *= window.out * window.same if same else window.out * (window.out - 1) * window.different
+            pairs *= window.out if same else window.out * (window.out - 1)
+        term = positions * float(g_values[pattern] * x_values[pattern])
+        weight_sum, weight_size = weight_sum + term, weight_size + abs(term)
+        term = pairs * float(g_values[pattern])
+        bias_sum, bias_size = bias_sum + term, bias_size + abs(term)
+    out: dict[int, Contribution] = {}
+    for role, value_sum, size in (("weight", weight_sum, weight_size), ("bias", bias_sum, bias_size)):
+        value = site.value(role)
+        if value is not None and value.requires_grad:
+            if not site.direct(role):
+                raise Unanswered("gradient of a computed filter")
+            out[value.id] = Square(value_sum, size)
+    return out

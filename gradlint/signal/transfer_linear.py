@@ -1,0 +1,173 @@
+"""Linear layers: y = x Wᵀ + b under exchangeable entries, with the actual sums of W."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from gradlint.signal import table as tables
+from gradlint.signal.field import Cotangent, Field
+from gradlint.signal.site import Contribution, Contributions, Flow, Site, Square, Unanswered
+from gradlint.signal.table import Array, Axis, Table
+from gradlint.signal.weights import Vector, Weight
+
+
+def linear(site: Site) -> Flow:
+    """E[y_o y_o′] from F = ΣW², the squared row sums R, column sums C and total T of the weight.
+
+    With x's contracted axis same (s) and different (d), the output axis is same: (F(s−d) + R d)/n_out, different:
+    ((C−F)(s−d) + (T−R) d)/(n_out(n_out−1)); the cotangent is the same map with rows and columns exchanged.
+    """
+    if site.op.function not in ("linear", "addmm", "matmul") or site.op.attrs.get("left"):
+        raise Unanswered(f"no transfer function for {site.op.function} with the weight on the left")
+    weight = site.weight("weight")
+    if len(weight.shape) != 2:
+        raise Unanswered("a weight of more than two axes")
+    inward = site.op.attrs.get("layout", "oi") == "io"
+    return contraction(site, site.field("input"), weight.transposed() if inward else weight, site.vector("bias"))
+
+
+def contraction(site: Site, x: Field, weight: Weight, bias: Vector | None) -> Flow:
+    """The flow of x Wᵀ + b over x's last dimension."""
+    axes = list(x.table.at(-1))
+    table = x.table
+    n_out = weight.shape[0]
+    same, different, energy = _contracted(table, axes, weight)
+    row, column, total = weight.sums["0"], weight.sums["1"], weight.sums[""]
+    y_same = (energy * (same - different) + row * different) / n_out
+    pairs = max(n_out * (n_out - 1), 1)
+    y_different = ((column - energy) * (same - different) + (total - row) * different) / pairs
+    mean = x.average * weight.total / n_out
+    if bias is not None:
+        coupling, cross_coupling = _bias_coupling(weight, bias, x.average)
+        y_same = y_same + bias.square + coupling
+        y_different = y_different + bias.cross + cross_coupling
+        mean += bias.mean
+    profile = table.profile if table.profile is None or table.profile.axis not in axes else None
+    out_axis = (Axis(n_out),) if n_out > 1 else ()
+    values = tables.put(axes[0] if axes else len(table.axes), y_same, y_different) if out_axis else y_same
+    y = Table((*x.dims[:-1], out_axis), values, profile)
+    field = Field(y, np.array([mean]) if profile is None else np.full(len(values), mean))
+
+    def backward(cotangents: Sequence[Cotangent | None]) -> Contributions:
+        cotangent = cotangents[0]
+        return {} if cotangent is None else _linear_backward(site, x, y, weight, cotangent)
+
+    return Flow((field,), backward)
+
+
+def _contracted(table: Table, axes: list[int], weight: Weight) -> tuple[Array, Array, float]:
+    """The input's (same, different) over the contracted axes; its classes weigh as much as their columns do."""
+    profile = table.profile
+    if profile is None or profile.axis not in axes:
+        same, different = tables.joint(table.values, axes, table.sizes)
+        return same, different, weight.square
+    square = weight.columns.get("square")
+    flat = table.collapse()
+    same, different = tables.joint(flat.values, axes, flat.sizes)
+    if square is None:
+        return same, different, weight.square
+    share = _class_energy(square, table, axes)
+    per_class = tables.take_all(table.values, axes)
+    return np.tensordot(share, per_class, (0, 0))[None], different, weight.square
+
+
+def _class_energy(square: Array, table: Table, axes: list[int]) -> Array:
+    """Share of the weight's energy on the columns of every class, shape (K,)."""
+    assert table.profile is not None
+    sizes = [table.sizes[axis] for axis in axes]
+    local = axes.index(table.profile.axis)
+    others = tuple(i for i in range(len(sizes)) if i != local)
+    along = square.reshape(sizes).sum(axis=others)
+    starts = np.concatenate([[0], np.cumsum(table.profile.counts)[:-1]])
+    energy: Array = np.add.reduceat(along, starts)
+    return energy / max(float(energy.sum()), 1e-300)
+
+
+def _bias_coupling(weight: Weight, bias: Vector, mean: float) -> tuple[float, float]:
+    """2 E[(Wx)_o b_o′] for the same and for different outputs."""
+    n_out = weight.shape[0]
+    row_sums = weight.rows.get("sum")
+    if bias.values is not None and row_sums is not None:
+        aligned = float(bias.values @ row_sums)
+    else:
+        aligned = bias.mean * weight.total
+    same = 2.0 * mean * aligned / n_out
+    different = 2.0 * mean * (bias.mean * n_out * weight.total - aligned) / max(n_out * (n_out - 1), 1)
+    return same, different
+
+
+def _linear_backward(site: Site, x: Field, y: Table, weight: Weight, cotangent: Cotangent) -> Contributions:
+    n_in = weight.shape[1]
+    given = tables.regroup(cotangent.table, y.dims)
+    out_axes = list(y.at(-1))
+    energy, given = _output_energy(given, out_axes, weight)
+    same, different = tables.joint(given.values, out_axes, given.sizes)
+    row, column, total = weight.sums["0"], weight.sums["1"], weight.sums[""]
+    axes = list(x.table.at(-1))
+    into_same = (energy * (same - different) + column * different) / n_in
+    into_different = ((row - energy) * (same - different) + (total - column) * different) / max(n_in * (n_in - 1), 1)
+    contributions: dict[int, Contribution] = {
+        site.id("input"): Cotangent(_at_input(x.table, axes, given, into_same, into_different))
+    }
+    others = [axis for axis in range(len(x.table.axes)) if axis not in axes]
+    contributions |= _parameter_gradients(site, x.table, axes, others, same, different, weight)
+    return contributions
+
+
+def _output_energy(given: Table, out_axes: list[int], weight: Weight) -> tuple[float, Table]:
+    """F re-weighted by the rows that the cotangent sits on, when it varies along the output axis."""
+    profile, square = given.profile, weight.rows.get("square")
+    flat = given.collapse_along(out_axes)
+    if profile is None or profile.axis not in out_axes or square is None or len(out_axes) > 1:
+        return weight.square, flat
+    starts = np.concatenate([[0], np.cumsum(profile.counts)[:-1]])
+    rows: Array = np.add.reduceat(square, starts)
+    level = flat.square
+    return (float(rows @ given.squares) / level if level > 0 else weight.square), flat
+
+
+def _at_input(x: Table, axes: list[int], given: Table, same: Array, different: Array) -> Table:
+    """Lay the cotangent's (same, different) over the composite input axis out on its atomic axes."""
+    start = axes[0] if axes else len(x.axes)
+    single = tables.put(start, same, different) if axes else same
+    profile = given.profile
+    if profile is not None and profile.axis >= start:
+        shift = (1 if axes else 0) - len(given.at(-1))
+        profile = tables.Profile(profile.axis + shift, profile.counts)
+    size = int(np.prod([x.sizes[axis] for axis in axes])) if axes else 1
+    last = (Axis(size),) if axes else ()
+    return tables.regroup(Table((*x.dims[:-1], last), single, profile), x.dims)
+
+
+def _parameter_gradients(
+    site: Site, x: Table, axes: list[int], others: list[int], same: Array, different: Array, weight: Weight
+) -> dict[int, Contribution]:
+    flat = x.collapse()
+    x_same, x_different = tables.joint(flat.values, axes, flat.sizes)
+    g_same, g_different = same.mean(0, keepdims=True), different.mean(0, keepdims=True)
+    sizes = [x.sizes[axis] for axis in others]
+    everything = range(len(sizes))
+
+    def summed(values: Array) -> float:
+        return float(tables.pair_sum(values, everything, sizes).sum())
+
+    out: dict[int, Contribution] = {}
+    value = site.value("weight")
+    if value is not None and value.requires_grad:
+        square = Square(summed(g_same * x_same), summed(np.abs(g_same * x_same)))
+        if site.direct("weight"):
+            out[value.id] = square
+        else:
+            n_out, n_in = weight.shape
+            dims = tables.dims_of((n_out, n_in))
+            table = [[summed(a * b) for b in (x_different, x_same)] for a in (g_different, g_same)]
+            values = np.array(table)[None]
+            values = values if n_in > 1 else values[..., 1]
+            values = values if n_out > 1 else values[:, 1]
+            out[value.id] = Cotangent(Table(dims, values))
+    bias = site.value("bias")
+    if bias is not None and bias.requires_grad:
+        out[bias.id] = Square(summed(g_same), summed(np.abs(g_same)))
+    return out

@@ -1,0 +1,216 @@
+"""Sums and products of two tensors, and concatenation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from gradlint.signal import layout
+from gradlint.signal import table as tables
+from gradlint.signal.field import Base, Cotangent, Field, through, uniform_constant
+from gradlint.signal.kernels import kernel
+from gradlint.signal.scalar import IDENTITY, Scalar, affine, compose, product, weighted_sum
+from gradlint.signal.site import Contribution, Contributions, Flow, Site, Unanswered
+from gradlint.signal.table import Array, Table
+from gradlint.signal.transfer_pointwise import pointwise, scaled
+
+
+def add(site: Site) -> Flow:
+    """x + αy, x − y, or a tensor and a number."""
+    if site.op.function not in ("add", "sub"):
+        raise Unanswered(f"no transfer function for {site.op.function}")
+    sign = -1.0 if site.op.function == "sub" else 1.0
+    alpha = sign * site.number("alpha", 1.0)
+    reverse = bool(site.op.attrs.get("reversed"))
+    if not site.has("other") or not site.has("input"):
+        role, number = (
+            ("input", site.number("scalar", 0.0)) if site.has("input") else ("other", site.number("scalar", 0.0))
+        )
+        scale, shift = (alpha, number) if reverse else (1.0, alpha * number)
+        return scaled(site, site.id(role), scale, shift)
+    first, second = site.id("input"), site.id("other")
+    if first == second:
+        return scaled(site, first, 1.0 + alpha)
+    x, y = site.known(first), site.known(second)
+    if coherent(x, y):
+        return _same_source(first, second, x, y, weighted_sum(x.law.function, y.law.function, alpha), (1.0, alpha))
+    return _independent_sum(first, second, x, y, alpha)
+
+
+def coherent(x: Field, y: Field) -> bool:
+    """Whether both are functions of one Gaussian, entry by entry."""
+    return x.shape == y.shape and x.law.source == y.law.source and x.dims == y.dims
+
+
+def _independent_sum(first: int, second: int, x: Field, y: Field, alpha: float) -> Flow:
+    """M = M_x + α²M_y + 2α μ_x μ_y: a random matrix makes branches independent (Yang & Schoenholz 2017)."""
+    a, b = tables.aligned(x.table, y.table)
+    cross = 2.0 * alpha * x.average * y.average
+    table = tables.combine(a, b, lambda u, v: u + alpha**2 * v + cross)
+    mean = _means(a, x.mean) + alpha * _means(b, y.mean)
+    field = Field(table, mean if len(mean) == len(table.values) else np.full(len(table.values), float(mean.mean())))
+
+    def backward(cotangents: Sequence[Cotangent | None]) -> Contributions:
+        cotangent = cotangents[0]
+        if cotangent is None:
+            return {}
+        return {
+            first: _to(cotangent, x, 1.0),
+            second: _to(cotangent, y, alpha**2),
+        }
+
+    return Flow((field,), backward)
+
+
+def _means(table: Table, mean: Array) -> Array:
+    return mean if len(mean) == len(table.values) else np.full(len(table.values), float(mean.mean()))
+
+
+def _to(cotangent: Cotangent, field: Field, scale: float) -> Cotangent:
+    if cotangent.table.shape == field.shape and scale == 1.0:
+        return cotangent
+    return Cotangent(tables.sum_to(cotangent.table, field.dims).scaled(scale))
+
+
+def _same_source(
+    first: int, second: int, x: Field, y: Field, function: Scalar, slopes: tuple[float, float] | None
+) -> Flow:
+    """f(z) + αg(z) or f(z)·g(z) of one Gaussian: the function of z is known, and both gradients carry the same ε."""
+    law = x.law
+    values, mean = kernel(function, law.mean, law.variance, law.rho)
+    field = Field(law.table.with_values(values), mean, Base(law.table, law.mean, function, law.source))
+
+    def backward(cotangents: Sequence[Cotangent | None]) -> Contributions:
+        cotangent = cotangents[0]
+        if cotangent is None:
+            return {}
+        known = cotangent.factor if cotangent.factor and cotangent.factor.base.source == law.source else None
+        independent = known.independent if known else tables.regroup(cotangent.table, field.dims)
+        arrived = known.function if known else _one()
+        parts = (_level(slopes[0]), _level(slopes[1])) if slopes is not None else (y.law.function, x.law.function)
+        return {
+            first: through(law, independent, product(arrived, parts[0])),
+            second: through(law, independent, product(arrived, parts[1])),
+        }
+
+    return Flow((field,), backward)
+
+
+def _one() -> Scalar:
+    return _level(1.0)
+
+
+def _level(value: float) -> Scalar:
+    return Scalar(f"{value:.9g}", lambda z: np.full_like(z, value), np.zeros_like, steps=(value, value))
+
+
+def mul(site: Site) -> Flow:
+    """x·y patternwise (gates, layer scale), or a tensor times a number; the gradient of one is δ times the other."""
+    if site.op.function not in ("mul", "div"):
+        if site.op.function == "neg":
+            return scaled(site, site.id("input"), -1.0)
+        raise Unanswered(f"no transfer function for {site.op.function}")
+    divide = site.op.function == "div"
+    if not site.has("other") or not site.has("input"):
+        return _with_number(site, divide)
+    first, second = site.id("input"), site.id("other")
+    if divide:
+        raise Unanswered("quotient of two tensors")
+    if first == second:
+        return pointwise(site, "input", Scalar("x²", lambda z: z * z, lambda z: 2.0 * z))
+    x, y = site.known(first), site.known(second)
+    if coherent(x, y):
+        return _same_source(first, second, x, y, product(x.law.function, y.law.function), None)
+    return _independent_product(first, second, x, y)
+
+
+def _with_number(site: Site, divide: bool) -> Flow:  # noqa: FBT001
+    value = site.id("input") if site.has("input") else site.id("other")
+    number = site.number("scalar", 1.0)
+    if not divide:
+        return scaled(site, value, number)
+    if site.op.attrs.get("reversed"):
+        inverse = Scalar(f"{number:.9g}/x", lambda z: number / z, lambda z: -number / (z * z))
+        return pointwise(site, "input" if site.has("input") else "other", inverse)
+    if number == 0.0:
+        raise Unanswered("division by zero")
+    return scaled(site, value, 1.0 / number)
+
+
+def _independent_product(first: int, second: int, x: Field, y: Field) -> Flow:
+    a, b = tables.aligned(x.table, y.table)
+    table = tables.combine(a, b, np.multiply)
+    mean = _means(a, x.mean) * _means(b, y.mean)
+    field = Field(table, _means(table, mean), _scaled_law(x, y) or _scaled_law(y, x))
+
+    def backward(cotangents: Sequence[Cotangent | None]) -> Contributions:
+        cotangent = cotangents[0]
+        if cotangent is None:
+            return {}
+        return {first: _weighted(cotangent, b, x), second: _weighted(cotangent, a, y)}
+
+    return Flow((field,), backward)
+
+
+def _scaled_law(x: Field, y: Field) -> Base | None:
+    """x times a constant y keeps x's law."""
+    base = x.base
+    if base is None or base.function is IDENTITY or x.table.profile is not None:
+        return None
+    level = y.average
+    if y.table.square - level**2 > 1e-6 * y.table.square or x.table.square == 0.0:
+        return None
+    return Base(base.table, base.mean, compose(affine(level, 0.0), base.function), base.source)
+
+
+def _weighted(cotangent: Cotangent, other: Table, field: Field) -> Cotangent:
+    given, weight = tables.same_classes(tables.regroup(cotangent.table, other.dims), other)
+    return Cotangent(tables.sum_to(tables.combine(given, weight, np.multiply), field.dims))
+
+
+def concat(site: Site) -> Flow:
+    """Parts side by side along one dimension: their moments stay apart as classes of a profile."""
+    if site.op.function not in ("cat", "stack"):
+        raise Unanswered(f"no transfer function for {site.op.function}")
+    values = [v for v, role in zip(site.op.inputs, site.op.roles, strict=True) if role.partition(".")[0] in PARTS]
+    fields = [site.known(value) for value in values]
+    dim = int(site.number("dim", 0))
+    stacked = site.op.function == "stack"
+    if stacked:
+        fields = [field.relabelled(lambda table: layout.unsqueezed(table, dim), ("unsqueeze", dim)) for field in fields]
+    kept = [(value, field) for value, field in zip(values, fields, strict=True) if 0 not in field.shape]
+    joined = layout.concatenated([field for _, field in kept], dim)
+    starts = np.cumsum([0, *(field.shape[dim] for _, field in kept)])
+
+    def backward(cotangents: Sequence[Cotangent | None]) -> Contributions:
+        cotangent = cotangents[0]
+        if cotangent is None:
+            return {}
+        out: dict[int, Contribution] = {}
+        for (value, field), start in zip(kept, starts, strict=False):
+            part = layout.restricted(cotangent.table, dim, int(start), field.shape[dim])
+            part = tables.squeeze(part, [dim]) if stacked else part
+            given = Cotangent(tables.regroup(part, site.known(value).dims))
+            known = out.get(value)
+            out[value] = given if known is None else known + given  # type: ignore[operator]
+        return out
+
+    return Flow((joined,), backward)
+
+
+PARTS = ("input", "other")
+
+
+def constant(site: Site) -> Flow:
+    """zeros, ones, full: one number everywhere; random factories are white."""
+    fill = CREATED.get(site.op.function)
+    if fill is None:
+        raise Unanswered(f"no transfer function for {site.op.function}")
+    if site.graph.values[site.op.outputs[0]].dtype.startswith(("int", "bool", "uint")):
+        raise Unanswered("integers")
+    dims = tables.dims_of(site.shape())
+    return Flow((uniform_constant(dims, fill),), lambda cotangents: {})
+
+
+CREATED = {"zeros": 0.0, "ones": 1.0}

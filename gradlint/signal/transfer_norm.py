@@ -1,0 +1,291 @@
+"""Normalisation layers: centre, divide by the standard deviation over some axes, scale and shift along others."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from gradlint.signal import table as tables
+from gradlint.signal.field import Base, Cotangent, Field, outer, push
+from gradlint.signal.scalar import IDENTITY, affine, compose, product
+from gradlint.signal.site import Contributions, Flow, Site, Square, Unanswered
+from gradlint.signal.table import Array, Table
+from gradlint.signal.weights import Vector
+
+COLLAPSED = 1e-12  # centred variance below this share of E[x²]: rounding decides what the norm divides by
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What a norm does to its (possibly split) input: axes it normalises over, axes its gain runs along."""
+
+    x: Field
+    over: tuple[int, ...]
+    along: tuple[int, ...]
+    eps: float
+    gain: Vector | None
+    bias: Vector | None
+    centred: bool
+    scale: float = 1.0  # E[x̂²] of the output
+
+    @property
+    def others(self) -> list[int]:
+        """Axes that are not normalised over."""
+        return [axis for axis in range(len(self.x.table.axes)) if axis not in self.over]
+
+
+def norm(site: Site) -> Flow:
+    """Dispatch on the norm's function; the plan says which axes it is about."""
+    planner = PLANS.get(site.op.function)
+    if planner is None:
+        raise Unanswered(f"no transfer function for {site.op.function}")
+    if site.op.attrs.get("batch_stats") is False:
+        raise Unanswered("running statistics are not known")
+    return normalised(site, planner(site))
+
+
+def _batch(site: Site) -> Plan:
+    x = merged(site.field())
+    over = tuple(axis for dim in range(len(x.dims)) if dim != 1 for axis in x.table.at(dim))
+    return _plan(site, x, over, tuple(x.table.at(1)))
+
+
+def _instance(site: Site) -> Plan:
+    x = merged(site.field())
+    over = tuple(axis for dim in range(2, len(x.dims)) for axis in x.table.at(dim))
+    return _plan(site, x, over, tuple(x.table.at(1)))
+
+
+def _group(site: Site) -> Plan:
+    x = merged(site.field())
+    groups, channels = int(site.number("groups", 1)), x.shape[1]
+    position = x.table.starts[1]
+    if groups > 1 and groups < channels:
+        sizes = [groups, channels // groups]
+        x = x.relabelled(lambda table: tables.split_axis(table, position, sizes), ("split", position, groups))
+    along = tuple(x.table.at(1))
+    inside = along[1:] if 1 < groups < channels else () if groups >= channels else along
+    over = tuple(inside) + tuple(axis for dim in range(2, len(x.dims)) for axis in x.table.at(dim))
+    return _plan(site, x, over, along)
+
+
+def _layer(site: Site) -> Plan:
+    x = site.field()
+    axes = site.op.attrs.get("axes")
+    dims = [int(dim) for dim in axes] if isinstance(axes, Sequence) else [len(x.dims) - 1]
+    over = tuple(axis for dim in dims for axis in x.table.at(dim))
+    return _plan(site, x, over, over)
+
+
+def _rms(site: Site) -> Plan:
+    plan = _layer(site)
+    return Plan(plan.x, plan.over, plan.along, plan.eps, plan.gain, plan.bias, centred=False)
+
+
+def _normalize(site: Site) -> Plan:
+    if site.number("p", 2.0) != 2.0:
+        raise Unanswered(f"normalize with p = {site.number('p', 2.0)}")
+    plan = _layer(site)
+    count = math.prod(plan.x.table.sizes[axis] for axis in plan.over)
+    return Plan(plan.x, plan.over, plan.along, 0.0, None, None, centred=False, scale=1.0 / count)
+
+
+def _plan(site: Site, x: Field, over: tuple[int, ...], along: tuple[int, ...]) -> Plan:
+    if x.table.profile is not None and x.table.profile.axis in over:
+        x = x.collapse()
+    if not over:
+        raise Unanswered("a norm over a single entry")
+    return Plan(x, over, along, site.number("eps", 1e-5), site.vector("weight"), site.vector("bias"), centred=True)
+
+
+def merged(x: Field) -> Field:
+    """Every dimension as at most one axis."""
+    if all(len(axes) < 2 for axes in x.dims):
+        return x
+    return x.relabelled(tables.merge_dims, "merged")
+
+
+PLANS: dict[str, Callable[[Site], Plan]] = {
+    "batch_norm": _batch,
+    "instance_norm": _instance,
+    "group_norm": _group,
+    "layer_norm": _layer,
+    "rms_norm": _rms,
+    "normalize": _normalize,
+}
+
+
+def normalised(site: Site, plan: Plan) -> Flow:
+    """x̂ = (x − mean)/σ, y = γ x̂ + β; σ² is taken at its expectation, E[1/s²] inflated by its degrees of freedom."""
+    value = site.id("input")
+    original = site.known(value)
+    table = plan.x.table
+    centred = _centred(table.values, plan)
+    variance = np.maximum(centred.reshape(len(centred), -1)[:, -1], 0.0)
+    if np.any(variance <= COLLAPSED * np.maximum(table.squares, 1e-300)):
+        raise Unanswered("the norm's input does not vary over the axes that it normalises")
+    inverse = plan.scale / (variance + plan.eps)
+    unit = centred * outer(table, np.sqrt(inverse))
+    y = _affine_field(plan, table.with_values(unit), inverse)
+    inflation = _inflation(centred / outer(table, np.sqrt(variance)), plan)
+
+    def backward(cotangents: Sequence[Cotangent | None]) -> Contributions:
+        cotangent = cotangents[0]
+        if cotangent is None:
+            return {}
+        return _norm_backward(site, plan, y, unit, inverse * inflation, cotangent)
+
+    shaped = y if y.dims == original.dims else Field(tables.regroup(y.table, y.dims), y.mean, y.base, y.source)
+    return Flow((_as_shape(shaped, original.shape),), backward)
+
+
+def _as_shape(y: Field, shape: tuple[int, ...]) -> Field:
+    assert y.shape == shape
+    return y
+
+
+def _centred(values: Array, plan: Plan) -> Array:
+    if not plan.centred:
+        return values
+    mean = tables.average(values, plan.over, plan.x.table.sizes)
+    for axis in sorted(plan.over):
+        mean = tables.insert(mean, axis)
+    return values - mean
+
+
+def _inflation(correlation: Array, plan: Plan) -> Array:
+    """E[1/s²]E[s²] = 1 + 2/ν for a Gaussian quadratic form of ν = 1/⟨ρ²⟩ effective degrees of freedom."""
+    squared = _averaged(correlation**2, plan)
+    return np.minimum(1.0 + 2.0 * np.minimum(squared, 1.0), 2.0)
+
+
+def _averaged(values: Array, plan: Plan) -> Array:
+    """Average over pairs inside one normalised set (the other axes the same), per class."""
+    sizes = plan.x.table.sizes
+    inside = tables.take_all(values, plan.others)
+    order = range(len(plan.over))
+    return tables.average(inside, order, [sizes[axis] for axis in sorted(plan.over)])
+
+
+def _along(values: Array, plan: Plan, same: float, different: float) -> Array:
+    """Multiply by one number where the axes of the gain agree and by another where they do not."""
+    out = values * different
+    index: list[slice | int] = [slice(None)] * values.ndim
+    for axis in plan.along:
+        index[axis + 1] = 1
+    out[tuple(index)] = values[tuple(index)] * same
+    return out
+
+
+def _affine_field(plan: Plan, unit: Table, inverse: Array) -> Field:
+    gain, bias = plan.gain, plan.bias
+    values: Array = unit.values
+    mean: Array = np.zeros(len(unit.values))
+    if not plan.centred:
+        mean = plan.x.mean * np.sqrt(inverse)
+    if gain is not None:
+        values = _along(values, plan, gain.square, gain.cross)
+        mean = mean * gain.mean
+    if bias is not None and bias.square > 0:
+        values = values + _along(np.ones_like(values), plan, bias.square, bias.cross)
+        mean = mean + bias.mean
+    table = unit.with_values(values)
+    return Field(table, mean, _law(plan, inverse, mean))
+
+
+def _law(plan: Plan, inverse: Array, mean: Array) -> Base | None:
+    """The norm as an affine function of a non-Gaussian input, where its mean and deviation hardly vary."""
+    x, gain, bias = plan.x, plan.gain, plan.bias
+    base = x.base
+    if base is None or base.function is IDENTITY or x.table.profile is not None or not plan.centred:
+        return None
+    variance = 1.0 / inverse[0] - plan.eps
+    if abs(x.average**2 - (x.table.square - variance)) > 0.2 * variance or (gain is not None and not gain.uniform):
+        return None
+    scale = math.sqrt(inverse[0]) * (1.0 if gain is None else gain.mean)
+    shift = (0.0 if bias is None else bias.mean) - scale * x.average
+    return Base(base.table, base.mean, compose(affine(scale, shift), base.function), base.source)
+
+
+def _norm_backward(
+    site: Site, plan: Plan, y: Field, unit: Array, inverse: Array, cotangent: Cotangent
+) -> Contributions:
+    table = plan.x.table
+    coupled = _coupling(plan, y, cotangent)
+    given = tables.regroup(cotangent.table, table.dims)
+    if given.profile is not None and given.profile.axis in plan.over:
+        given = given.collapse()
+    given, unit_table = tables.same_classes(given, table.with_values(unit))
+    g, h = given.values, unit_table.values
+    g, h = np.broadcast_arrays(g, h)
+    profile = given.profile or unit_table.profile
+    pairs = g * h if coupled is None else np.broadcast_to(coupled, g.shape)
+    out: dict[int, Cotangent | Square] = dict(_affine_gradients(site, plan, given, g, pairs))
+    gain = plan.gain
+    if gain is not None:
+        g, pairs = _along(g, plan, gain.square, gain.cross), _along(pairs, plan, gain.square, gain.cross)
+    g = _centred(g, plan)
+    scale = h.reshape(len(h), -1)[:, -1]
+    kappa = np.minimum(np.maximum(_averaged(pairs, plan), 0.0) / scale, g.reshape(len(g), -1)[:, -1])
+    g = g - given.per_class(kappa / scale) * h * _shared(g.shape, plan)
+    into = Table(table.dims, g, profile)
+    into = into.with_values(g * outer(into, np.sqrt(np.broadcast_to(_expanded(inverse, table, into), len(g)))))
+    source = site.id("input")
+    out[source] = Cotangent(_on_shape(into, site.known(source)))
+    return out
+
+
+def _expanded(vector: Array, table: Table, target: Table) -> Array:
+    """A vector over the classes of `table` on the classes of `target`."""
+    if table.profile is None or len(vector) == len(target.values) or target.profile is None:
+        return vector
+    return vector[tables.class_of(table.profile.counts, target.profile.counts)]
+
+
+def _on_shape(table: Table, field: Field) -> Table:
+    """Undo the split of a group norm."""
+    return tables.regroup(table, field.dims)
+
+
+def _shared(shape: tuple[int, ...], plan: Plan) -> Array:
+    """1 on pairs inside one normalised set: only they feel the same projection."""
+    mask = np.zeros(shape)
+    index: list[slice | int] = [slice(None)] * len(shape)
+    for axis in plan.others:
+        index[axis + 1] = 1
+    mask[tuple(index)] = 1.0
+    return mask
+
+
+def _coupling(plan: Plan, y: Field, cotangent: Cotangent) -> Array | None:
+    """E[δ x̂ δ′ x̂′] when δ went through a function of this very output: E[d(y)x̂ d(y′)x̂′] for the product of kernels."""
+    factor, law = cotangent.factor, y.law
+    gain = 1.0 if plan.gain is None else plan.gain.mean
+    if factor is None or factor.base.source != law.source or abs(gain) < 1e-6:
+        return None
+    shift = 0.0 if plan.bias is None else plan.bias.mean
+    unit = compose(affine(1.0 / gain, -shift / gain), law.function)
+    pushed, _ = push(law, product(factor.function, unit))
+    independent, pushed = tables.same_classes(factor.independent, pushed)
+    return tables.combine(independent, pushed, np.multiply).values
+
+
+def _affine_gradients(site: Site, plan: Plan, given: Table, g: Array, pairs: Array) -> dict[int, Square]:
+    """γ: Σ δ x̂ and β: Σ δ over everything but their own axes."""
+    sizes = given.sizes
+    axes = [axis for axis in range(len(sizes)) if axis not in plan.along]
+    weights = given.weights if len(given.weights) == len(g) else np.full(len(g), 1.0 / len(g))
+
+    def summed(values: Array) -> float:
+        own = tables.take_all(values, plan.along)
+        return float(weights @ tables.pair_sum(own, range(len(axes)), [sizes[axis] for axis in axes]))
+
+    out: dict[int, Square] = {}
+    for role, values in (("weight", pairs), ("bias", g)):
+        value = site.value(role)
+        if value is not None and value.requires_grad:
+            out[value.id] = Square(summed(values), summed(np.abs(values)))
+    return out

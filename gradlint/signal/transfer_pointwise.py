@@ -1,0 +1,195 @@
+"""Pointwise functions of one tensor: activations, mathematics, and sums or products with a number."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from gradlint.signal import table as tables
+from gradlint.signal.field import Base, Cotangent, Field, push, through
+from gradlint.signal.scalar import IDENTITY, Scalar, affine, compose, outside_slope, product, scalar_function
+from gradlint.signal.site import Contributions, Flow, Site, Square, Unanswered
+
+LINEAR_KEYS = ("detach",)
+
+
+def activation(site: Site) -> Flow:
+    """φ(x): kernels of φ forward, of φ′ backward (Poole et al. 2016, Schoenholz et al. 2017)."""
+    name, attrs = site.op.function, dict(site.op.attrs)
+    if name == "prelu":
+        slope = site.vector("weight")
+        attrs["slope"] = slope.mean if slope is not None else 0.25
+    function = scalar_function(name, attrs)
+    if function is None:
+        raise Unanswered(f"no function {name}")
+    return pointwise(site, "input", function)
+
+
+def pointwise(site: Site, role: str, function: Scalar) -> Flow:
+    """The flow of a function applied to every entry of one operand."""
+    value = site.id(role)
+    x = site.known(value)
+    law = x.law
+
+    def backward(cotangents: Sequence[Cotangent | None]) -> Contributions:
+        cotangent = cotangents[0]
+        if cotangent is None:
+            return {}
+        out: dict[int, Cotangent | Square] = {value: into(x, function, cotangent)}
+        return out | _slope_gradient(site, x, cotangent)
+
+    return Flow((applied(x, law, function),), backward)
+
+
+def applied(x: Field, law: Base, function: Scalar) -> Field:
+    """function(x), remembered as a function of the Gaussian under x."""
+    whole = compose(function, law.function)
+    table, first = push(law, whole)
+    if not np.all(np.isfinite(table.values)):
+        raise Unanswered(f"{function.key} has no finite second moment here")
+    table = tables.Table(x.dims, table.values, x.table.profile)
+    return Field(table, first, Base(law.table, law.mean, whole, law.source))
+
+
+def into(x: Field, function: Scalar, cotangent: Cotangent) -> Cotangent:
+    """δ_x = δ_y·φ′(x), coherent with what δ_y already went through of the same Gaussian."""
+    law = x.law
+    slope = outside_slope(function, law.function)
+    factor = cotangent.factor
+    if factor is not None and factor.base.source == law.source:
+        return through(law, factor.independent, product(factor.function, slope))
+    return through(law, tables.regroup(cotangent.table, x.dims), slope)
+
+
+def _slope_gradient(site: Site, x: Field, cotangent: Cotangent) -> dict[int, Square]:
+    """PReLU's slope: δ·min(x, 0) summed over everything but its channel."""
+    value = site.value("weight")
+    if value is None or not value.requires_grad:
+        return {}
+    negative = applied(x, x.law, Scalar("min0", lambda z: np.minimum(z, 0.0), lambda z: (z < 0) * 1.0, (0.0, 1.0)))
+    given, other = tables.same_classes(tables.regroup(cotangent.table, x.dims), negative.table)
+    joint = tables.combine(given, other, np.multiply).collapse()
+    size = value.shape[0] if value.shape else 1
+    shared = list(joint.at(1)) if size > 1 and len(x.dims) > 1 else []
+    values = tables.take_all(joint.values, shared)
+    axes = [axis for axis in range(len(joint.axes)) if axis not in shared]
+    summed = float(tables.pair_sum(values, range(len(axes)), [joint.sizes[axis] for axis in axes]).sum())
+    return {value.id: Square(summed, abs(summed))}
+
+
+def scaled(site: Site, value: int, scale: float, shift: float = 0.0) -> Flow:
+    """scale·x + shift."""
+    x = site.known(value)
+    function = affine(scale, shift)
+
+    def backward(cotangents: Sequence[Cotangent | None]) -> Contributions:
+        cotangent = cotangents[0]
+        if cotangent is None:
+            return {}
+        if cotangent.factor is not None and cotangent.factor.base.source == x.law.source:
+            return {value: into(x, function, cotangent)}
+        return {value: Cotangent(tables.regroup(cotangent.table, x.dims).scaled(scale**2))}
+
+    return Flow((shifted(x, scale, shift),), backward)
+
+
+def shifted(x: Field, scale: float, shift: float) -> Field:
+    """The field of scale·x + shift."""
+    table = x.table.scaled(scale**2)
+    mean = x.mean * scale
+    if shift:
+        table = table.with_values(table.values + shift * (mean_pairs(x, mean)) + shift**2)
+    base = x.law
+    return Field(
+        table, mean + shift, Base(base.table, base.mean, compose(affine(scale, shift), base.function), base.source)
+    )
+
+
+def mean_pairs(x: Field, mean: tables.Array) -> tables.Array:
+    """E[x_i + x_j] for every entry of the table, given the mean per class."""
+    own = x.table.per_class(mean)
+    if x.table.profile is None:
+        return 2.0 * own
+    other = x.table.per_class(np.full_like(mean, float(x.table.weights @ mean)))
+    shape = x.table.values.shape
+    both, mixed = np.broadcast_to(2.0 * own, shape), np.broadcast_to(own + other, shape)
+    axis = x.table.profile.axis
+    return tables.put(axis, tables.take(both, axis, 1), tables.take(mixed, axis, 0))
+
+
+def elementwise(site: Site) -> Flow:
+    """Pointwise mathematics with one tensor operand."""
+    name = site.op.function
+    if site.op.kind == "elementwise" and name in ("masked_fill", "nan_to_num"):
+        return scaled(site, site.id("input"), 1.0) if name == "nan_to_num" else masked(site)
+    function = scalar_function(name, site.op.attrs)
+    if function is None or site.has("other"):
+        raise Unanswered(f"no transfer function for {name}")
+    return pointwise(site, "input", function)
+
+
+def masked(site: Site) -> Flow:
+    """A fill through a data-independent mask is left to the softmax that reads it."""
+    raise Unanswered("masked_fill outside attention")
+
+
+def copy(site: Site) -> Flow:
+    """The same numbers again; nothing flows back through detach."""
+    value = site.id("input")
+    x = site.known(value)
+    detached = site.op.function == "detach"
+
+    def backward(cotangents: Sequence[Cotangent | None]) -> Contributions:
+        cotangent = cotangents[0]
+        return {} if cotangent is None or detached else {value: cotangent}
+
+    return Flow((x,), backward)
+
+
+def unchanged(value: int, x: Field) -> Flow:
+    """An op that passes its operand on as it is."""
+
+    def backward(cotangents: Sequence[Cotangent | None]) -> Contributions:
+        cotangent = cotangents[0]
+        return {} if cotangent is None else {value: cotangent}
+
+    return Flow((x,), backward)
+
+
+def dropout(site: Site) -> Flow:
+    """Inverted dropout: E[x²] grows by 1/(1−p) where all axes agree (feature dropout: sample and channel)."""
+    value = site.id("input")
+    x = site.known(value)
+    p = site.number("p", 0.0) if site.op.attrs.get("training") else 0.0
+    if p <= 0.0:
+        return unchanged(value, x)
+    if p >= 1.0 or site.op.function.startswith(("alpha", "feature_alpha")):
+        raise Unanswered(f"{site.op.function} with p = {p}")
+    shared = _shared_mask(site, x)
+
+    def thinned(table: tables.Table) -> tables.Table:
+        values = table.values.copy()
+        index: list[slice | int] = [slice(None)] * values.ndim
+        for axis in shared:
+            index[axis + 1] = 1
+        values[tuple(index)] /= 1.0 - p
+        return table.with_values(values)
+
+    def backward(cotangents: Sequence[Cotangent | None]) -> Contributions:
+        cotangent = cotangents[0]
+        return {} if cotangent is None else {value: Cotangent(thinned(tables.regroup(cotangent.table, x.dims)))}
+
+    return Flow((Field(thinned(x.table), x.mean),), backward)
+
+
+def _shared_mask(site: Site, x: Field) -> list[int]:
+    """Axes on which two entries must agree to share their mask."""
+    if site.op.function[-2:] in ("1d", "2d", "3d"):
+        return [axis for dim in range(min(2, len(x.dims))) for axis in x.table.at(dim)]
+    return list(range(len(x.table.axes)))
+
+
+def identity_of(field: Field) -> bool:
+    """Whether the field's entries are taken as Gaussian themselves."""
+    return field.law.function is IDENTITY

@@ -1,0 +1,298 @@
+"""Views, permutations, broadcasts, slices and splits: the same entries in another layout."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from gradlint.signal import layout
+from gradlint.signal import table as tables
+from gradlint.signal.field import Cotangent, Field
+from gradlint.signal.site import Contributions, Flow, Site, Unanswered
+from gradlint.signal.table import Axis, Dims, Table
+
+
+@dataclass(frozen=True)
+class Step:
+    """One relabelling and its adjoint on the input's layout; `key` tells it from others."""
+
+    key: object
+    forward: Callable[[Table], Table]
+    back: Callable[[Table, Dims], Table]
+
+
+def follow(site: Site, steps: Sequence[Step], value: int | None = None) -> Flow:
+    """The flow of an op that is a chain of relabellings of its first operand."""
+    source = site.id("input") if value is None else value
+    fields = [site.known(source)]
+    for step in steps:
+        fields.append(fields[-1].relabelled(step.forward, step.key))
+
+    def backward(cotangents: Sequence[Cotangent | None]) -> Contributions:
+        cotangent = cotangents[0]
+        if cotangent is None:
+            return {}
+        table = cotangent.table
+        for step, field in zip(reversed(steps), reversed(fields[:-1]), strict=True):
+            table = step.back(table, field.dims)
+        return {source: Cotangent(table)}
+
+    return Flow((fields[-1],), backward)
+
+
+def _viewed(shape: Sequence[int]) -> Step:
+    shape = tuple(shape)
+
+    def back(table: Table, dims: Dims) -> Table:
+        before = Table(dims, _NOTHING).shape
+        return tables.regroup(tables.reshape(table, before), dims)
+
+    return Step(("view", shape), lambda table: tables.reshape(table, shape), back)
+
+
+_NOTHING = tables.constant((), 0.0).values
+
+
+def _permuted(order: Sequence[int]) -> Step:
+    order = tuple(order)
+    inverse = [order.index(dim) for dim in range(len(order))]
+    return Step(
+        ("permute", order),
+        lambda table: tables.permute(table, order),
+        lambda table, dims: tables.regroup(tables.permute(table, inverse), dims),
+    )
+
+
+def _narrowed(dim: int, start: int, length: int) -> Step:
+    return Step(
+        ("narrow", dim, start, length),
+        lambda table: layout.restricted(table, dim, start, length),
+        lambda table, dims: layout.embedded(table, dims, dim, start),
+    )
+
+
+def _squeezed(dim: int) -> Step:
+    return Step(
+        ("squeeze", dim),
+        lambda table: tables.squeeze(table, [dim]),
+        lambda table, dims: layout.unsqueezed(table, dim),
+    )
+
+
+def _unsqueezed(dim: int) -> Step:
+    return Step(
+        ("unsqueeze", dim),
+        lambda table: layout.unsqueezed(table, dim),
+        lambda table, dims: tables.squeeze(table, [dim]),
+    )
+
+
+def _thinned(dim: int, length: int) -> Step:
+    """Every n-th index, or any other selection that keeps indices exchangeable."""
+    return Step(
+        ("thin", dim, length),
+        lambda table: layout.resized(table, dim, length),
+        lambda table, dims: layout.spread(table, dims, dim),
+    )
+
+
+def _reordered(dim: int, key: object) -> Step:
+    """Indices in another order (flip, roll): a profile along the dimension is lost, moments are not."""
+    return Step(
+        ("reorder", dim, key),
+        lambda table: table.collapse_along(table.at(dim)),
+        lambda table, dims: tables.regroup(table.collapse_along(table.at(dim)), dims),
+    )
+
+
+def reshape(site: Site) -> Flow:
+    """view, flatten, squeeze, unsqueeze, unflatten."""
+    if site.op.function in ("view_as_real", "view_as_complex", "values"):
+        raise Unanswered(f"no transfer function for {site.op.function}")
+    return follow(site, [_viewed(site.shape())])
+
+
+def permute(site: Site) -> Flow:
+    """permute, transpose, movedim; a channel shuffle is a view, a transpose and a view."""
+    if site.op.function == "channel_shuffle":
+        return follow(site, _shuffle(site))
+    dims = site.op.attrs.get("dims")
+    if not isinstance(dims, Sequence):
+        raise Unanswered("the permutation is not known")
+    return follow(site, [_permuted([int(dim) for dim in dims])])
+
+
+def _shuffle(site: Site) -> list[Step]:
+    shape = site.shape()
+    groups = int(site.number("groups", 1))
+    split = (shape[0], groups, shape[1] // groups, *shape[2:])
+    order = (0, 2, 1, *range(3, len(split)))
+    return [_viewed(split), _permuted(order), _viewed(shape)]
+
+
+def expand(site: Site) -> Flow:
+    """expand and repeat: the tensor is constant along the new axes, and gradients add over them."""
+    function = site.op.function
+    if function not in ("expand", "repeat", "repeat_interleave"):
+        raise Unanswered(f"no transfer function for {function}")
+    source = site.field()
+    shape, before = site.shape(), source.shape
+    before = (1,) * (len(shape) - len(before)) + before
+    target: list[tuple[Axis, ...]] = []
+    interleave = function == "repeat_interleave"
+    lifted: list[int] = []
+    for size, length in zip(shape, before, strict=True):
+        lifted.extend([length, size // length] if interleave else [size // length, length])
+    for position, size in enumerate(lifted):
+        kept = position % 2 == (0 if interleave else 1)
+        axes = (Axis(size),) if size > 1 else ()
+        target.append(axes if not kept else ())
+    return _repeated(site, source, before, lifted, shape, interleave=interleave)
+
+
+def _repeated(
+    site: Site, source: Field, before: Sequence[int], lifted: Sequence[int], shape: Sequence[int], *, interleave: bool
+) -> Flow:
+    """x as (…, 1, n, …), broadcast along the new axes, and viewed in the target shape."""
+    opened: list[int] = []
+    for length in before:
+        opened.extend([length, 1] if interleave else [1, length])
+
+    def broadcast(table: Table) -> Table:
+        dims = tuple(
+            table.dims[position] or ((Axis(size),) if size > 1 else ()) for position, size in enumerate(lifted)
+        )
+        return tables.expand(table, dims)
+
+    steps = [
+        _viewed(opened),
+        Step(("repeat", tuple(lifted)), broadcast, tables.sum_to),
+        _viewed(shape),
+    ]
+    return follow(site, steps)
+
+
+def split(site: Site) -> Flow:
+    """chunk, split, unbind: every part with the gradient put back where it was."""
+    source = site.id("input")
+    x = site.known(source)
+    dim = int(site.number("dim", 0))
+    sizes = site.op.attrs.get("sizes")
+    if not isinstance(sizes, Sequence):
+        raise Unanswered("the sizes of the parts are not known")
+    drop = site.op.function == "unbind"
+    chains, start = [], 0
+    for size in sizes:
+        chains.append([_narrowed(dim, start, int(size)), *([_squeezed(dim)] if drop else [])])
+        start += int(size)
+    flows = [follow(site, chain) for chain in chains]
+
+    def backward(cotangents: Sequence[Cotangent | None]) -> Contributions:
+        total: Cotangent | None = None
+        for flow, cotangent in zip(flows, cotangents, strict=False):
+            if cotangent is not None:
+                part = flow.backward([cotangent])[source]
+                assert isinstance(part, Cotangent)
+                total = part if total is None else total + part
+        return {} if total is None else {source: total.on(x.dims)}
+
+    outputs = tuple(flow.outputs[0] for flow in flows)
+    return Flow(outputs[: len(site.op.outputs)], backward)
+
+
+def slice_(site: Site) -> Flow:
+    """Indexing with numbers, slices and new axes; selections along one dimension."""
+    function = site.op.function
+    builder = SELECTIONS.get(function)
+    if builder is None:
+        raise Unanswered(f"no transfer function for {function}")
+    return follow(site, builder(site))
+
+
+def _getitem(site: Site) -> list[Step]:
+    index = site.op.attrs.get("index")
+    items = list(index) if isinstance(index, Sequence) and not isinstance(index, str) else [index]
+    shape = site.field().shape
+    explicit = sum(1 for item in items if item is not None and item != "...")
+    if "..." in items:
+        position = items.index("...")
+        items[position : position + 1] = [("slice", None, None, None)] * (len(shape) - explicit)
+    steps: list[Step] = []
+    dim = taken = 0
+    for item in items:
+        if item is None:
+            steps.append(_unsqueezed(dim))
+            dim += 1
+            continue
+        size = shape[taken]
+        taken += 1
+        if isinstance(item, int) and not isinstance(item, bool):
+            steps += [_narrowed(dim, item % size, 1), _squeezed(dim)]
+        elif isinstance(item, Sequence) and item and item[0] == "slice":
+            steps += _sliced(dim, size, item[1:])
+            dim += 1
+        else:
+            raise Unanswered(f"indexing with a {item}")
+    return steps
+
+
+def _sliced(dim: int, size: int, bounds: Sequence[object]) -> list[Step]:
+    if any(bound is not None and not isinstance(bound, int) for bound in bounds):
+        raise Unanswered("a slice with computed bounds")
+    start, stop, step = slice(*bounds).indices(size)
+    if step == 1:
+        return [] if (start, stop) == (0, size) else [_narrowed(dim, start, stop - start)]
+    return [_thinned(dim, len(range(start, stop, step)))]
+
+
+def _select(site: Site) -> list[Step]:
+    dim, index = int(site.number("dim", 0)), site.op.attrs.get("index")
+    if not isinstance(index, int):
+        raise Unanswered("indexing with a tensor")
+    return [_narrowed(dim, index % site.field().shape[dim], 1), _squeezed(dim)]
+
+
+def _narrow(site: Site) -> list[Step]:
+    dim, start = int(site.number("dim", 0)), site.op.attrs.get("start", 0)
+    if not isinstance(start, int):
+        raise Unanswered("a slice with computed bounds")
+    size = site.field().shape[dim]
+    return [_narrowed(dim, start % size if start != size else start, site.shape()[dim])]
+
+
+def _roll(site: Site) -> list[Step]:
+    dims = site.op.attrs.get("dims")
+    given = list(dims) if isinstance(dims, Sequence) else [dims]
+    return [_reordered(int(dim), site.op.function) for dim in given if isinstance(dim, int)]
+
+
+SELECTIONS: dict[str, Callable[[Site], list[Step]]] = {
+    "getitem": _getitem,
+    "select": _select,
+    "narrow": _narrow,
+    "slice": _narrow,
+    "roll": _roll,
+    "flip": _roll,
+}
+
+
+def shuffled_pixels(site: Site) -> Flow:
+    """pixel_shuffle: (C r², H, W) → (C, r, r, H, W) → (C, H, r, W, r); pixel_unshuffle the other way."""
+    shape, before = site.shape(), site.field().shape
+    lead = len(shape) - 3
+    up = site.op.function == "pixel_shuffle"
+    channels, height, width = (shape if up else before)[lead], *(before if up else shape)[lead + 1 :]
+    ratio = (shape[-1] // before[-1]) if up else (before[-1] // shape[-1])
+    head = list(range(lead))
+    if up:
+        opened = (*shape[:lead], channels, ratio, ratio, height, width)
+        order = [*head, lead, lead + 3, lead + 1, lead + 4, lead + 2]
+    else:
+        opened = (*shape[:lead], channels, height, ratio, width, ratio)
+        order = [*head, lead, lead + 2, lead + 4, lead + 1, lead + 3]
+    return follow(site, [_viewed(opened), _permuted(order), _viewed(shape)])
+
+
+def forgotten(flow: Flow) -> Flow:
+    """The flow with its outputs taken as Gaussian."""
+    return replace(flow, outputs=tuple(None if field is None else field.gaussian() for field in flow.outputs))
