@@ -3,8 +3,8 @@
 A section of a page that holds a ```py block is one test. The block is run as a module and must leave behind `model` (a
 module) and `inputs` (a tensor, a tuple of positional arguments or a dict of keyword arguments), and may set `loss` to
 one of the names of `--loss`. A line that a finding is placed on ends in `# error: [rule]`, `# warning: [rule]` or
-`# info: [rule]`; only the rules named in the section and the page's own are run. A section without a marker is a healthy
-example: every stable rule is run, and none may report an error or a warning.
+`# info: [rule]`; only the rules named in the section and the page's own are run. A section without a marker is a
+healthy example: every stable rule is run, and none may report an error or a warning.
 
 `pytest` collects the pages when a conftest.py says `from gradlint.testing import pytest_collect_file`.
 """
@@ -54,22 +54,57 @@ def sections(page: str) -> list[Section]:
 
 def run(section: Section, path: Path) -> list[Finding]:
     """The findings on the section's model. Raises AssertionError when the block defines no model or no inputs."""
+    import torch
+
+    from gradlint.capture.construction import construction_spans
+
     namespace: dict[str, object] = {"__name__": "example"}
-    with _seeded():
-        exec(compile(section.code, str(path), "exec"), namespace)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        with construction_spans():
+            exec(compile(section.code, str(path), "exec"), namespace)
         missing = {"model", "inputs"} - set(namespace)
         assert not missing, f"the example defines no {' and no '.join(sorted(missing))}"
-        return lint(namespace["model"], namespace["inputs"], namespace.get("loss"), rules_for(section, path))
+        loss = namespace.get("loss")
+        assert loss is None or isinstance(loss, str), f"loss is a name, not {loss!r}"
+        return lint(namespace["model"], namespace["inputs"], loss=loss, rules=rules_for(section, path))
+
+
+def lint(
+    model: object, inputs: object, *, loss: str | None = None, rules: Iterable[Rule] = (), seed: int = 0
+) -> list[Finding]:
+    """The findings of these rules (none: all) on a live model, by the pipeline that the command line runs.
+
+    `inputs` is a tensor, a tuple of positional arguments or a dict of keyword arguments; `loss` is a name of `--loss`.
+    """
+    from gradlint.analysis import analyse_model
+    from gradlint.config import Settings
+    from gradlint.load import LoadedModel
+
+    args = () if isinstance(inputs, dict) else inputs if isinstance(inputs, tuple) else (inputs,)
+    kwargs = inputs if isinstance(inputs, dict) else {}
+    settings = Settings(select=tuple(rule.name for rule in rules), loss=loss, seed=seed, device="cpu", fix=False)
+    loaded = LoadedModel(
+        model=model,  # type: ignore[arg-type]
+        args=args,
+        kwargs=kwargs,
+        inputs=(),
+        name=type(model).__name__,
+        span=None,
+        rebuild=None,
+        draw=lambda seed: (args, kwargs),
+    )
+    return list(analyse_model(loaded.name, None, loaded, settings).findings)
 
 
 def rules_for(section: Section, path: Path) -> tuple[Rule, ...]:
-    """The rules that the section is about: the page's own and those of its markers, or every stable one without markers."""
+    """The page's own rule and those of the section's markers; every stable one for a section without markers."""
     named = {rule for _, _, rule in section.expected}
     return registry.select(sorted({_own(path).name, *named})) if named else registry.select()
 
 
 def compare(expected: Iterable[Expected], findings: Iterable[Finding]) -> list[str]:
-    """One line for each finding that is missing (marked, not found) or noisy (found, not marked); empty when all agree."""
+    """One line for each finding that is missing (marked, not found) or noisy (found, not marked)."""
     found = {_place(finding) for finding in findings if finding.verdict != "refuted"}
     wanted = set(expected)
     noisy = {each for each in found - wanted if each[1] != "info"}
@@ -153,4 +188,6 @@ def _show(place: Expected) -> str:
 def _describe(finding: Finding) -> str:
     line = finding.span.line if finding.span else 0
     numbers = {**finding.predicted, **{f"measured {name}": value for name, value in finding.measured.items()}}
-    return f"  {line}: {finding.severity} {finding.rule} ({finding.verdict}) {finding.message} {numbers} {finding.reason}"
+    return (
+        f"  {line}: {finding.severity} {finding.rule} ({finding.verdict}) {finding.message} {numbers} {finding.reason}"
+    )

@@ -5,18 +5,34 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
-from gradlint.finding import Claim, Factor, Related, Severity
+from gradlint.finding import SEVERITIES, Claim, Factor, Related, Severity
 from gradlint.graph.ir import Graph, Op, Param
 from gradlint.graph.place import place
 from gradlint.probe import attribution
-from gradlint.probe.health import LIMITS, Facts, Health, Kind, judge
+from gradlint.probe.health import Facts, Health, judge
 from gradlint.probe.route import weights
 
 # He et al. 2015 eq. 10 for the rectifiers; 1 (LeCun) keeps the variance of the others near 0, where φ′ = 1.
 NEEDED_GAIN = {"relu": 2**0.5, "relu6": 2**0.5, "leaky_relu": 2**0.5, "gelu": 2**0.5, "silu": 2**0.5, "elu": 1.25**0.5}
 SATURATING = frozenset({"sigmoid", "tanh", "hardsigmoid", "hardtanh", "softsign", "logsigmoid", "tanhshrink"})
-OPTIMIZER = "any"  # no optimiser is told: warn where one of SGD and Adam fails, error where both do
+
+Kind = Literal["vanishing", "exploding", "blow-up"]
+
+# Limits by statistic of gradlint.probe.health, least severe first (research/signal.md §4); m and delta fall.
+# m: plain SGD fails in 75 % of cases below -3 (a note: Adam is the usual choice), Adam in 25 % below -5, 75 % below -6.
+# A gradient may be small beside its weight because the weight is large (an embedding ~ N(0, 1)), so it must have been
+# lost on the way as well: delta, the gradient's change, tells nets that fail from nets that learn at 2 decades, and
+# none learns at 4 (research/field.md §5).
+VANISHING: tuple[tuple[Severity, float, float], ...] = (
+    ("info", -3.0, -2.0),
+    ("warning", -4.0, -4.0),
+    ("warning", -5.0, -2.0),
+    ("error", -6.0, -2.0),
+)
+EXPLODING: tuple[tuple[Severity, float], ...] = (("warning", 2.0), ("error", 3.0))
+BLOW_UP: tuple[tuple[Severity, float], ...] = (("warning", 1.5), ("error", 3.0))
 
 
 @dataclass(frozen=True)
@@ -45,14 +61,12 @@ class Diagnosis:
 
     graph: Graph
     health: Health
+    kind: Kind
+    severity: Severity
+    limit: float
     ops: tuple[Op, ...]
     factors: tuple[Factor, ...]
     layers: tuple[Layer, ...]
-
-    @property
-    def severity(self) -> Severity:
-        """What the health verdict says of training."""
-        return "error" if self.health.state == "error" else "warning"
 
     @property
     def decades(self) -> float:
@@ -89,13 +103,13 @@ class Diagnosis:
         return self.graph.data_inputs(self.ops[0])[0], self.ops[-1].outputs[0]
 
     def claim(self) -> Claim:
-        """The statement behind the verdict, beyond its warning limit: what the probe has to bear out."""
-        if self.health.kind == "vanishing":
-            return Claim("relative-gradient", (self.health.weakest,), LIMITS[OPTIMIZER]["m"][0], "below")
-        if self.health.kind == "exploding":
+        """The statement behind the verdict: what the probe has to bear out."""
+        if self.kind == "vanishing":
+            return Claim("relative-gradient", (self.health.weakest,), self.limit, "below")
+        if self.kind == "exploding":
             last = self.layers[-1].param.path if self.layers else self.health.strongest
-            return Claim("elasticity-excess", (self.health.strongest, last), LIMITS[OPTIMIZER]["c"][0], "above")
-        return Claim("activation-size", self.graph.outputs[:1], LIMITS[OPTIMIZER]["s"][0], "above")
+            return Claim("elasticity-excess", (self.health.strongest, last), self.limit, "above")
+        return Claim("activation-size", self.graph.outputs[:1], self.limit, "above")
 
     def numbers(self) -> dict[str, tuple[int | str, ...]]:
         """What to print beside the claim."""
@@ -103,21 +117,30 @@ class Diagnosis:
 
 
 def diagnose(graph: Graph, facts: Facts, *kinds: Kind) -> Diagnosis | None:
-    """The stretch that ails the model when its health is of one of these kinds and not well; None otherwise."""
-    health = judge(graph, facts, optimizer=OPTIMIZER)
-    if health.state not in ("warning", "error") or health.kind not in kinds or health.route is None:
+    """The stretch that ails the model, when what ails it most is of one of these kinds; None for a healthy one."""
+    health = judge(graph, facts)
+    found = verdict(health)
+    if found is None or found[0] not in kinds or health.route is None:
         return None
-    by_gradient = health.kind != "blow-up"
-    read, sizes = (
-        (attribution.gradient, facts.profile.gradient)
-        if by_gradient
-        else (attribution.activation, facts.profile.activation)
-    )
-    found = read(graph, health.route, sizes)
-    if found is None:
+    kind, severity, limit = found
+    read = attribution.activation if kind == "blow-up" else attribution.gradient
+    sizes = facts.profile.activation if kind == "blow-up" else facts.profile.gradient
+    stretch = read(graph, health.route, sizes)
+    if stretch is None:
         return None
-    ops = tuple(graph.ops[index] for index in found.ops)
-    return Diagnosis(graph, health, ops, found.factors, tuple(layers(graph, ops)))
+    ops = tuple(graph.ops[index] for index in stretch.ops)
+    return Diagnosis(graph, health, kind, severity, limit, ops, stretch.factors, tuple(layers(graph, ops)))
+
+
+def verdict(health: Health) -> tuple[Kind, Severity, float] | None:
+    """What ails the model most, how much, and the limit of the statistic that says so; None for a healthy one."""
+    delta = 0.0 if health.delta is None else health.delta
+    m = [(s, m) for s, m, d in VANISHING if health.m is not None and health.m < m and (delta < d)]
+    c = [(s, limit) for s, limit in EXPLODING if health.c is not None and health.c > limit]
+    s = [(s, limit) for s, limit in BLOW_UP if health.s is not None and health.s > limit]
+    graded: tuple[tuple[Kind, list[tuple[Severity, float]]], ...] = (("exploding", c), ("blow-up", s), ("vanishing", m))
+    worst = [(kind, *grades[-1]) for kind, grades in graded if grades]
+    return min(worst, key=lambda found: SEVERITIES.index(found[1]), default=None)
 
 
 def layers(graph: Graph, ops: Sequence[Op]) -> Iterable[Layer]:

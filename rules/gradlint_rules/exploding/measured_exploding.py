@@ -33,7 +33,7 @@ def measured_exploding(graph: Graph, probe: Measurement) -> Iterator[Draft]:
 def _message(found: diagnosis.Diagnosis) -> str:
     health = found.health
     over = f"over {len(found.ops)} operations"
-    if health.kind == "exploding" and health.c is not None:
+    if found.kind == "exploding" and health.c is not None:
         return f"the gradient grows towards the input: {health.c:.1f} decades more at {health.strongest} than last"
     if health.s is not None:
         return f"the output starts at 10^{health.s:.1f}: activations grow by {found.decades:.1f} decades {over}"
@@ -42,6 +42,6 @@ def _message(found: diagnosis.Diagnosis) -> str:
 
 def _numbers(found: diagnosis.Diagnosis) -> dict[str, float]:
     health = found.health
-    if health.kind == "exploding" and health.c is not None:
+    if found.kind == "exploding" and health.c is not None:
         return {"elasticity-excess": health.c, "gradient-change": found.decades}
     return {"activation-size": health.s or 0.0, "activation-change": found.decades}

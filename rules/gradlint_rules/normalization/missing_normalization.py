@@ -21,7 +21,7 @@ def missing_normalization(graph: Graph, signal: Signal) -> Iterator[Draft]:
         return
     first = found.layers[0].op
     verb = "loses" if found.decades < 0 else "gains"
-    what = "activation" if found.health.kind == "blow-up" else "gradient"
+    what = "activation" if found.kind == "blow-up" else "gradient"
     yield Draft(
         message=f"{len(found.layers)} layers without normalisation: the {what} {verb} {abs(found.decades):.1f} decades",
         op=first.index,

@@ -11,6 +11,7 @@ from gradlint_rules import passage
 
 # What each loss expects, and the functions that it must not be given.
 EXPECTS = {"ce": "logits", "bce_logits": "logits", "nll": "log-probabilities"}
+SAME = frozenset({"copy", "reshape"})  # what a guess of the loss sees through: further back, the loss would be a guess
 SQUASHING = frozenset({"sigmoid", "tanh", "hardsigmoid", "hardtanh", "softsign"})
 WRONG = {
     "ce": SQUASHING | {"softmax"},
@@ -24,7 +25,7 @@ SHRINKS = -0.3  # decades that the second squashing must take off the gradient: 
 def squashed_logits(graph: Graph, loss: str) -> Iterator[Draft]:
     """A softmax, sigmoid or tanh at the output in front of a loss that applies its own."""
     value = passage.output(graph)
-    op = None if value is None else passage.before(graph, value.id)
+    op = None if value is None else passage.before(graph, value.id, SAME)
     if op is None or op.function not in WRONG.get(loss, ()):
         return
     yield Draft(

@@ -1,0 +1,29 @@
+"""GL805: the probe meets NaN or infinity."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from gradlint.finding import Draft
+from gradlint.graph.ir import Graph, Op
+from gradlint.profile import Measurement
+from gradlint.rule import rule
+
+
+@rule(code="GL805", name="not-finite", family="numerics", severity="error", since="0.1.0")
+def not_finite(graph: Graph, probe: Measurement) -> Iterator[Draft]:
+    """The first op whose output, or else the last whose gradient, is not finite."""
+    if probe.nonfinite_op is not None:
+        op = graph.ops[probe.nonfinite_op]
+        yield _draft(op, f"{_name(op)} is the first operation of the forward pass with NaN or infinity")
+    elif probe.nonfinite_gradient_op is not None:
+        op = graph.ops[probe.nonfinite_gradient_op]
+        yield _draft(op, f"the gradient turns NaN or infinite at {_name(op)}, on the way back")
+
+
+def _draft(op: Op, message: str) -> Draft:
+    return Draft(message=message, op=op.index, ops=(op.index,), measured={"finite": False})
+
+
+def _name(op: Op) -> str:
+    return op.function or op.kind
