@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from gradlint.graph.ir import Graph
+from gradlint.graph.ir import Graph, Op
 from gradlint.probe.route import Number, Route, series, weights, widest
 from gradlint.profile import Measurement, Signal
 
@@ -33,11 +33,10 @@ DELTA = (2.0, 4.0)
 # the gradient at the input there is within this many decades of the largest one.
 REACH = 6.0
 SHORT = 0.25  # share of the steps that must be reached
+GAINS = frozenset({"mul", "norm"})  # ops whose parameters scale the signal channel by channel
 FAST = -1.0  # log10(g/w) above which a weight changes by itself within few steps
 STEPS = 32  # fewer steps are not judged
-GATED = frozenset(
-    {"lstm", "gru"}
-)  # their gates open in training (Jozefowicz et al. 2015), so a short reach is not final
+GATED = frozenset({"lstm", "gru"})  # their gates open in training (Jozefowicz et al. 2015): a short reach is not final
 
 _STATES: tuple[State, ...] = ("healthy", "unknown", "warning", "error")
 _KINDS: Mapping[str, Kind] = {"m": "vanishing", "c": "exploding", "s": "blow-up"}
@@ -47,10 +46,10 @@ _KINDS: Mapping[str, Kind] = {"m": "vanishing", "c": "exploding", "s": "blow-up"
 class Health:
     """The verdict and what it was read from; statistics are None where nothing was known.
 
-    `m`: smallest log10(RMS g / RMS w) over the weights in series, for a loss of unit scale. `c`: largest elasticity log10(‖g‖‖w‖) over the
-    weights in series, less that of the last one. `s`: log10 RMS of the output. `delta`: log10 RMS of the gradient at
-    the first weighted op on the route less that at the output. `reach`: share of the time steps that a gradient
-    reaches, by op.
+    `m`: smallest log10(RMS g / RMS w) over the weights in series, for a loss of unit scale and without what a small
+    start takes off. `c`: largest elasticity log10(‖g‖‖w‖) over the weights in series, less that of the last one. `s`:
+    log10 RMS of the output. `delta`: log10 RMS of the gradient at the first weighted op on the route less that at the
+    output. `reach`: share of the time steps that a gradient reaches, by op.
     """
 
     state: State
@@ -141,18 +140,27 @@ def loss_scale(graph: Graph, facts: Facts, route: Route) -> float:
 
 
 def slow_start(graph: Graph, facts: Facts, route: Route) -> float:
-    """Decades that the last weight in series takes off the gradient by a small initialisation that it soon leaves.
+    """Decades that parameters behind the weakest weight take off its gradient by a small start that they soon leave.
 
-    A head drawn far below 1/√(3 fan_in) on purpose (policies, Fixup) holds the gradient back only until it has grown,
-    which takes few steps when its own gradient is not small beside it.
+    A head drawn far below 1/√(3 fan_in) on purpose (policies, Fixup) and a gain far below 1 (layer scale) hold the
+    gradient back only until they have grown, which takes few steps when their own gradient is not small beside them.
     """
     number, mine = relative(graph, facts), weights(graph)
-    last = next((index for index in reversed(route.ops) if index in mine), None)
-    path = mine[last][0] if last is not None else ""
-    speed, weight = (number(path), _sizes(graph, facts, path)[1]) if path else (None, None)
-    if speed is None or weight is None or path == route.weakest or speed < FAST:
-        return 0.0
-    return max(0.0, -0.5 * math.log10(3 * max(1, graph.params[path].fan_in)) - weight)
+    start = next(place for place, index in enumerate(route.ops) if route.weakest in mine.get(index, ()))
+    behind = [graph.ops[index] for index in route.ops[start + 1 :]]
+    usual = {path: 0.0 for op in behind if op.kind in GAINS for path in _gains(graph, op)}
+    last = next((mine[op.index][0] for op in reversed(behind) if op.index in mine), None)
+    if last is not None:
+        usual[last] = -0.5 * math.log10(3 * max(1, graph.params[last].fan_in))
+    fast = [path for path in usual if (speed := number(path)) is not None and FAST <= speed < math.inf]
+    return sum(max(0.0, usual[path] - (_sizes(graph, facts, path)[1] or 0.0)) for path in fast)
+
+
+def _gains(graph: Graph, op: Op) -> tuple[str, ...]:
+    """The trainable gains of an op that scales the signal."""
+    found = graph.param(op) if op.kind == "norm" else None
+    paths = op.params if op.kind == "mul" else (found.path,) if found else ()
+    return tuple(path for path in paths if path in graph.params and graph.params[path].requires_grad)
 
 
 def elasticity(graph: Graph, facts: Facts, path: str) -> float | None:
