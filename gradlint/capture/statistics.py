@@ -51,19 +51,50 @@ def measure(tensor: torch.Tensor) -> Numbers:
     """Mean, standard deviation, RMS, largest magnitude and share of zeros, of the finite entries."""
     if tensor.is_meta or tensor.numel() == 0:
         return Numbers()
-    scale = _largest(tensor)
-    if scale == 0.0:
-        return Numbers(0.0, 0.0, 0.0, 0.0, 1.0, _all_finite(tensor))
-    total = square = 0.0
-    count = zeros = 0
+    sums = _sums(tensor, 1.0)
+    if math.isinf(sums.square) or (sums.square == 0.0 and sums.largest > 0.0):
+        sums = _sums(tensor, sums.largest)  # float64 entries whose squares over- or underflow
+    finite = sums.count == tensor.numel()
+    if sums.count == 0:
+        return Numbers(finite=finite)
+    mean, second, scale = sums.total / sums.count, sums.square / sums.count, sums.scale
+    std = math.sqrt(max(second - mean * mean, 0.0)) if sums.least != sums.most else 0.0
+    return Numbers(mean * scale, std * scale, math.sqrt(second) * scale, sums.largest, sums.zeros / sums.count, finite)
+
+
+@dataclass(slots=True)
+class _Sums:
+    """Sums over the finite entries, divided by `scale`; `largest` is the greatest magnitude as it is."""
+
+    scale: float
+    total: float = 0.0
+    square: float = 0.0
+    count: int = 0
+    zeros: int = 0
+    least: float = math.inf
+    most: float = -math.inf
+
+    @property
+    def largest(self) -> float:
+        return max(abs(self.least), abs(self.most)) * self.scale
+
+
+def _sums(tensor: torch.Tensor, scale: float) -> _Sums:
+    sums = _Sums(scale)
     for piece in _pieces(tensor):
-        kept = piece[torch.isfinite(piece)] / scale
-        total, square = total + float(kept.sum()), square + float(kept.square().sum())
-        count, zeros = count + kept.numel(), zeros + int((kept == 0).sum())
-    mean, second = total / count, square / count
-    std = math.sqrt(max(second - mean * mean, 0.0))
-    finite = count == tensor.numel()
-    return Numbers(mean * scale, std * scale, math.sqrt(second) * scale, scale, zeros / count, finite)
+        least, most = (float(extreme) for extreme in torch.aminmax(piece))
+        kept = piece if math.isfinite(least) and math.isfinite(most) else piece[torch.isfinite(piece)]
+        if kept.numel() == 0:
+            continue
+        if kept is not piece:
+            least, most = (float(extreme) for extreme in torch.aminmax(kept))
+        kept = kept if scale == 1.0 else kept / scale
+        sums.total += float(kept.sum())
+        sums.square += float(torch.dot(kept, kept))
+        sums.count += kept.numel()
+        sums.zeros += kept.numel() - int(torch.count_nonzero(kept))
+        sums.least, sums.most = min(sums.least, least / scale), max(sums.most, most / scale)
+    return sums
 
 
 def fan(shape: Sequence[int]) -> tuple[int, int]:
@@ -72,18 +103,6 @@ def fan(shape: Sequence[int]) -> tuple[int, int]:
         return prod(shape), prod(shape)
     field = prod(shape[2:])
     return shape[1] * field, shape[0] * field
-
-
-def _largest(tensor: torch.Tensor) -> float:
-    largest = 0.0
-    for piece in _pieces(tensor):
-        kept = piece[torch.isfinite(piece)]
-        largest = max(largest, float(kept.abs().max()) if kept.numel() else 0.0)
-    return largest
-
-
-def _all_finite(tensor: torch.Tensor) -> bool:
-    return all(bool(torch.isfinite(piece).all()) for piece in _pieces(tensor))
 
 
 def _pieces(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
