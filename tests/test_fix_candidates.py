@@ -30,25 +30,25 @@ def finding(rule: str = "", family: str = "vanishing", ops: tuple[int, ...] = ()
     return Finding("GL000", rule, family, "error", "confirmed", "", ops=ops, cause=cause)  # type: ignore[arg-type]
 
 
-def made(model: nn.Module, recipe: Recipe, *shape: int) -> Candidate:
+def made(model: nn.Module, recipe: Recipe, *shape: int, about: Finding | None = None) -> Candidate:
     graph = graph_of(model, *shape)
-    found = build(recipe, stretch(graph, ()), finding())
+    found = build(recipe, stretch(graph, ()), about or finding())
     assert found is not None
     return found
 
 
 def test_the_cause_is_looked_up_before_the_rule_and_the_rule_before_the_family():
-    assert recipes(finding("large-init", "vanishing", cause="hidden-softmax")) == table.TABLE["hidden-softmax"]
-    assert recipes(finding("large-init", "vanishing")) == table.TABLE["large-init"]
-    assert recipes(finding("a-rule-of-a-pack", "vanishing")) == table.TABLE["vanishing"]
+    assert recipes(finding("large-init", "vanishing", cause="hidden-softmax"), "ce") == table.TABLE["hidden-softmax"]
+    assert recipes(finding("large-init", "vanishing"), "ce") == table.TABLE["large-init"]
+    assert recipes(finding("a-rule-of-a-pack", "vanishing"), "ce") == table.TABLE["vanishing"]
 
 
 def test_wiring_has_no_fix_to_try_and_every_other_family_has():
-    assert [family for family in FAMILIES if not recipes(finding("", family))] == ["wiring"]
+    assert [family for family in FAMILIES if not recipes(finding("", family), "ce")] == ["wiring"]
 
 
 def test_a_saturating_chain_is_offered_relu_with_he_first():
-    first = candidates(graph_of(chain(20), 64, 16), finding("saturating-chain"))[0]
+    first = candidates(graph_of(chain(20), 64, 16), finding("saturating-chain"), "ce")[0]
     assert first.title == (
         "replace nn.Sigmoid by nn.ReLU in 20 places (1 … 39) and initialise 20 weights with kaiming_normal_"
     )
@@ -175,7 +175,7 @@ def test_sine_layers_get_the_bounds_of_their_frequency():
 
 def test_the_output_activation_is_taken_out():
     model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 3), nn.Softmax(dim=1))
-    found = made(model, Recipe(output="identity"), 4, 8)
+    found = made(model, Recipe(output="identity"), 4, 8, about=finding(family="output"))
     assert found.steps == (Swap(3, "identity"),)
     assert found.title == "remove nn.Softmax (3)"
 

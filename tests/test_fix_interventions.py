@@ -10,17 +10,17 @@ from torch import nn
 from gradlint.capture import capture, run
 from gradlint.fix.candidate import Guard, Initialise, Normalise, Rescale, Skip, Step, Swap
 from gradlint.fix.initialisation import initialise
-from gradlint.fix.interventions import interventions
+from gradlint.fix.interventions import apply
 
 
 def replay(model: nn.Module, x: torch.Tensor, *steps: Step) -> tuple[torch.Tensor, nn.Module]:
     """The output with the steps applied, and the copy that made it, after a backward pass."""
     graph, _ = capture(copy.deepcopy(model), (x,), {})
     changed = copy.deepcopy(model)
-    changes, edits = interventions(graph, steps, 0)
-    for change in edits:
+    applied = apply(graph, steps, 0)
+    for change in applied.edits:
         change.function(changed.get_parameter(change.path))
-    recording = run(changed, (x,), {}, record=False, interventions=changes)
+    recording = run(changed, (x,), {}, record=False, interventions=applied.interventions)
     assert recording.calls == len(graph.ops)
     recording.output.sum().backward()
     return recording.output.detach(), changed

@@ -55,13 +55,29 @@ class Rescale:
 
 @dataclass(frozen=True)
 class Guard:
-    """Keep the argument of this op (log, sqrt, div …) away from where its derivative is not finite."""
+    """Keep the argument of this op within `bound` (see `interventions.SAFE`), where its derivative is finite."""
 
     op: int
-    eps: float
+    bound: float
 
 
-Step = Swap | Normalise | Skip | Initialise | Rescale | Guard
+@dataclass(frozen=True)
+class Stress:
+    """Provoke the fault at this op: "zero" makes its argument 0 for one sample, "large" makes it 1000 times larger."""
+
+    op: int
+    kind: str
+
+
+@dataclass(frozen=True)
+class Witness:
+    """Note of this op's output: "distinct", the share of its units that differ; "width", largest - smallest entry."""
+
+    op: int
+    kind: str
+
+
+Step = Swap | Normalise | Skip | Initialise | Rescale | Guard | Stress | Witness
 
 
 @dataclass(frozen=True)
@@ -74,3 +90,4 @@ class Candidate:
     parameters: int = 0  # how many parameters it adds
     work: float = 0.0  # elementwise work it adds, as a share of the model's multiply-adds
     edits: int = 1  # how many kinds of edit the user makes
+    variant: str = ""  # of candidates that differ in a number only, one is enough

@@ -20,6 +20,7 @@ SMALL_BATCH = 8
 FEW_FEATURES = 4
 # RMS·√fan_in outside this band is an initialisation that no activation asks for; torch's default for nn.Linear is 0.58.
 SOUND_GAIN = (0.5, 2.0)
+MOST = 0.5  # share of the model's layers from which on a stretch is taken for all of them
 SATURATING = frozenset(
     {"sigmoid", "tanh", "softsign", "hardtanh", "hardsigmoid", "logsigmoid", "softmax", "log_softmax", "softmin"}
 )
@@ -55,13 +56,22 @@ MATCHED: Mapping[str, Matched] = {
 PLAIN = Matched("xavier_normal", 1.0)
 
 
-def candidates(graph: Graph, finding: Finding) -> list[Candidate]:
+def candidates(graph: Graph, finding: Finding, loss: str) -> list[Candidate]:
     """The changes to try for a finding, best evidence first; those that do not apply to its stretch are left out."""
-    wide = stretch(graph, ())
-    narrow = stretch(graph, finding.ops or (() if finding.op is None else (finding.op,)))
-    scope = narrow if len(narrow.layers) > 1 or finding.family in ("output", "numerics") else wide
-    found = [build(recipe, scope, finding) for recipe in recipes(finding)]
+    scope = _scope(graph, finding)
+    found = [build(recipe, scope, finding) for recipe in recipes(finding, loss)]
     return list({candidate.steps: candidate for candidate in found if candidate is not None}.values())
+
+
+def _scope(graph: Graph, finding: Finding) -> Stretch:
+    """The finding's stretch, or the whole graph where that says nothing of the trunk or covers most of it.
+
+    A stretch holds most of what is lost, not all of it: nobody replaces 18 of 20 sigmoids.
+    """
+    wide = stretch(graph, ())
+    narrow = stretch(graph, _named(finding))
+    share = len(narrow.layers) / max(1, len(wide.layers))
+    return narrow if len(narrow.layers) > 1 and share < MOST else wide
 
 
 def build(recipe: Recipe, scope: Stretch, finding: Finding) -> Candidate | None:
@@ -80,7 +90,8 @@ def build(recipe: Recipe, scope: Stretch, finding: Finding) -> Candidate | None:
         price=wording.price(recipe, scope, steps),
         parameters=cost.parameters(scope.graph, steps),
         work=cost.work(scope, steps),
-        edits=len(parts),
+        edits=len(parts) + (recipe.init == "lsuv"),  # lsuv is an initialisation and a pass over data
+        variant="guard" if recipe.guard else "",
     )
 
 
@@ -105,9 +116,18 @@ def _matched(recipe: Recipe, scope: Stretch) -> tuple[Step, ...]:
     return _per_layer(scope, lambda layer, first: _draw(scope.graph, layer, _match(recipe, layer), first=first))
 
 
+def _xavier(recipe: Recipe, scope: Stretch) -> tuple[Step, ...]:
+    """Gain 1 everywhere: at depth, tanh with its gain 5/3 is chaotic (Schoenholz et al. 2017)."""
+    return _per_layer(scope, lambda layer, first: _draw(scope.graph, layer, PLAIN, first=first))
+
+
 def _orthogonal(recipe: Recipe, scope: Stretch) -> tuple[Step, ...]:
+    """The gain of the activation, or 1 for a bounded one, where an orthogonal weight keeps every direction."""
+
     def draw(layer: Layer, first: bool) -> tuple[Step, ...]:  # noqa: FBT001
-        return _draw(scope.graph, layer, Matched("orthogonal", _match(recipe, layer).gain), first=first)
+        bounded = layer.activation is not None and layer.activation.function in SATURATING
+        gain = 1.0 if bounded and not recipe.activation else _match(recipe, layer).gain
+        return _draw(scope.graph, layer, Matched("orthogonal", gain), first=first)
 
     return _per_layer(scope, draw)
 
@@ -242,21 +262,31 @@ def _hidden_weights(graph: Graph, op: Op) -> list[str]:
 
 
 def _outputs(recipe: Recipe, scope: Stretch, finding: Finding) -> tuple[Step, ...]:
-    """The output activation that the finding names, or else all of them."""
-    named = {*finding.ops, *(() if finding.op is None else (finding.op,))}
-    chosen = [op for op in scope.outputs if op.index in named] or list(scope.outputs)
-    swaps = [Swap(op.index, recipe.output) for op in chosen[-1:] if op.function != recipe.output]
-    return (*swaps, *(Swap(op.index, "identity") for op in chosen[:-1])) if swaps else ()
+    """The output activation that the finding names; for a finding about the output as such, the last one."""
+    named = _named(finding)
+    chosen = [op for op in scope.outputs if op.index in named]
+    chosen = chosen or (list(scope.outputs[-1:]) if finding.family == "output" else [])
+    return tuple(Swap(op.index, recipe.output) for op in chosen[-1:] if op.function != recipe.output)
+
+
+def _drops(recipe: Recipe, scope: Stretch, finding: Finding) -> tuple[Step, ...]:
+    return (Swap(finding.ops[0], "identity"),) if len(finding.ops) > 1 else ()
 
 
 def _guards(recipe: Recipe, scope: Stretch, finding: Finding) -> tuple[Step, ...]:
-    named = finding.ops or (() if finding.op is None else (finding.op,))
-    return tuple(Guard(index, recipe.guard) for index in named if scope.graph.ops[index].function in GUARDED)
+    """Bounds for arguments of the finding's ops: the epsilon; for an exponential what the clamp after it allows."""
+    ops = [scope.graph.ops[index] for index in _named(finding)]
+    limits = [limit for op in ops if isinstance(limit := op.attrs.get("max"), int | float) and limit > 0]
+    exponentials = tuple(Guard(op.index, math.log(limits[0])) for op in ops if op.function in EXPONENTIAL and limits)
+    return exponentials or tuple(Guard(op.index, recipe.guard) for op in ops if op.function in GUARDED)
 
 
-GUARDED = frozenset(
-    {"log", "log2", "log10", "log1p", "sqrt", "rsqrt", "div", "reciprocal", "norm", "acos", "asin", "pow"}
-)
+def _named(finding: Finding) -> tuple[int, ...]:
+    return finding.ops or (() if finding.op is None else (finding.op,))
+
+
+EXPONENTIAL = frozenset({"exp", "expm1"})
+GUARDED = frozenset({"log", "log2", "log10", "sqrt", "rsqrt", "div", "reciprocal", "acos", "asin", "pow"})
 Builder = Callable[[Recipe, Stretch, Finding], tuple[Step, ...]]
 BUILDERS: Mapping[str, Builder] = {
     "activation": _swaps,
@@ -265,10 +295,12 @@ BUILDERS: Mapping[str, Builder] = {
     "skip": _skips,
     "recurrent": _recurrences,
     "output": _outputs,
+    "drop": _drops,
     "guard": _guards,
 }
 INITS: Mapping[str, Callable[[Recipe, Stretch], tuple[Step, ...]]] = {
     "matched": _matched,
+    "xavier": _xavier,
     "orthogonal": _orthogonal,
     "lsuv": _lsuv,
     "default": _default,

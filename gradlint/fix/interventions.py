@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gradlint.capture.recorder import Intervention
-from gradlint.fix.candidate import Guard, Initialise, Normalise, Rescale, Skip, Step, Swap
+from gradlint.fix.candidate import Guard, Initialise, Normalise, Rescale, Skip, Step, Stress, Swap, Witness
 from gradlint.fix.initialisation import initialise
 from gradlint.graph.ir import Graph, Op
 from gradlint.probe import ParamEdit
@@ -20,10 +21,21 @@ from gradlint.probe import ParamEdit
 Function = Callable[..., Any]
 Call = Callable[[Function, tuple[Any, ...], Mapping[str, Any]], Any]
 Transform = Callable[[Tensor], Tensor]
-Stash = dict[int, Tensor]
 
 LSUV_ROUNDS = 3  # the weight's share of the output's variance is all of it but the bias: three rounds reach 2 %
 LSUV_TOLERANCE = 0.02
+
+STRESS = 1e3  # how much larger "large" makes an argument: every bounded activation is then at its bounds
+SIMILAR = 1e-4  # of the units' RMS: rounding makes copies of a unit differ by less
+
+
+@dataclass
+class Store:
+    """What one run keeps: inputs of blocks until they are added, and the notes of witnesses."""
+
+    inputs: dict[int, Tensor] = field(default_factory=dict)
+    notes: dict[str, float] = field(default_factory=dict)
+
 
 ACTIVATIONS: Mapping[str, Transform] = {
     "identity": torch.clone,
@@ -40,23 +52,29 @@ ACTIVATIONS: Mapping[str, Transform] = {
 RECURRENT: Mapping[str, Function] = {"rnn_relu": torch.rnn_relu}
 
 
-def interventions(
-    graph: Graph, steps: Iterable[Step], seed: int
-) -> tuple[tuple[Intervention, ...], tuple[ParamEdit, ...]]:
-    """What carries the steps out on one run: replacements by recorded call, and draws of parameters with this seed.
+@dataclass(frozen=True)
+class Applied:
+    """What carries steps out on one run, and what their witnesses noted in it: the smallest number of each kind."""
 
-    Each call of this function makes its own store for skips, so its result serves one run at a time.
+    interventions: tuple[Intervention, ...]
+    edits: tuple[ParamEdit, ...]
+    notes: dict[str, float] = field(default_factory=dict)
+
+
+def apply(graph: Graph, steps: Iterable[Step], seed: int) -> Applied:
+    """Replacements by recorded call, and draws of parameters with this seed.
+
+    The result keeps the tensors of skips while it runs, so it serves one run at a time.
     """
     ordered = tuple(steps)
     edits = tuple(_edit(step, seed) for step in ordered if isinstance(step, Initialise))
-    stash: Stash = {}
+    store = Store()
     calls: dict[int, list[Step]] = defaultdict(list)
     for step in ordered:
         for index in _indices(step):
             calls[index].append(step)
-    return tuple(
-        Intervention(i, replace=_call(graph.ops[i], found, stash)) for i, found in sorted(calls.items())
-    ), edits
+    changes = (Intervention(i, replace=_call(graph.ops[i], found, store)) for i, found in sorted(calls.items()))
+    return Applied(tuple(changes), edits, store.notes)
 
 
 def _indices(step: Step) -> tuple[int, ...]:
@@ -69,20 +87,20 @@ def _edit(step: Initialise, seed: int) -> ParamEdit:
     return ParamEdit(step.param, partial(initialise, step=step, seed=seed))
 
 
-def _call(op: Op, steps: Iterable[Step], stash: Stash) -> Call:
+def _call(op: Op, steps: Iterable[Step], store: Store) -> Call:
     """One function in place of the recorded call, with every step at it wrapped around the last."""
     ordered = sorted(steps, key=lambda step: ORDER[type(step)])
 
     def replaced(func: Function, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         call = func
         for step in ordered:
-            call = WRAPPERS[type(step)](step, call, op, stash)
+            call = WRAPPERS[type(step)](step, call, op, store)
         return call(*args, **kwargs)
 
     return replaced
 
 
-def _swap(step: Any, call: Function, op: Op, stash: Stash) -> Function:
+def _swap(step: Any, call: Function, op: Op, store: Store) -> Function:
     if step.function in RECURRENT:
         return RECURRENT[step.function]
 
@@ -92,20 +110,39 @@ def _swap(step: Any, call: Function, op: Op, stash: Stash) -> Function:
     return swapped
 
 
-def _guard(step: Any, call: Function, op: Op, stash: Stash) -> Function:
-    def guarded(*args: Any, **kwargs: Any) -> Any:
-        safe = SAFE.get(op.function, _at_least)
-        position = 1 if op.function == "div" and len(args) > 1 else _data(args, kwargs)[0]
-        tensor = args[position] if isinstance(position, int) else kwargs[position]
-        if not isinstance(tensor, Tensor):
-            return call(*args, **kwargs)
-        args, kwargs = _with(args, kwargs, position, safe(tensor, step.eps))
+def _guard(step: Any, call: Function, op: Op, store: Store) -> Function:
+    return _with_argument(call, op, lambda x: SAFE.get(op.function, _at_least)(x, step.bound))
+
+
+def _stress(step: Any, call: Function, op: Op, store: Store) -> Function:
+    return _with_argument(call, op, STRESSES[step.kind])
+
+
+def _witness(step: Any, call: Function, op: Op, store: Store) -> Function:
+    def noted(*args: Any, **kwargs: Any) -> Any:
+        result = call(*args, **kwargs)
+        with torch.no_grad():
+            number = WITNESSES[step.kind](result.detach(), op)
+        store.notes[step.kind] = min(number, store.notes.get(step.kind, number))
+        return result
+
+    return noted
+
+
+def _with_argument(call: Function, op: Op, change: Transform) -> Function:
+    """The call with the argument that its singularity is about changed: the denominator, or else the data."""
+
+    def changed(*args: Any, **kwargs: Any) -> Any:
+        place = 1 if op.function == "div" and len(args) > 1 else _data(args, kwargs)[0]
+        tensor = args[place] if isinstance(place, int) else kwargs[place]
+        if isinstance(tensor, Tensor):
+            args, kwargs = _with(args, kwargs, place, change(tensor))
         return call(*args, **kwargs)
 
-    return guarded
+    return changed
 
 
-def _rescale(step: Any, call: Function, op: Op, stash: Stash) -> Function:
+def _rescale(step: Any, call: Function, op: Op, store: Store) -> Function:
     def rescaled(*args: Any, **kwargs: Any) -> Any:
         weight = next(t for t in (*args, *kwargs.values()) if isinstance(t, torch.nn.Parameter) and t.dim() > 1)
         with torch.no_grad():
@@ -119,20 +156,20 @@ def _rescale(step: Any, call: Function, op: Op, stash: Stash) -> Function:
     return rescaled
 
 
-def _normalise(step: Any, call: Function, op: Op, stash: Stash) -> Function:
+def _normalise(step: Any, call: Function, op: Op, store: Store) -> Function:
     return lambda *args, **kwargs: NORMS[step.function](call(*args, **kwargs), step)
 
 
-def _skip(step: Any, call: Function, op: Op, stash: Stash) -> Function:
+def _skip(step: Any, call: Function, op: Op, store: Store) -> Function:
     """At the block's start the input is kept; at its end (which may be the same op) it is added."""
 
     def kept(*args: Any, **kwargs: Any) -> Any:
         if op.index == step.start:
-            stash[step.source] = _data(args, kwargs)[
+            store.inputs[step.source] = _data(args, kwargs)[
                 1
             ].clone()  # an in-place op may change the original before it is added
         result = call(*args, **kwargs)
-        return result + stash.pop(step.source) if op.index == step.end else result
+        return result + store.inputs.pop(step.source) if op.index == step.end else result
 
     return kept
 
@@ -166,6 +203,32 @@ def _inside_one(x: Tensor, eps: float) -> Tensor:
     return x.clamp(-1.0 + eps, 1.0 - eps)
 
 
+def _at_most(x: Tensor, bound: float) -> Tensor:
+    return x.clamp_max(bound)
+
+
+def _first_zero(x: Tensor) -> Tensor:
+    """The first sample's entries 0, as units that are off would make them."""
+    mask = torch.ones_like(x)
+    mask[:1] = 0.0
+    return x * mask
+
+
+def _larger(x: Tensor) -> Tensor:
+    return x * STRESS
+
+
+def _distinct(x: Tensor, op: Op) -> float:
+    """The share of units (channels of a convolution, features else) that are not copies of another one."""
+    units = (x.transpose(0, 1) if op.kind == "conv" else x.movedim(-1, 0)).flatten(1).double()
+    scale = float(units.square().mean().sqrt()) or 1.0
+    return float(torch.unique((units / (scale * SIMILAR)).round(), dim=0).shape[0]) / units.shape[0]
+
+
+def _width(x: Tensor, op: Op) -> float:
+    return float(x.max() - x.min())
+
+
 def _data(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[int | str, Tensor]:
     """The call's first floating tensor that is not a parameter (x @ W, but W.mm(x) too), and where it stands."""
     places: list[tuple[int | str, Any]] = [*enumerate(args), *kwargs.items()]
@@ -193,13 +256,19 @@ SAFE: Mapping[str, Callable[[Tensor, float], Tensor]] = {
     "reciprocal": _off_zero,
     "acos": _inside_one,
     "asin": _inside_one,
+    "exp": _at_most,
+    "expm1": _at_most,
 }
+STRESSES: Mapping[str, Transform] = {"zero": _first_zero, "large": _larger}
+WITNESSES: Mapping[str, Callable[[Tensor, Op], float]] = {"distinct": _distinct, "width": _width}
 # The order in which steps at one op wrap the call: from the function itself outwards.
-WRAPPERS: Mapping[type, Callable[[Any, Function, Op, Stash], Function]] = {
+WRAPPERS: Mapping[type, Callable[[Any, Function, Op, Store], Function]] = {
     Swap: _swap,
     Guard: _guard,
     Rescale: _rescale,
+    Stress: _stress,
     Normalise: _normalise,
+    Witness: _witness,
     Skip: _skip,
 }
 ORDER: Mapping[type, int] = {kind: position for position, kind in enumerate(WRAPPERS)}

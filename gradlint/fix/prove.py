@@ -2,24 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from gradlint.config import Settings
-from gradlint.engine import holds
 from gradlint.finding import Finding, Fix
 from gradlint.fix.candidate import Candidate
 from gradlint.fix.candidates import candidates
+from gradlint.fix.evidence import compare, helped
+from gradlint.fix.experiment import experiment
 from gradlint.fix.symptom import clipping
-from gradlint.fix.trial import Laboratory, Trial, claim_of, numbers, value
+from gradlint.fix.trial import Laboratory, Trial
 from gradlint.graph.ir import Graph
-from gradlint.load.model import LoadedModel
 from gradlint.probe.health import judge
 from gradlint.profile import Measurement
 
+if TYPE_CHECKING:
+    from gradlint.load.model import LoadedModel
+
 KEPT = 3  # fixes printed for a finding
 TRIED = 6  # candidates tried for a finding
-SECONDS = 10.0  # wall clock for all trials of one model
+
+
+@dataclass(frozen=True)
+class Proof:
+    """A candidate that helped, the trial that shows it, the trial without it, and its place in the table."""
+
+    candidate: Candidate
+    before: Trial
+    after: Trial
+    place: int
+    setting: str = ""
+
+    @property
+    def order(self) -> tuple[int, int, int, float, int]:
+        """Healthiest first, then cheapest: parameters added, kinds of edit, elementwise work, and the evidence."""
+        cost = self.candidate
+        return self.after.rank, cost.parameters, cost.edits, round(max(0.0, cost.work), 2), self.place
 
 
 def prove(
@@ -32,72 +52,64 @@ def prove(
     """The findings with `fixes` filled: changes applied to the recorded run, measured again and found to help.
 
     `measurement` is what the unchanged model showed at the same seed and inputs. Refuted findings and mere notes are
-    returned as they are, and so are those for which no candidate helped.
+    returned as they are, and so are those for which nothing helped. What helped one finding is offered to those that
+    have no fix of their own, when it helps them too.
     """
-    before = Trial(measurement, judge(graph, measurement))
-    laboratory = Laboratory(loaded, graph, settings, before, SECONDS)
-    return [_proven(laboratory, finding) if _wanted(finding) else finding for finding in findings]
-
-
-@dataclass(frozen=True)
-class Proof:
-    """A candidate that helped, with the trial that shows it."""
-
-    candidate: Candidate
-    trial: Trial
-
-    @property
-    def order(self) -> tuple[int, int, float, int, float]:
-        """Healthiest first, then cheapest: parameters added, elementwise work, kinds of edit."""
-        cheap = self.candidate
-        return self.trial.rank, cheap.parameters, round(cheap.work, 3), cheap.edits, self.trial.health.score
+    laboratory = Laboratory(loaded, graph, settings, Trial(measurement, judge(graph, measurement)))
+    proofs = [_search(laboratory, finding) if _wanted(finding) else [] for finding in findings]
+    found = [proof for each in proofs for proof in each if proof.before is laboratory.before]
+    return [
+        _fixed(laboratory, finding, own or _shared(laboratory, finding, found)) if _wanted(finding) else finding
+        for finding, own in zip(findings, proofs, strict=True)
+    ]
 
 
 def _wanted(finding: Finding) -> bool:
-    return finding.severity != "info" and finding.verdict in ("confirmed", "measured")
+    return finding.severity != "info" and finding.verdict != "refuted"
 
 
-def _proven(laboratory: Laboratory, finding: Finding) -> Finding:
-    proofs = sorted(_search(laboratory, finding), key=lambda proof: proof.order)[:KEPT]
-    fixes = [_fix(laboratory, finding, proof) for proof in proofs]
-    trials = [proof.trial for proof in proofs]
+def _search(laboratory: Laboratory, finding: Finding) -> list[Proof]:
+    """Tries candidates in the order of the evidence until enough of them leave the model healthy."""
+    graph, setup = laboratory.graph, experiment(finding)
+    always = () if setup is None else setup.steps
+    before, proofs = laboratory.attempt(always), list[Proof]()
+    found = candidates(graph, finding, laboratory.before.measurement.loss)[:TRIED]
+    for place, candidate in enumerate(found if before is not None else []):
+        if _enough(proofs, candidate):
+            continue
+        after = laboratory.attempt((*always, *candidate.steps))
+        if before is not None and after is not None and helped(graph, finding, setup, before, after):
+            proofs.append(Proof(candidate, before, after, place, "" if setup is None else setup.setting))
+    return proofs
+
+
+def _enough(proofs: Sequence[Proof], candidate: Candidate) -> bool:
+    """Whether the proofs so far make the candidate needless: there are plenty, or a variant of it did."""
+    healthy = [proof for proof in proofs if proof.after.rank == 0]
+    return len(healthy) >= KEPT or any(
+        candidate.variant and proof.candidate.variant == candidate.variant for proof in healthy
+    )
+
+
+def _shared(laboratory: Laboratory, finding: Finding, proofs: Iterable[Proof]) -> list[Proof]:
+    """What helped another finding and helps this one too."""
+    if experiment(finding) is not None:
+        return []
+    before = laboratory.before
+    unique = {proof.candidate.steps: proof for proof in proofs}.values()
+    return [proof for proof in unique if helped(laboratory.graph, finding, None, before, proof.after)]
+
+
+def _fixed(laboratory: Laboratory, finding: Finding, proofs: Iterable[Proof]) -> Finding:
+    kept = sorted(proofs, key=lambda proof: proof.order)[:KEPT]
+    fixes = [_fix(laboratory.graph, finding, proof) for proof in kept]
+    trials = [proof.after for proof in kept]
     if finding.family == "exploding" and (clip := clipping(laboratory.graph, laboratory.before, trials)):
         fixes.append(clip)
     return replace(finding, fixes=tuple(fixes))
 
 
-def _search(laboratory: Laboratory, finding: Finding) -> list[Proof]:
-    """Tries candidates in the order of the evidence until enough of them leave the model healthy."""
-    proofs: list[Proof] = []
-    for candidate in candidates(laboratory.graph, finding)[:TRIED]:
-        if sum(1 for proof in proofs if proof.trial.rank == 0) >= KEPT:
-            break
-        trial = laboratory.attempt(candidate)
-        if trial is not None and helped(laboratory.graph, finding, laboratory.before, trial):
-            proofs.append(Proof(candidate, trial))
-    return proofs
-
-
-def helped(graph: Graph, finding: Finding, before: Trial, after: Trial) -> bool:
-    """Whether a trial is better than the unchanged model in what the finding says, and no worse in anything else.
-
-    The finding's claim must no longer hold, or the health be better by a state; what is left must be finite, and must
-    not be an error.
-    """
-    if not after.finite or after.health.state == "error" or after.rank > before.rank:
-        return False
-    claim = claim_of(graph, finding)
-    number = None if claim is None else value(graph, after.measurement, claim)
-    if claim is None or number is None:
-        return after.rank < before.rank
-    return not holds(claim, number) or after.rank < before.rank
-
-
-def _fix(laboratory: Laboratory, finding: Finding, proof: Proof) -> Fix:
-    graph, before = laboratory.graph, laboratory.before
-    return Fix(
-        title=proof.candidate.title,
-        measured_before=numbers(graph, before, finding, before.health.weakest),
-        measured_after=numbers(graph, proof.trial, finding, before.health.weakest),
-        price=proof.candidate.price,
-    )
+def _fix(graph: Graph, finding: Finding, proof: Proof) -> Fix:
+    before, after = compare(graph, finding, proof.before, proof.after)
+    price = "; ".join(text for text in (proof.setting, proof.candidate.price) if text)
+    return Fix(proof.candidate.title, before, after, price)

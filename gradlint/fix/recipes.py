@@ -13,10 +13,11 @@ class Recipe:
     """One row of the table: what is changed along a stretch; what is left empty stays as it is.
 
     `activation`: the function in place of the stretch's activations.
-    `init`: "matched" (to the activation after each layer), "orthogonal", "lsuv", "default" (torch's), "depth" (the last
-    weight of each residual branch × 1/√branches) or "zero" (the same weight zero).
+    `init`: "matched" (to the activation after each layer), "xavier", "orthogonal", "lsuv", "default" (torch's), "depth"
+    (the last weight of each residual branch × 1/√branches) or "zero" (the same weight zero).
     `norm`: "fitting" (by layout, batch and task) or a norm's name. `skip`: an identity around every block it fits.
     `recurrent`: "irnn", "orthogonal-rnn" or "forget-bias". `output`: the function in place of the output activation.
+    `drop`: "first", the first of the finding's ops is taken out.
     `guard`: how far the arguments of the finding's ops are kept from a singularity.
     """
 
@@ -26,6 +27,7 @@ class Recipe:
     skip: bool = False
     recurrent: str = ""
     output: str = ""
+    drop: str = ""
     guard: float = 0.0
 
 
@@ -39,6 +41,7 @@ TANH = Recipe(activation="tanh", init="matched")
 RELU = Recipe(activation="relu")
 LEAKY = Recipe(activation="leaky_relu")
 MATCHED = Recipe(init="matched")
+XAVIER = Recipe(init="xavier")
 ORTHOGONAL = Recipe(init="orthogonal")
 LSUV = Recipe(init="lsuv")
 DEFAULT = Recipe(init="default")
@@ -54,13 +57,17 @@ RELU_HE_NORM_SKIP = Recipe(activation="relu", init="matched", norm="fitting", sk
 IRNN = Recipe(recurrent="irnn")
 ORTHOGONAL_RNN = Recipe(recurrent="orthogonal-rnn")
 FORGET = Recipe(recurrent="forget-bias")
+DROP = Recipe(drop="first")
+GUARD = Recipe(guard=1e-6)
+STRICT_GUARD = Recipe(guard=1e-3)
 NO_OUTPUT = Recipe(output="identity")
+SIGMOID_OUTPUT = Recipe(output="sigmoid")
+LOG_SOFTMAX_OUTPUT = Recipe(output="log_softmax")
 
 SATURATING = (RELU_HE, NORM_SKIP, NORM, SELU, RELU_HE_NORM_SKIP, ELU, GELU, TANH, LEAKY_HE)
 SHRINKING = (MATCHED, NORM, NORM_SKIP, RELU_HE, LSUV, ORTHOGONAL, RELU_HE_NORM_SKIP, SELU)
-GROWING = (MATCHED, RELU_HE, NORM, NORM_SKIP, DEPTH, ZERO, ORTHOGONAL, LSUV, RELU_HE_NORM_SKIP)
-DYING = (LEAKY, MATCHED, LEAKY_HE, NORM, ELU, SELU)
-OUTPUT = (NO_OUTPUT, Recipe(output="sigmoid"), Recipe(output="tanh"), Recipe(output="log_softmax"))
+GROWING = (MATCHED, XAVIER, NORM, NORM_SKIP, RELU_HE, DEPTH, ZERO, ORTHOGONAL, LSUV, RELU_HE_NORM_SKIP)
+DYING = (NO_OUTPUT, LEAKY, MATCHED, LEAKY_HE, NORM, ELU, SELU)
 RECURRENT = (IRNN, ORTHOGONAL_RNN, FORGET)
 
 # A finding's cause is looked up first, then its rule, then its family.
@@ -81,12 +88,24 @@ TABLE: Mapping[str, tuple[Recipe, ...]] = {
     "normalization": (NORM, NORM_SKIP, RMS, MATCHED),
     "architecture": (SKIP, NORM_SKIP, RELU_HE, NORM),
     "units": DYING,
-    "output": OUTPUT,
-    "numerics": (Recipe(guard=1e-6), Recipe(guard=1e-4)),
+    "double-activation": (DROP,),
+    "not-finite": (GUARD, STRICT_GUARD, *GROWING),
+    "output": (NO_OUTPUT, SIGMOID_OUTPUT),
+    "numerics": (GUARD, STRICT_GUARD),
+}
+# What may stand at the output depends on the loss that reads it.
+OUTPUTS: Mapping[str, tuple[Recipe, ...]] = {
+    "ce": (NO_OUTPUT,),
+    "bce_logits": (NO_OUTPUT,),
+    "nll": (NO_OUTPUT, LOG_SOFTMAX_OUTPUT),
+    "nll_prob": (SIGMOID_OUTPUT,),
+    "bce": (SIGMOID_OUTPUT,),
+    "mse": (NO_OUTPUT, SIGMOID_OUTPUT),
 }
 
 
-def recipes(finding: Finding) -> tuple[Recipe, ...]:
+def recipes(finding: Finding, loss: str) -> tuple[Recipe, ...]:
     """What to try for a finding, best evidence first; nothing for a cause that no change of numbers cures (wiring)."""
     keys = (finding.cause, finding.rule, finding.family)
-    return next((TABLE[key] for key in keys if key in TABLE), ())
+    found = next((TABLE[key] for key in keys if key in TABLE), ())
+    return OUTPUTS.get(loss, found) if finding.family == "output" else found

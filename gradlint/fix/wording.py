@@ -28,12 +28,20 @@ MODULES: Mapping[str, str] = {
     "group_norm": "nn.GroupNorm",
     "rms_norm": "nn.RMSNorm",
 }
+FUNCTIONS: Mapping[str, str] = {"relu": "torch.relu", "tanh": "torch.tanh", "sigmoid": "torch.sigmoid"}
 SCHEMES: Mapping[str, str] = {
     "kaiming_normal": "kaiming_normal_",
     "orthogonal": "orthogonal_",
     "default": "torch's default",
     "siren": "the siren bounds",
     "eye": "eye_",
+}
+BOUNDS: Mapping[str, str] = {
+    "exp": "clamp the argument of {0} at {1:.3g} instead of its result",
+    "div": "keep the denominator {1:g} away from 0",
+    "reciprocal": "keep the denominator {1:g} away from 0",
+    "acos": "keep the argument of {0} {1:g} inside -1 … 1",
+    "asin": "keep the argument of {0} {1:g} inside -1 … 1",
 }
 SPECIAL: Mapping[str, str] = {
     "depth": "scale the last weight of {0} residual branches by 1/sqrt({0})",
@@ -52,7 +60,7 @@ PRICES: Mapping[str, str] = {
     "elu": "computes an exponential; its mean is nearer zero than leaky relu's, which costs a comparison",
     "gelu": "computes an error function",
     "silu": "computes a sigmoid",
-    "selu": "computes an exponential; self-normalising only with lecun_normal (kaiming_normal_ for 'linear') and no skips",
+    "selu": "computes an exponential; needs lecun_normal (kaiming_normal_ with nonlinearity='linear'), and no skips",
     "leaky_relu": "keeps a slope of 0.01 where relu has none; no exponential",
     "relu": "units can die at large learning rates",
     "tanh": "still saturates for large inputs",
@@ -61,7 +69,7 @@ PRICES: Mapping[str, str] = {
     "zero": "branches are the identity at first: their inner weights start to learn at the second step",
     "irnn": "unbounded state: clip gradients",
     "output": "the output's range changes: put the activation that belongs to the loss where predictions are read",
-    "guard": "results change by about the epsilon",
+    "guard": "entries beyond the bound get no gradient there",
 }
 IMAGE = "not batchnorm: the output is an image, where absolute differences between samples matter"
 
@@ -106,16 +114,26 @@ def price(recipe: Recipe, scope: Stretch, steps: Iterable[Step]) -> str:
         texts.append(PRICES["activation"])
     elif recipe.init or recipe.recurrent:
         texts.append(PRICES["init"])
+    if recipe.drop:
+        texts.append(PRICES["activation"])
     if recipe.guard:
         texts.append(PRICES["guard"])
     return "; ".join(texts)
 
 
 def name_of(op: Op) -> str:
-    """The op as its user wrote it: nn.Sigmoid for a module, torch.sigmoid for a call."""
-    if op.module_type and op.module_type.lower().replace("_", "") == op.function.replace("_", ""):
+    """The op as its user wrote it: nn.Sigmoid for a module, torch.sigmoid, F.relu or .sigmoid() for a call."""
+    if is_module(op):
         return f"nn.{op.module_type}"
-    return op.function or op.kind
+    owner, _, function = op.name.rpartition(".")
+    if owner == "torch.Tensor":
+        return f".{function}()"
+    return {"torch.nn.functional": f"F.{function}", "torch": f"torch.{function}"}.get(owner, op.function or op.kind)
+
+
+def is_module(op: Op) -> bool:
+    """Whether the call was made by torch's module for it, such as nn.ReLU."""
+    return op.module_type.lower() == op.function.replace("_", "")
 
 
 def _swapped(recipe: Recipe, graph: Graph, steps: Sequence[Step]) -> Phrase:
@@ -128,7 +146,7 @@ def _swapped(recipe: Recipe, graph: Graph, steps: Sequence[Step]) -> Phrase:
     count = f" in {len(ops)} places" if len(ops) > 1 else ""
     if function == "identity":
         return Phrase(f"remove {names}{count}", f"remove {names}", ops)
-    new = MODULES.get(function, function)
+    new = MODULES[function] if any(is_module(op) for op in ops) else FUNCTIONS.get(function, f"F.{function}")
     return Phrase(f"replace {names} by {new}{count}", f"replace {len(ops)} {names} by {new}", ops)
 
 
@@ -185,7 +203,8 @@ def _guarded(recipe: Recipe, graph: Graph, steps: Sequence[Step]) -> Phrase:
     guards = [step for step in steps if isinstance(step, Guard)]
     ops = [graph.ops[step.op] for step in guards]
     names = " and ".join(dict.fromkeys(op.function for op in ops))
-    return Phrase(f"keep the argument of {names} {guards[0].eps:g} away from its singularity", f"guard {names}", ops)
+    text = BOUNDS.get(ops[0].function, "keep the argument of {0} at {1:g} or more").format(names, guards[0].bound)
+    return Phrase(text, f"guard {names}", ops)
 
 
 def _at(ops: Sequence[Op]) -> str:

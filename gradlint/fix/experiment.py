@@ -1,0 +1,69 @@
+"""How a fault that one pass need not show is provoked, before and after a fix (after RANUM, Li et al. 2023)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from gradlint.finding import Finding
+from gradlint.fix.candidate import Step, Stress, Witness
+
+DISTINCT = 0.9  # share of units that differ, from which symmetry counts as broken
+WIDER = 1.2  # how much wider an output's range must become
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Steps for every run of a finding's trials, and what they are called in the fix's price.
+
+    `better` compares the notes of a run without and with the fix; without it a finite run is what is asked for.
+    """
+
+    steps: tuple[Step, ...]
+    setting: str = ""
+    better: Callable[[Mapping[str, float], Mapping[str, float]], bool] | None = None
+
+
+def experiment(finding: Finding) -> Experiment | None:
+    """The experiment of a finding's cause, rule or family; None where the recorded run shows all."""
+    ops = finding.ops or (() if finding.op is None else (finding.op,))
+    keys = (finding.cause, finding.rule, finding.family)
+    maker = next((EXPERIMENTS[key] for key in keys if key in EXPERIMENTS), None)
+    return None if maker is None or not ops else maker(ops)
+
+
+def _symmetry(ops: tuple[int, ...]) -> Experiment:
+    return Experiment(tuple(Witness(op, "distinct") for op in ops), better=_distinct)
+
+
+def _zero(ops: tuple[int, ...]) -> Experiment:
+    return Experiment(tuple(Stress(op, "zero") for op in ops), "shown with the argument of one sample set to 0")
+
+
+def _overflow(ops: tuple[int, ...]) -> Experiment:
+    return Experiment((Stress(ops[0], "large"),), "shown with an argument 1000 times larger")
+
+
+def _range(ops: tuple[int, ...]) -> Experiment:
+    steps = (Stress(ops[0], "large"), Witness(ops[-1], "width"))
+    return Experiment(steps, "range shown for arguments 1000 times larger", _wider)
+
+
+def _distinct(before: Mapping[str, float], after: Mapping[str, float]) -> bool:
+    return before["distinct"] < DISTINCT <= after["distinct"]
+
+
+def _wider(before: Mapping[str, float], after: Mapping[str, float]) -> bool:
+    return after["width"] > WIDER * before["width"]
+
+
+EXPERIMENTS: Mapping[str, Callable[[tuple[int, ...]], Experiment]] = {
+    "constant-init": _symmetry,
+    "zero-init": _symmetry,
+    "log-of-zero": _zero,
+    "log-of-probability": _zero,
+    "root-at-zero": _zero,
+    "division-by-zero": _zero,
+    "clamp-after-exp": _overflow,
+    "double-activation": _range,
+}
