@@ -77,7 +77,9 @@ class Sandbox:
     def __enter__(self) -> Sandbox:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def run(
@@ -177,7 +179,9 @@ class Sandbox:
 
     def _note(self, notice: Notice) -> None:
         if notice.kind == "fatal":
-            raise GradlintError(f"cannot import torch: {notice.message}", "install it in the environment gradlint runs in")
+            raise GradlintError(
+                f"cannot import torch: {notice.message}", "install it in the environment gradlint runs in"
+            )
         job = self._active.get(notice.job)
         if job is None:
             return
@@ -244,7 +248,9 @@ class Sandbox:
             self._fail(job, LimitError(f"started more than {PROCESSES} processes and was stopped"))
         elif job.memory is not None and used > job.memory:
             hint = "raise --memory, or name a smaller model, such as model.py:'Net(depth=2)'"
-            self._fail(job, LimitError(f"needed more than {job.memory / 2**30:.1f} GiB of memory and was stopped", hint))
+            self._fail(
+                job, LimitError(f"needed more than {job.memory / 2**30:.1f} GiB of memory and was stopped", hint)
+            )
 
     def _stop(self, job: _Job, now: float) -> None:
         """End a job that ran out of time, once it has said where it is."""
@@ -263,10 +269,16 @@ class Sandbox:
             number = os.WTERMSIG(status)
             name = signal.Signals(number).name if number in signal.Signals._value2member_map_ else str(number)
             what = f"the process was killed by signal {name}"
-            hint = "out of memory? try --memory" if number == signal.SIGKILL else "native code of the model or a library crashed"
+            hint = (
+                "out of memory? try --memory"
+                if number == signal.SIGKILL
+                else "native code of the model or a library crashed"
+            )
             return LimitError(what, hint, place)
         code = os.WEXITSTATUS(status)
-        return LimitError(f"the process ended without an answer (exit code {code})", "the file may call os._exit", place)
+        return LimitError(
+            f"the process ended without an answer (exit code {code})", "the file may call os._exit", place
+        )
 
     def _finish(self, job: _Job) -> Outcome:
         del self._active[job.index]
@@ -298,7 +310,10 @@ def where(output: bytes) -> Span | None:
     start = text.rfind("(most recent call first):")
     if start < 0:
         return None
-    own = (str(Path(__file__).parents[1]), *(sysconfig.get_path(n) for n in ("stdlib", "platstdlib", "purelib", "platlib")))
+    own = (
+        str(Path(__file__).parents[1]),
+        *(sysconfig.get_path(n) for n in ("stdlib", "platstdlib", "purelib", "platlib")),
+    )
     for match in _FRAME.finditer(text, start):
         if not match["path"].startswith((*own, "<")):
             return Span(match["path"], int(match["line"]))

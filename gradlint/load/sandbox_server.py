@@ -24,7 +24,18 @@ from gradlint.load.sandbox_processes import children
 from gradlint.load.sandbox_wire import Answer, Notice, Request, Wrong, packed, receive_with
 
 # Libraries that are worth importing once for all later forks, when forks keep importing them.
-SHARED = {"torch", "transformers", "timm", "torchvision", "torchaudio", "lightning", "pytorch_lightning", "numpy", "scipy", "einops"}
+SHARED = {
+    "torch",
+    "transformers",
+    "timm",
+    "torchvision",
+    "torchaudio",
+    "lightning",
+    "pytorch_lightning",
+    "numpy",
+    "scipy",
+    "einops",
+}
 SHARED |= {"sympy", "networkx", "torch_geometric", "safetensors", "pandas", "sklearn", "tokenizers", "huggingface_hub"}
 
 PR_SET_CHILD_SUBREAPER = 36
@@ -159,11 +170,15 @@ def wrong(error: BaseException) -> Wrong:
         return Wrong("limit", "out of memory", "raise --memory, or name a smaller model", None, trace)
     if isinstance(error, SystemExit):
         return Wrong("load", f"the model's code exits (sys.exit({error.code!r}))", "", None, trace)
-    return Wrong("internal", f"{type(error).__name__}: {error}", "this is a bug of gradlint; --debug shows where", None, trace)
+    return Wrong(
+        "internal", f"{type(error).__name__}: {error}", "this is a bug of gradlint; --debug shows where", None, trace
+    )
 
 
 def _importable(module: types.ModuleType) -> bool:
-    return getattr(module, "__spec__", None) is not None and "site-packages" in (getattr(module, "__file__", None) or "")
+    return getattr(module, "__spec__", None) is not None and "site-packages" in (
+        getattr(module, "__file__", None) or ""
+    )
 
 
 def main(descriptor: int, preload: list[str]) -> None:

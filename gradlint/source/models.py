@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
@@ -13,7 +13,8 @@ from gradlint.graph.ir import Span
 from gradlint.source.calls import LOSS, Makers, assignments, makers, variables
 from gradlint.source.classes import definitions
 from gradlint.source.constants import normal
-from gradlint.source.examples import SourceHints
+from gradlint.source.examples import SourceHints, hints_of
+from gradlint.source.losses import AppliedLoss, applied_losses, loss_of
 from gradlint.source.names import (
     Definition,
     binds,
@@ -68,21 +69,25 @@ def find_models(source: Source, *, all_classes: bool = False) -> list[Candidate]
         return []
     finder = _Finder(makers(source))
     found = finder.everything() if all_classes else finder.roots()
-    return sorted(found, key=lambda c: c.span.line)
+    alone = len(found) == 1
+    return [finder.described(c, alone=alone) for c in sorted(found, key=lambda c: c.span.line)]
 
 
 def find_expression(source: Source, expression: str) -> Candidate:
     """The user's expression as a candidate; a variable of a function or of the main guard is found there."""
     finder = _Finder(makers(source))
     parsed = ast.parse(expression, mode="eval").body
+    others = {c.made_by for c in finder.roots()}
     if isinstance(parsed, ast.Name) and (known := finder.named(parsed.id)):
-        return known
+        return finder.described(known, alone=others <= {known.made_by})
     made_by = finder.known.maker(parsed, finder.instances)
     node = finder.known.classes.get(made_by) or finder.known.factories.get(made_by)
     span = source.span(node.node) if node else Span(source.shown, 1)
     recipe = finder.cook.recipe(parsed, finder.scopes[0])
-    name = Recipe(recipe.module, parsed, (), expression)
-    return Candidate("expression", expression, made_by, span, (name,))
+    named = Recipe(recipe.module, parsed, (), expression)
+    names = finder.variables_of(made_by)
+    found = Candidate("expression", expression, made_by, span, (named,), names)
+    return finder.described(found, alone=others <= {made_by})
 
 
 def _mentions_torch(source: Source) -> bool:
@@ -127,6 +132,20 @@ class _Finder:
             return self._named(name)
         local = next((x for x in self._locals if x.name == name), None)
         return self._composed(local) if local else None
+
+    def described(self, candidate: Candidate, *, alone: bool) -> Candidate:
+        """The candidate with the loss and the input shapes that the file gives for it."""
+        names = candidate.variables | {candidate.name}
+        loss = loss_of(names, self._losses, alone=alone)
+        return replace(candidate, loss=loss, hints=hints_of(self.known, self.scopes, names, candidate.made_by))
+
+    def variables_of(self, made_by: str) -> frozenset[str]:
+        """Every variable of the file that holds what a class or factory makes."""
+        return frozenset(x.name for x in self._locals if x.name and x.made_by == made_by)
+
+    @cached_property
+    def _losses(self) -> list[AppliedLoss]:
+        return applied_losses(self.known)
 
     # -- who uses whom
 
@@ -252,12 +271,11 @@ class _Finder:
         info = self.known.classes.get(name) or self.known.factories[name]
         kind: Kind = "class" if name in self.known.classes else "factory"
         calls = [x for x in self._locals if x.made_by == name]
-        names = frozenset(x.name for x in calls if x.name)
         recipes = [
             *self._recipes(calls),
             self.cook.recipe(ast.Name(name, ast.Load()), self.scopes[0], extra=self._stated(info.node)),
         ]
-        return Candidate(kind, name, name, self.source.span(info.node), tuple(recipes), names)
+        return Candidate(kind, name, name, self.source.span(info.node), tuple(recipes), self.variables_of(name))
 
     def _stated(self, node: Definition) -> set[str]:
         """Module-level names that may hold a constructor's arguments: configurations, and names like its parameters."""
