@@ -73,11 +73,11 @@ def _name(func: Function) -> str:
     if isinstance(func, torch._ops.OpOverloadPacket):
         return str(func._qualified_op_name).replace("::", ".")
     name = resolve_name(func)
-    if name:
-        return str(name).replace("_VariableFunctionsClass.", "").replace("torch._tensor.Tensor.", "torch.Tensor.")
-    module = getattr(func, "__module__", None)
-    qualified = getattr(func, "__qualname__", None) or type(func).__qualname__
-    return f"{module}.{qualified}" if module else str(qualified)
+    if not name:
+        module = getattr(func, "__module__", None)
+        qualified = getattr(func, "__qualname__", None) or type(func).__qualname__
+        name = f"{module}.{qualified}" if module else qualified
+    return str(name).replace("_VariableFunctionsClass.", "")
 
 
 def _short(name: str) -> str:

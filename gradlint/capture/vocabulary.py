@@ -393,6 +393,7 @@ _define(
     _REDUCE,
     at.keep("dim"),
 )
+_define("compare", "_is_all_true=all _is_any_true=any")
 _define("compare", "one_hot bincount histc bucketize multinomial bernoulli poisson diff_int msort_indices", "input")
 _define("create", "arange range linspace logspace", "start end step", at.create)
 _define(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from math import prod
 
 from gradlint.graph.ir import Graph, Op
 
@@ -40,14 +41,15 @@ class Flow:
 class Merge:
     """An op that joins branches which parted at `fork` (an op, or None for the model's inputs).
 
-    `fewest` and `most` count the weight ops on the branches between; `branch` holds every op strictly between.
+    `fewest` and `most` count the weight ops on a path between the two (see `between` for the ops themselves). In
+    `fewest`, taking a small part of a tensor counts as two: a step's share of a sequence is no skip around the steps
+    before it.
     """
 
     op: int
     fork: int | None
     fewest: int
     most: int
-    branch: tuple[int, ...]
 
     @property
     def is_skip(self) -> bool:
@@ -71,7 +73,7 @@ def flow(graph: Graph) -> Flow:
 
 def differentiable(graph: Graph, op: Op, place: int) -> bool:
     """Whether a gradient at the op's output flows on to its input number `place`."""
-    if op.kind in _CUT or op.function in _DETACHED or not op.grad_enabled:
+    if not _passes_gradients(op):
         return False
     value, role = graph.values[op.inputs[place]], op.roles[place].partition(".")[0]
     if role in _NO_GRADIENT_ROLES and not (role == "mask" and value.requires_grad):
@@ -105,9 +107,9 @@ def main_outputs(graph: Graph) -> tuple[int, ...]:
 
 def reaches_output(graph: Graph, outputs: Iterable[int] | None = None) -> frozenset[int]:
     """The ops that a gradient at the outputs (value ids; all of the model's by default) flows back to."""
-    before = flow(graph).before
     ends = _producers(graph, graph.outputs if outputs is None else outputs)
-    return _closure(ends, before)
+    reached = _closure(ends, flow(graph).before)
+    return frozenset(op for op in reached if _passes_gradients(graph.ops[op]))
 
 
 def series_ops(graph: Graph, outputs: Iterable[int] | None = None) -> tuple[int, ...]:
@@ -190,19 +192,37 @@ def chains(graph: Graph, member: Predicate, through: Predicate) -> tuple[tuple[i
 
 
 def merges(graph: Graph) -> tuple[Merge, ...]:
-    """Every op that joins two or more branches of the model's paths, with where they parted and what lies between.
+    """Every op that joins two or more branches of the model's paths, with where they parted.
 
-    The cost is the number of ops plus the sum of the branches' sizes.
+    Every path to an op crosses its dominator, so weights on the shortest and longest path between the two are
+    differences of what is counted from the inputs.
     """
     paths = flow(graph)
-    dominators = _dominators(paths)
+    dominators, entries = _dominators(paths), frozenset(paths.entries)
+    fewest, most = _depths(graph, paths, min, _distance), _depths(graph, paths, max, _weight)
     found = []
     for op in sorted(paths.fed):
-        branches = [p for p in paths.before[op] if p in paths.fed]
-        reads_twice = len(_fed_values(graph, graph.ops[op], paths)) > 1
-        if len(branches) + (op in paths.entries) > 1 or (reads_twice and branches):
-            found.append(_merge(graph, paths, op, dominators[op]))
+        branches = sum(p in paths.fed for p in paths.before[op]) + (op in entries)
+        if branches > 1 or len(_fed_values(graph, graph.ops[op], paths)) > 1:
+            fork, own = dominators[op], graph.ops[op]
+            low = fewest[op] - _distance(graph, own) - fewest[fork]
+            high = most[op] - _weight(graph, own) - most[fork]
+            found.append(Merge(op, None if fork == _START else fork, low, high))
     return tuple(found)
+
+
+def between(graph: Graph, merge: Merge) -> tuple[int, ...]:
+    """Every op on the branches of a merge, strictly between the fork and the op that joins them."""
+    paths = flow(graph)
+    fork = _START if merge.fork is None else merge.fork
+    seen: set[int] = set()
+    queue = [merge.op]
+    while queue:
+        for source in paths.before[queue.pop()]:
+            if source != fork and source in paths.fed and source not in seen:
+                seen.add(source)
+                queue.append(source)
+    return tuple(sorted(seen))
 
 
 def residuals(graph: Graph) -> tuple[Merge, ...]:
@@ -275,6 +295,10 @@ def _late_entries(graph: Graph, entries: list[int], fed: set[int]) -> tuple[int,
     return tuple(sorted(direct | set(entries)))
 
 
+def _passes_gradients(op: Op) -> bool:
+    return op.kind not in _CUT and op.function not in _DETACHED and op.grad_enabled
+
+
 def _places(op: Op) -> Iterable[tuple[int, int]]:
     return enumerate(op.inputs)
 
@@ -333,9 +357,10 @@ def _dominators(paths: Flow) -> dict[int, int]:
     """The immediate dominator of each fed op: the last op that all paths from the inputs to it cross (_START: none)."""
     parent: dict[int, int] = {}
     level = {_START: 0}
+    entries = frozenset(paths.entries)
     for op in sorted(paths.fed):
         sources = [p for p in paths.before[op] if p in paths.fed]
-        joined = _START if op in paths.entries or not sources else sources[0]
+        joined = _START if op in entries or not sources else sources[0]
         for source in sources[1:]:
             joined = _common(joined, source, parent, level)
         parent[op] = joined
@@ -352,30 +377,34 @@ def _common(a: int, b: int, parent: dict[int, int], level: dict[int, int]) -> in
     return a
 
 
-def _merge(graph: Graph, paths: Flow, op: int, fork: int) -> Merge:
-    """Count the weight ops on the branches between the fork and the op."""
-    between = _between(paths, op, fork)
-    fewest: dict[int, int] = {fork: 0}
-    most: dict[int, int] = {fork: 0}
-    for step in (*between, op):
-        sources = [p for p in paths.before[step] if p in fewest]
-        if fork == _START and step in paths.entries:
-            sources.append(_START)
-        weight = int(is_weighted(graph.ops[step])) if step != op else 0
-        fewest[step] = min(fewest[source] for source in sources) + weight
-        most[step] = max(most[source] for source in sources) + weight
-    return Merge(op, None if fork == _START else fork, fewest[op], most[op], between)
+def _depths(
+    graph: Graph, paths: Flow, choose: Callable[[list[int]], int], length: Callable[[Graph, Op], int]
+) -> dict[int, int]:
+    """The length of the path from the inputs to each op, itself included, that `choose` (min or max) prefers."""
+    depths = {_START: 0}
+    entries = frozenset(paths.entries)
+    for op in sorted(paths.fed):
+        sources = [depths[p] for p in paths.before[op] if p in paths.fed]
+        if op in entries or not sources:
+            sources.append(0)
+        depths[op] = choose(sources) + length(graph, graph.ops[op])
+    return depths
 
 
-def _between(paths: Flow, op: int, fork: int) -> tuple[int, ...]:
-    seen: set[int] = set()
-    queue = [op]
-    while queue:
-        for source in paths.before[queue.pop()]:
-            if source != fork and source in paths.fed and source not in seen:
-                seen.add(source)
-                queue.append(source)
-    return tuple(sorted(seen))
+def _weight(graph: Graph, op: Op) -> int:
+    return int(is_weighted(op))
+
+
+def _distance(graph: Graph, op: Op) -> int:
+    return 2 if _takes_a_part(graph, op) else int(is_weighted(op))
+
+
+def _takes_a_part(graph: Graph, op: Op) -> bool:
+    """Whether the op keeps less than half of its input: one step of a sequence, one of several chunks."""
+    if op.kind not in ("slice", "split") or not op.inputs:
+        return False
+    kept, given = (prod(graph.values[value].shape) for value in (op.outputs[0], op.inputs[0]))
+    return 2 * kept < given
 
 
 def _fed_values(graph: Graph, op: Op, paths: Flow) -> set[int]:
