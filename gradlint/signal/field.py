@@ -76,9 +76,10 @@ class Field:
         """The same entries in another layout; `key` tells one relabelling from another."""
         table = relabel(self.table)
         base = self.base
-        if base is not None:
-            base = Base(relabel(base.table), _mean_for(table, base.mean), base.function, (key, base.source))
-        return Field(table, _mean_for(table, self.mean), base, (key, self.source))
+        if base is not None and len(base.table.values) == len(self.table.values):
+            level = _mean_for(table, base.mean, self.table)
+            base = Base(relabel(base.table), level, base.function, (key, base.source))
+        return Field(table, _mean_for(table, self.mean, self.table), base, (key, self.source))
 
     def gaussian(self) -> Field:
         """The field with its distribution forgotten."""
@@ -102,10 +103,11 @@ def outer(table: Table, vector: Array) -> Array:
     return tables.put(axis, tables.take(same, axis, 1), tables.take(other, axis, 0))
 
 
-def _mean_for(table: Table, mean: Array) -> Array:
+def _mean_for(table: Table, mean: Array, before: Table) -> Array:
+    """The mean per class after a relabelling: the average where classes were merged, cut or split."""
     if len(mean) == len(table.values):
         return mean
-    return np.full(len(table.values), float(mean.mean()))
+    return np.full(len(table.values), float(before.weights @ mean))
 
 
 def white(dims: Dims, mean: float = 0.0, std: float = 1.0) -> Field:

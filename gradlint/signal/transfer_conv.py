@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -104,9 +105,8 @@ def _geometry(site: Site, x: Field, weight: Weight) -> Geometry:
 def convolution(site: Site, x: Field, weight: Weight, bias: Vector | None, geometry: Geometry) -> Flow:
     """M_y over (channel, positions) from the components of M_x: f·Σ_S Q_S v_S, with Q_S the filter's sums."""
     x = _channel_profile_only(x)
-    full = _with_axes(x.table)
     sums = FilterSums(weight, geometry.groups)
-    y_values = _forward(full, sums, geometry)
+    y_values = _forward(x.table, sums, geometry)
     mean = x.average * weight.total / geometry.n_out * math.prod(window.same for window in geometry.windows)
     if bias is not None:
         y_values[:, :, 1] += bias.square
@@ -206,6 +206,12 @@ class FilterSums:
         kept = ([0] if out else []) + ([1] if channel else []) + [axis + 2 for axis, one in enumerate(taps) if one]
         return "".join(map(str, kept))
 
+    def matrix(self, *, out: bool) -> Array:
+        """(different, same) channel sums for every subset of (channel, taps), shape (2, subsets)."""
+        of = self.forward if out else self.backward
+        pairs = [of(subset) for subset in itertools.product((0, 1), repeat=len(self.weight.shape) - 1)]
+        return np.array([[cross for _, cross in pairs], [own for own, _ in pairs]])
+
     def energy(self, counts: Sequence[int], n_in: int) -> Array:
         """Share of the filter's energy on every class of input channels."""
         square = self.weight.columns.get("square")
@@ -217,37 +223,49 @@ class FilterSums:
         return energy / max(float(energy.sum()), 1e-300)
 
 
-def _forward(values: Array, sums: FilterSums, geometry: Geometry) -> Array:
-    rank = geometry.rank
-    parts = components(values, range(1, 2 + rank))
-    return _mapped(
-        parts,
-        [window.same for window in geometry.windows],
-        [window.different for window in geometry.windows],
-        sums.forward,
+def _forward(table: Table, sums: FilterSums, geometry: Geometry) -> Array:
+    parts = components(_with_axes(table), range(1, 2 + geometry.rank))
+    if table.profile is not None:
+        parts = _weighed(parts, sums.energy(table.profile.counts, geometry.n_in), table.weights)
+    same = [window.same for window in geometry.windows]
+    different = [window.different for window in geometry.windows]
+    return _mapped(parts, _reach(same, different), sums.matrix(out=True))
+
+
+def _weighed(parts: Array, energy: Array, share: Array) -> Array:
+    """Classes of input channels added up: by the filter's energy on them, or evenly for what all channels have."""
+    own = np.tensordot(energy, parts[:, :, 1], (0, 0))
+    common = np.tensordot(share, parts[:, :, 0], (0, 0))
+    return np.stack([common, own], axis=1)[None]
+
+
+def _reach(same: Sequence[float], different: Sequence[float]) -> Array:
+    """Product over the spatial axes of the window's factor, for every pattern of same and different positions."""
+    reach = np.ones(1)
+    for s, d in zip(same, different, strict=True):
+        reach = np.multiply.outer(reach, np.array([d, s])).reshape(-1)
+    return reach
+
+
+@lru_cache(maxsize=8)
+def _inclusion(rank: int) -> Array:
+    """1 where a subset of (channel, positions) involves only positions that a pattern shares, (subsets, patterns)."""
+    patterns = list(itertools.product((0, 1), repeat=rank))
+    subsets = itertools.product((0, 1), repeat=1 + rank)
+    return np.array(
+        [
+            [float(all(p >= s for p, s in zip(pattern, subset[1:], strict=True))) for pattern in patterns]
+            for subset in subsets
+        ]
     )
 
 
-def _mapped(parts: Array, same: Sequence[float], different: Sequence[float], of: object) -> Array:
-    """Σ over components inside each spatial pattern of filter sum × component, for the same and for other channels."""
-    rank = len(same)
-    subsets = list(itertools.product((0, 1), repeat=1 + rank))
-    pairs = {subset: of(subset) for subset in subsets}  # type: ignore[operator]
-    out = np.zeros((len(parts), 2, 2) + (2,) * rank)
-    for pattern in itertools.product((0, 1), repeat=rank):
-        reach = math.prod(s if p else d for s, d, p in zip(same, different, pattern, strict=True))
-        for subset in subsets:
-            if all(p or not s for p, s in zip(pattern, subset[1:], strict=True)):
-                own, cross = pairs[subset]
-                part = parts[_every(2, subset)]
-                out[_every(2, (1, *pattern))] += reach * own * part
-                out[_every(2, (0, *pattern))] += reach * cross * part
-    return out
-
-
-def _every(lead: int, pattern: Sequence[int]) -> tuple[slice | int, ...]:
-    """An index that keeps the first axes whole."""
-    return (slice(None),) * lead + tuple(pattern)
+def _mapped(parts: Array, reach: Array, pairs: Array) -> Array:
+    """Σ over components inside each spatial pattern of filter sum × component; `pairs` holds (cross, own) sums."""
+    rank = parts.ndim - 3
+    flat = parts.reshape(len(parts), 2, -1)
+    maps = pairs[:, :, None] * _inclusion(rank) * reach
+    return np.tensordot(flat, maps, ([2], [1])).reshape((len(parts), 2, 2) + (2,) * rank)
 
 
 def _backward(
@@ -257,13 +275,18 @@ def _backward(
     values = _with_axes(given)
     adjoint = [_adjoint(window) for window in geometry.windows]
     parts = components(values, range(1, 2 + geometry.rank))
-    into = _mapped(parts, [same for same, _ in adjoint], [different for _, different in adjoint], sums.backward)
-    sizes = [math.prod(axis.size for axis in dim) for dim in x.dims]
-    for position in range(len(sizes) - 1, -1, -1):
-        if sizes[position] == 1:
+    reach = _reach([same for same, _ in adjoint], [different for _, different in adjoint])
+    into = _mapped(parts, reach, sums.matrix(out=False))
+    profile = x.table.profile
+    if profile is not None:
+        relative = sums.energy(profile.counts, geometry.n_in) / x.table.weights
+        into = np.concatenate([into] * len(relative))
+        into[:, :, 1] *= relative.reshape((-1,) + (1,) * (into.ndim - 2))
+    for position in range(len(x.dims) - 1, -1, -1):
+        if not x.dims[position]:
             into = tables.take(into, position, 1)
     source = site.id("input")
-    at_input = tables.regroup(Table(x.dims, into), site.known(source).dims)
+    at_input = tables.regroup(Table(x.dims, into, profile), site.known(source).dims)
     out: dict[int, Contribution] = {source: Cotangent(at_input)}
     return out | _parameter_gradients(site, x, values, geometry)
 
