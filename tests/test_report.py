@@ -82,7 +82,7 @@ def test_every_format_has_a_golden_output_and_can_be_configured():
 def test_without_a_terminal_nothing_is_coloured_or_wrapped():
     text = shown(REPORTS["ill"])
     assert "\x1b" not in text
-    assert "(price: 2 560 parameters; still loses 4 decades)" in text
+    assert max(map(len, text.splitlines())) > 100
 
 
 def test_a_terminal_gets_colour_links_and_lines_that_fit(monkeypatch):
@@ -374,13 +374,35 @@ def test_source_lines_carry_the_primary_mark_and_the_labels():
 
 
 @pytest.mark.parametrize(
-    ("column", "expected"),
-    [(4, "é"), (10, "f(g(x), 2)"), (12, "g(x)"), (0, "é = f(g(x), 2).y"), (99, "é = f(g(x), 2).y")],
+    ("line", "column", "expected"),
+    [
+        (2, 4, "é"),
+        (2, 9, "f(g(x), 2)"),
+        (2, 11, "g(x)"),
+        (2, 0, "f(g(x), 2).y"),
+        (2, 99, "f(g(x), 2).y"),
+        (3, 0, "nn.ReLU()"),
+        (4, 0, "x.mean(0) + 1"),
+        (5, 0, "nn.Sequential("),
+        (6, 0, "nn.ReLU(),"),
+        (8, 0, "print(x)"),
+    ],
 )
-def test_an_underline_ends_where_the_call_does_and_counts_utf8_bytes(column, expected):
-    sources = Sources({"net.py": "if x:\n    é = f(g(x), 2).y\n"})
-    start, end = sources.underline(Span("net.py", 2, column - 1 if column in (10, 12) else column))
-    assert sources.line("net.py", 2)[start:end] == expected
+def test_an_underline_is_the_call_or_the_value_of_the_line_and_columns_are_utf8_bytes(line, column, expected):
+    text = """\
+if x:
+    é = f(g(x), 2).y
+    layers.append(nn.ReLU())
+    return x.mean(0) + 1
+    self.net = nn.Sequential(
+        nn.ReLU(),
+    )
+    print(x)
+"""
+    sources = Sources({"net.py": text})
+    start, end = sources.underline(Span("net.py", line, column))
+    assert sources.line("net.py", line)[start:end] == expected
+    assert sources.column(Span("net.py", line, column)) == start + 1
 
 
 def test_a_file_with_a_syntax_error_still_shows_its_lines():

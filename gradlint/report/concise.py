@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TextIO
 
 from gradlint.finding import Finding
-from gradlint.report.source import shown
+from gradlint.report.source import Sources, shown
 from gradlint.report.view import View
 from gradlint.result import Failure, Report, TargetReport
 
@@ -16,15 +16,15 @@ def write(report: Report, stream: TextIO, view: View) -> None:
         stream.write(f"{_failed(failure, failure.path or 'gradlint', failure.line)}\n")
     for target in report.targets:
         for finding in view.visible(target.findings):
-            stream.write(f"{line(finding, target)}\n")
+            stream.write(f"{line(finding, target, view.sources)}\n")
         if target.error:
             stream.write(f"{_failed(target.error, target.path or target.target, target.line)}\n")
 
 
-def line(finding: Finding, target: TargetReport) -> str:
+def line(finding: Finding, target: TargetReport, sources: Sources) -> str:
     """One finding on one line; columns are 1-based, as editors count."""
     span = finding.span
-    place = f"{shown(span.path)}:{span.line}:{span.column + 1}" if span else f"{_where(target)}:1"
+    place = f"{shown(span.path)}:{span.line}:{sources.column(span)}" if span else f"{_where(target)}:1"
     module = f" ({finding.module})" if finding.module and finding.module not in finding.message else ""
     return f"{place}: {finding.severity}[{finding.code}] {finding.rule}: {finding.message}{module} [{finding.verdict}]"
 

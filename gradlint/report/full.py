@@ -15,12 +15,12 @@ from gradlint.finding import SEVERITIES, Finding, Fix
 from gradlint.graph.ir import Span
 from gradlint.report import chain as chains
 from gradlint.report import chart
-from gradlint.report.number import amount, count, power, quantities, seconds
+from gradlint.report.number import count, power, quantities, seconds
 from gradlint.report.outcome import stands
 from gradlint.report.snippet import Snippet, SourceLine, snippets
 from gradlint.report.source import shown
 from gradlint.report.view import View
-from gradlint.report.wording import facts, verdict
+from gradlint.report.wording import changes, facts, verdict
 from gradlint.result import Failure, Report, TargetReport
 
 STYLES = {
@@ -45,7 +45,7 @@ ASCII = str.maketrans(
     | {"✓": "ok", "→": "->", "…": "...", "≤": "<=", "≥": ">=", "√": "sqrt", "φ": "phi"}
 )
 WIDEST = 110
-CHART_ROWS, HEALTHY_ROWS = 30, 12
+CHART_ROWS, HEALTHY_ROWS = 36, 24
 COLUMNS = {"measured": "● measured", "predicted": "○ predicted"}
 
 
@@ -120,7 +120,7 @@ def _finding(finding: Finding, target: TargetReport, view: View) -> Iterator[Tex
 
 def _place(span: Span | None, target: TargetReport, view: View, arrow: str, module: str) -> Text:
     path, line = (span.path, span.line) if span else (target.path or target.target, target.line or 1)
-    place = f"{shown(path)}:{line}:{span.column + 1}" if span else f"{shown(path)}:{line}"
+    place = f"{shown(path)}:{line}:{view.sources.column(span)}" if span else f"{shown(path)}:{line}"
     return Text.assemble(
         (arrow, STYLES["gutter"]), _linked(place, path, view), (f"   {module}" if module else "", "dim")
     )
@@ -170,26 +170,26 @@ def _evidence(finding: Finding, margin: int, view: View) -> Iterator[Text]:
     for message in finding.folded:
         yield from _note("also", Text(message), margin, view)
     for fix in finding.fixes:
-        yield from _note("fix", _fix(fix), margin, view)
+        yield from _fix(fix, margin, view)
     yield from _note("more", Text(f"gradlint rule {finding.rule}", STYLES["faint"]), margin, view)
 
 
 def _note(label: str, body: Text, margin: int, view: View) -> Iterator[Text]:
     style = STYLES["fix"] if label == "fix" else STYLES["strong"]
-    head = _gutter(margin, "= ") + Text(f"{label}:".ljust(12), style)
+    head = _gutter(margin, "= " if label else "  ") + Text((f"{label}:" if label else "").ljust(12), style)
     yield from _hang(head, body, view)
 
 
-def _fix(fix: Fix) -> Text:
-    body = Text(fix.title, STYLES["fix"])
-    if fix.measured_after:
-        before = {k: v for k, v in fix.measured_before.items() if k in fix.measured_after}
-        body.append(f": {quantities(before)} → {', '.join(amount(k, v) for k, v in fix.measured_after.items())}")
+def _fix(fix: Fix, margin: int, view: View) -> Iterator[Text]:
+    """The title, the numbers before → after, and the price, each on lines of its own."""
+    title = Text(fix.title, STYLES["fix"])
     if fix.symptomatic:
-        body.append("  (treats the symptom)", STYLES["faint"])
+        title.append("  (treats the symptom)", STYLES["faint"])
+    yield from _note("fix", title, margin, view)
+    if fix.measured_after:
+        yield from _note("", Text(changes(fix)), margin, view)
     if fix.price:
-        body.append(f"  (price: {fix.price})", STYLES["faint"])
-    return body
+        yield from _note("", Text(f"price: {fix.price}", STYLES["faint"]), margin, view)
 
 
 def _chain(finding: Finding, margin: int, view: View) -> Iterator[Text]:

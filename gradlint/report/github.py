@@ -10,7 +10,7 @@ from typing import TextIO
 from gradlint.finding import SEVERITIES, Finding, Severity
 from gradlint.report.concise import one_line
 from gradlint.report.outcome import stands
-from gradlint.report.source import relative_to, shown
+from gradlint.report.source import Sources, relative_to, shown
 from gradlint.report.view import View
 from gradlint.result import Failure, Report, TargetReport
 
@@ -39,12 +39,12 @@ def _annotations(report: Report, view: View) -> Iterator[Annotation]:
             yield "error", _failed(target.error, target.path, target.line)
         for finding in view.visible(target.findings):
             if stands(finding):
-                yield finding.severity, _finding(finding, target)
+                yield finding.severity, _finding(finding, target, view.sources)
 
 
-def _finding(finding: Finding, target: TargetReport) -> str:
+def _finding(finding: Finding, target: TargetReport, sources: Sources) -> str:
     span = finding.span
-    path, line, column = (span.path, span.line, span.column + 1) if span else (target.path, target.line, None)
+    path, line, column = (span.path, span.line, sources.column(span)) if span else (target.path, target.line, None)
     message = f"{finding.message} ({finding.module})" if finding.module else finding.message
     fixes = "".join(f"\nfix: {fix.title}" for fix in finding.fixes)
     return _command(finding.severity, path, line, column, f"{finding.rule} ({finding.code})", f"{message}{fixes}")

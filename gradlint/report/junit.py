@@ -10,7 +10,9 @@ from gradlint.finding import Finding
 from gradlint.report.concise import line
 from gradlint.report.number import quantities
 from gradlint.report.outcome import reaches, stands
+from gradlint.report.source import Sources
 from gradlint.report.view import View
+from gradlint.report.wording import changes
 from gradlint.result import Failure, Report, TargetReport
 
 FAILING = "warning"  # without --quiet: what fails a run by default
@@ -22,7 +24,7 @@ def write(report: Report, stream: TextIO, view: View) -> None:
     for failure in report.errors:
         _failed(SubElement(root, "testsuite", name="gradlint", tests="1", errors="1", failures="0"), "run", failure)
     for target in report.targets:
-        _suite(root, target, view.threshold or FAILING)
+        _suite(root, target, view)
     _total(root)
     indent(root)
     stream.write('<?xml version="1.0" encoding="utf-8"?>\n')
@@ -30,8 +32,8 @@ def write(report: Report, stream: TextIO, view: View) -> None:
     stream.write("\n")
 
 
-def _suite(root: Element, target: TargetReport, threshold: str) -> None:
-    name = target.target
+def _suite(root: Element, target: TargetReport, view: View) -> None:
+    name, threshold, sources = target.target, view.threshold or FAILING, view.sources
     suite = SubElement(root, "testsuite", name=_legal(name), time=f"{target.seconds:.3f}")
     if target.error:
         _failed(suite, name, target.error)
@@ -41,9 +43,9 @@ def _suite(root: Element, target: TargetReport, threshold: str) -> None:
         )
         if stands(finding) and reaches(finding.severity, threshold):
             failure = SubElement(case, "failure", type=finding.severity, message=_legal(finding.message))
-            failure.text = _legal("\n".join(_text(finding, target)))
+            failure.text = _legal("\n".join(_text(finding, target, sources)))
         else:
-            SubElement(case, "system-out").text = _legal("\n".join(_text(finding, target)))
+            SubElement(case, "system-out").text = _legal("\n".join(_text(finding, target, sources)))
     if target.status == "skipped":
         SubElement(SubElement(suite, "testcase", classname=_legal(name), name="gradlint"), "skipped")
     elif len(suite) == 0:
@@ -56,14 +58,14 @@ def _failed(suite: Element, name: str, failure: Failure) -> None:
     SubElement(case, "error", type=failure.kind, message=_legal(failure.message)).text = _legal(failure.hint)
 
 
-def _text(finding: Finding, target: TargetReport) -> Iterator[str]:
-    yield line(finding, target)
+def _text(finding: Finding, target: TargetReport, sources: Sources) -> Iterator[str]:
+    yield line(finding, target, sources)
     if finding.predicted:
         yield f"predicted: {quantities(finding.predicted)}"
     if finding.measured:
         yield f"measured: {quantities(finding.measured)}"
     for fix in finding.fixes:
-        yield f"fix: {fix.title} → {quantities(fix.measured_after)}"
+        yield f"fix: {fix.title}: {changes(fix)}"
 
 
 def _count(suite: Element) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from gradlint.finding import Fix
 from gradlint.report import chart
-from gradlint.report.number import count, number, seconds, shape
+from gradlint.report.number import amount, count, number, quantity, seconds, shape
 from gradlint.report.outcome import reaches, stands
 from gradlint.result import Layer, Report, TargetReport
 
@@ -60,7 +61,17 @@ def facts(target: TargetReport) -> Iterator[str]:
     names = ", ".join(f"{name} × {amount}" if amount > 1 else name for name, amount in target.unknown)
     yield f"{target.ops - unknown} of {count(target.ops, 'op')} analysed" + (f" (unknown: {names})" if unknown else "")
     for used in target.inputs:
-        yield f"input {used.name} {used.dtype}{shape(used.shape)}{used.values} ({used.source})"
+        values = f" {used.values}" if used.values else ""
+        yield f"input {used.name} {used.dtype}{shape(used.shape)}{values} ({used.source})"
+
+
+def changes(fix: Fix) -> str:
+    """The numbers of a fix that was tried: before → after, for each quantity."""
+    pairs = [(key, fix.measured_before.get(key), after) for key, after in fix.measured_after.items()]
+    return ", ".join(
+        quantity(key, after) if before is None else f"{quantity(key, before)} → {amount(key, after)}"
+        for key, before, after in pairs
+    )
 
 
 def _reached(layers: list[Layer], known: int) -> str:
