@@ -27,7 +27,7 @@ CAUSES: Mapping[str, str] = {
     "units": "units",
     "wiring": "wiring",
 }
-# What a user acts on first among findings of one severity: the fault itself, then what merely would have prevented it.
+# Which finding of a cause stands for the others: the fault itself, then what merely would have prevented it.
 RANK: Mapping[str, int] = {
     "numerics": 0,
     "wiring": 1,
@@ -39,7 +39,11 @@ RANK: Mapping[str, int] = {
     "normalization": 6,
     "architecture": 7,
 }
-STANDING: Mapping[Verdict, int] = {"confirmed": 0, "measured": 1, "not-probed": 2, "refuted": 3}
+# Families in which a finding of the probe alone is a symptom, which any finding that explains it stands before.
+SYMPTOMS = frozenset({"vanishing", "exploding", "numerics"})
+# Families whose errors end in numbers that are not finite, wherever that first shows.
+OVERFLOWING = frozenset({"init", "exploding"})
+MOST = 0.5  # of a symptom's ops and parameters that a finding of another family must be about to explain it
 
 
 def draft(
@@ -92,7 +96,7 @@ def judge(
 ) -> list[Finding]:
     """Findings with their numbers and verdicts, one a cause, worst first; `reason` says why nothing was measured."""
     findings = [finish(rule, found, graph, signal, measurement, reason) for rule, found in drafts]
-    return fold(sorted(findings, key=_order), graph)
+    return sorted(fold(sorted(findings, key=_explains), graph), key=_order)
 
 
 def finish(
@@ -121,6 +125,7 @@ def finish(
         op=found.op,
         ops=found.ops,
         cause=found.cause or rule.name,
+        subjects=dict(found.numbers),
     )
 
 
@@ -141,19 +146,21 @@ def holds(claim: Claim, number: float) -> bool:
 def fold(findings: Sequence[Finding], graph: Graph) -> list[Finding]:
     """One finding a cause: of those about one stretch the first stands and names the others in `folded`.
 
-    Findings share a cause when their families do (CAUSES) and they have an op or a parameter in common, or when one
-    rule makes them on one line (a layer called twice). Refuted findings only fold under refuted ones. Expects and keeps
-    the order worst first.
+    Findings share a cause when they have an op or a parameter in common and their families share one (CAUSES), or when
+    one rule makes them on one line (a layer called twice). A symptom that only the probe saw also folds under a finding
+    of another family that is about most of its ops. Refuted findings only fold under refuted ones. The one that stands
+    is as severe as the worst of them.
     """
     kept: list[tuple[Finding, set[int | str]]] = []
     for finding in findings:
         reach = _reach(finding, graph)
-        for position, (other, covered) in enumerate(kept):
-            if _same_cause(finding, other, touching=bool(covered & reach)):
-                kept[position] = (_with(other, finding), covered | reach)
-                break
-        else:
+        shares = [_kinship(finding, other, reach, covered) for other, covered in kept]
+        best = max(range(len(kept)), key=lambda i: (shares[i], -i), default=None)
+        if best is None or shares[best] <= 0:
             kept.append((finding, reach))
+        else:
+            other, covered = kept[best]
+            kept[best] = (_with(other, finding), covered | reach)
     return [finding for finding, _ in kept]
 
 
@@ -189,23 +196,53 @@ def _verdict(
     return "refuted", f"measured {found.claim.quantity} {number:.3g}, not {found.claim.sense} {found.claim.limit:.3g}"
 
 
-def _order(finding: Finding) -> tuple[int, int, int, int, str]:
-    place = finding.op if finding.op is not None else 1 << 30
+def _explains(finding: Finding) -> tuple[bool, bool, int, int, int]:
+    """The order in which findings are taken when one is to stand for the others of its cause."""
     return (
-        STANDING[finding.verdict] == STANDING["refuted"],
-        SEVERITIES.index(finding.severity),
+        finding.verdict == "refuted",
+        is_symptom(finding),
         RANK[finding.family],
-        place,
-        finding.code,
+        SEVERITIES.index(finding.severity),
+        _place(finding),
     )
 
 
-def _same_cause(finding: Finding, other: Finding, *, touching: bool) -> bool:
+def _order(finding: Finding) -> tuple[bool, int, int, int, str]:
+    """The order of the report: worst first, refuted last."""
+    severity = SEVERITIES.index(finding.severity)
+    return (finding.verdict == "refuted", severity, RANK[finding.family], _place(finding), finding.code)
+
+
+def is_symptom(finding: Finding) -> bool:
+    """Whether the finding says what was measured and not what causes it."""
+    return finding.verdict == "measured" and finding.family in SYMPTOMS
+
+
+def _place(finding: Finding) -> int:
+    return finding.op if finding.op is not None else 1 << 30
+
+
+def _kinship(finding: Finding, other: Finding, reach: set[int | str], covered: set[int | str]) -> float:
+    """How much speaks for one cause behind two findings; 0 when nothing does.
+
+    `reach` is what the first one is about and `covered` what the other and those folded under it are about.
+    """
+    shared = len(reach & covered) / max(1, len(reach))
     if (finding.verdict == "refuted") != (other.verdict == "refuted"):
-        return False
+        return 0.0
     if finding.rule == other.rule and finding.span is not None and finding.span == other.span:
-        return True
-    return touching and CAUSES[finding.family] == CAUSES[other.family]
+        return 2.0
+    if CAUSES[finding.family] == CAUSES[other.family]:
+        return 1.0 + shared if shared else 0.0
+    if (
+        is_symptom(finding)
+        and finding.family == "numerics"
+        and other.family in OVERFLOWING
+        and other.severity == "error"
+    ):
+        return MOST
+    explained = finding.verdict == "measured" and other.severity != "info" and shared >= MOST
+    return shared if explained else 0.0
 
 
 def _reach(finding: Finding, graph: Graph) -> set[int | str]:
@@ -219,7 +256,8 @@ def _with(finding: Finding, other: Finding) -> Finding:
     """The finding with another folded under it; the same words are not said twice."""
     said = (f"{finding.rule}: {finding.message}", *finding.folded)
     more = (f"{other.rule}: {other.message}", *other.folded)
-    return replace(finding, folded=(*finding.folded, *(each for each in more if each not in said)))
+    severity = SEVERITIES[min(SEVERITIES.index(finding.severity), SEVERITIES.index(other.severity))]
+    return replace(finding, severity=severity, folded=(*finding.folded, *(each for each in more if each not in said)))
 
 
 def severest(findings: Iterable[Finding]) -> Severity | None:

@@ -14,6 +14,10 @@ Subject = Sequence[int | str]
 Function = Callable[[Graph, Facts, Subject], float | None]
 
 
+# The size of a measured gradient that has none: exactly zero, or beyond every number.
+STATUS: Mapping[str, float] = {"zero": -math.inf, "none": -math.inf, "nonfinite": math.inf}
+
+
 @dataclass(frozen=True)
 class Quantity:
     """How a quantity is computed, its unit ("decades", "share", …) and a description to print beside the number."""
@@ -34,13 +38,13 @@ def activation_change(graph: Graph, facts: Facts, subject: Subject) -> float | N
 
 
 def activation_size(graph: Graph, facts: Facts, subject: Subject) -> float | None:
-    """The largest log10 RMS among the values of the subject."""
-    return _extreme(max, (facts.profile.activation.get(_int(value)) for value in subject))
+    """The largest log10 RMS among the values of the subject; ∞ for NaN, which an overflow turns into."""
+    return _extreme(max, (_overflown(facts.profile.activation.get(_int(value))) for value in subject))
 
 
 def gradient_size(graph: Graph, facts: Facts, subject: Subject) -> float | None:
-    """The largest log10 RMS of the gradient among the values of the subject."""
-    return _extreme(max, (facts.profile.gradient.get(_int(value)) for value in subject))
+    """The largest log10 RMS of the gradient among the values of the subject; ∞ for NaN."""
+    return _extreme(max, (_overflown(facts.profile.gradient.get(_int(value))) for value in subject))
 
 
 def relative_gradient(graph: Graph, facts: Facts, path: str) -> float | None:
@@ -148,7 +152,7 @@ def _parameter(graph: Graph, facts: Facts, path: str) -> tuple[float | None, flo
         measured = facts.params.get(path)
         if measured is None or measured.status in ("frozen", "unused"):
             return None, None
-        return (-math.inf if measured.status in ("zero", "none") else measured.grad), measured.weight
+        return STATUS.get(measured.status, measured.grad), measured.weight
     param = graph.params.get(path)
     weight = None if param is None or param.rms is None else _log10(param.rms)
     return (-math.inf if path in facts.zeros else facts.profile.params.get(path)), weight
@@ -168,6 +172,10 @@ def _units(facts: Facts, subject: Subject, share: str) -> float | None:
 def _extreme(pick: Callable[[list[float]], float], numbers: Iterable[float | None]) -> float | None:
     known = [number for number in numbers if number is not None and not math.isnan(number)]
     return pick(known) if known else None
+
+
+def _overflown(size: float | None) -> float | None:
+    return math.inf if size is not None and math.isnan(size) else size
 
 
 def _difference(minuend: float, subtrahend: float) -> float | None:

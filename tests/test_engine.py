@@ -141,6 +141,48 @@ def test_findings_on_one_stretch_are_one_finding_with_the_worst_first() -> None:
     assert (finding.rule, finding.folded) == ("init", ("norm: no norm", "skip: no skip"))
 
 
+def test_the_finding_that_stands_is_as_severe_as_the_worst_folded_under_it() -> None:
+    drafts = [
+        (declare(lossy, "init", "init"), Draft("cause", op=0, severity="info")),
+        (declare(lossy, "skip", "architecture"), Draft("consequence", op=0, severity="error")),
+    ]
+    (finding,) = engine.judge(drafts, GRAPH, SIGNAL, None)
+    assert (finding.message, finding.severity) == ("cause", "error")
+
+
+def seen(probe: Measurement) -> Iterable[Draft]:
+    yield Draft("gradient is gone", op=3, ops=(0, 1, 2, 3), severity="error")
+
+
+SYMPTOM = next(iter(seen(measurement({}))))
+
+
+def test_a_symptom_stands_behind_what_explains_it_even_when_it_is_worse() -> None:
+    drafts = [(declare(seen, "measured"), SYMPTOM), (declare(lossy, "init", "init"), Draft("cause", op=0))]
+    (finding,) = engine.judge(drafts, GRAPH, SIGNAL, measurement({}))
+    assert (finding.message, finding.severity, finding.folded) == ("cause", "error", ("measured: gradient is gone",))
+
+
+def test_a_symptom_folds_under_another_family_that_is_about_most_of_it() -> None:
+    output = declare(lossy, "one-unit-softmax", "output")
+    drafts = [(declare(seen, "measured"), SYMPTOM), (output, Draft("all of it", op=3, ops=(0, 1, 2, 3)))]
+    assert [found.message for found in engine.judge(drafts, GRAPH, SIGNAL, measurement({}))] == ["all of it"]
+
+
+@pytest.mark.parametrize("other", [Draft("a part", op=3), Draft("a note", ops=(0, 1, 2, 3), severity="info")])
+def test_a_symptom_does_not_fold_under_what_cannot_explain_it(other: Draft) -> None:
+    drafts = [(declare(seen, "measured"), SYMPTOM), (declare(lossy, "one-unit-softmax", "output"), other)]
+    assert len(engine.judge(drafts, GRAPH, SIGNAL, measurement({}))) == 2
+
+
+def test_numbers_that_are_not_finite_fold_under_what_explodes_wherever_they_show() -> None:
+    drafts = [
+        (declare(seen, "not-finite", "numerics"), Draft("NaN in 3", op=3, severity="error")),
+        (declare(lossy, "large-init", "init"), Draft("init too large", op=0, severity="error")),
+    ]
+    assert [found.rule for found in engine.judge(drafts, GRAPH, SIGNAL, measurement({}))] == ["large-init"]
+
+
 def test_findings_that_share_only_a_parameter_are_folded() -> None:
     tied = replace(GRAPH.ops[3], params=("0.weight",))
     graph = replace(GRAPH, ops=(*GRAPH.ops[:3], tied))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -82,6 +83,17 @@ def test_a_frozen_parameter_has_no_gradient_to_judge() -> None:
 def test_the_ratio_of_two_vanished_gradients_is_unknown() -> None:
     signal = Signal(Profile(gradient={0: -math.inf, 1: -math.inf}), "mse")
     assert QUANTITIES["gradient-change"].function(GRAPH, signal, (0, 1)) is None
+
+
+def test_an_overflow_is_larger_than_any_limit() -> None:
+    signal = Signal(Profile(activation={0: math.nan}, gradient={0: math.nan}), "mse")
+    assert QUANTITIES["activation-size"].function(GRAPH, signal, (0,)) == math.inf
+    assert QUANTITIES["gradient-size"].function(GRAPH, signal, (0,)) == math.inf
+
+
+def test_a_gradient_that_is_not_finite_is_larger_than_any_other() -> None:
+    probe = replace(MEASUREMENT, params={**MEASUREMENT.params, "a": ParamMeasure(math.nan, -1.0, "nonfinite")})
+    assert QUANTITIES["elasticity-excess"].function(GRAPH, probe, ("a", "b")) == math.inf
 
 
 def test_a_parameter_is_no_subject_for_a_quantity_about_values() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from gradlint.graph.ir import Graph, Op
+from gradlint.graph.memo import remembered
 
 INFINITY = math.inf
 
@@ -35,6 +36,7 @@ ANY = Range()
 Rule = Callable[[Op, list[Range]], Range]
 
 
+@remembered
 def ranges(graph: Graph) -> Mapping[int, Range]:
     """The range of every value, by value id; what no entry of the tables answers can be any number."""
     known: dict[int, Range] = {}

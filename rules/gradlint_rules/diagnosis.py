@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from gradlint.finding import SEVERITIES, Claim, Factor, Related, Severity
 from gradlint.graph.ir import Graph, Op, Param
+from gradlint.graph.memo import remembered
 from gradlint.graph.place import place
 from gradlint.probe import attribution
 from gradlint.probe.health import Facts, Health, judge
-from gradlint.probe.route import weights
+from gradlint.probe.route import series, widest
+from gradlint_rules.passage import weights
 
 # He et al. 2015 eq. 10 for the rectifiers; 1 (LeCun) keeps the variance of the others near 0, where φ′ = 1.
-NEEDED_GAIN = {"relu": 2**0.5, "relu6": 2**0.5, "leaky_relu": 2**0.5, "gelu": 2**0.5, "silu": 2**0.5, "elu": 1.25**0.5}
+# A sine is kept in its linear part by √2 too (Sitzmann et al. 2020: √6/ω₀ uniform bounds, ω₀ counted as gain).
+NEEDED_GAIN = {
+    "relu": 2**0.5,
+    "relu6": 2**0.5,
+    "leaky_relu": 2**0.5,
+    "gelu": 2**0.5,
+    "silu": 2**0.5,
+    "elu": 1.25**0.5,
+    "sin": 2**0.5,
+}
 SATURATING = frozenset({"sigmoid", "tanh", "hardsigmoid", "hardtanh", "softsign", "logsigmoid", "tanhshrink"})
-
 Kind = Literal["vanishing", "exploding", "blow-up"]
 
 # Limits by statistic of gradlint.probe.health, least severe first (research/signal.md §4); m and delta fall.
@@ -94,8 +104,10 @@ class Diagnosis:
 
     @property
     def indices(self) -> tuple[int, ...]:
-        """The op indices of the stretch and of its layers, in order."""
-        return tuple(sorted({op.index for op in self.ops} | {layer.op.index for layer in self.layers}))
+        """The op indices of the stretch, of its layers and of what reads the parameter behind the verdict, in order."""
+        worst = {"vanishing": self.health.weakest, "exploding": self.health.strongest}.get(self.kind, "")
+        reading = {op.index for op in self.graph.ops if worst in op.params}
+        return tuple(sorted({op.index for op in self.ops} | {layer.op.index for layer in self.layers} | reading))
 
     @property
     def ends(self) -> tuple[int, int]:
@@ -107,8 +119,7 @@ class Diagnosis:
         if self.kind == "vanishing":
             return Claim("relative-gradient", (self.health.weakest,), self.limit, "below")
         if self.kind == "exploding":
-            last = self.layers[-1].param.path if self.layers else self.health.strongest
-            return Claim("elasticity-excess", (self.health.strongest, last), self.limit, "above")
+            return Claim("elasticity-excess", (self.health.strongest, _last(self.graph)), self.limit, "above")
         return Claim("activation-size", self.graph.outputs[:1], self.limit, "above")
 
     def numbers(self) -> dict[str, tuple[int | str, ...]]:
@@ -118,14 +129,21 @@ class Diagnosis:
 
 def diagnose(graph: Graph, facts: Facts, *kinds: Kind) -> Diagnosis | None:
     """The stretch that ails the model, when what ails it most is of one of these kinds; None for a healthy one."""
+    found = _diagnose(graph, facts)
+    return found if found is not None and found.kind in kinds else None
+
+
+@remembered
+def _diagnose(graph: Graph, facts: Facts) -> Diagnosis | None:
     health = judge(graph, facts)
     found = verdict(health)
-    if found is None or found[0] not in kinds or health.route is None:
+    route = health.route or widest(graph, lambda path: 0.0)
+    if found is None or route is None:
         return None
     kind, severity, limit = found
     read = attribution.activation if kind == "blow-up" else attribution.gradient
     sizes = facts.profile.activation if kind == "blow-up" else facts.profile.gradient
-    stretch = read(graph, health.route, sizes)
+    stretch = read(graph, route, {value: size for value, size in sizes.items() if size < math.inf})
     if stretch is None:
         return None
     ops = tuple(graph.ops[index] for index in stretch.ops)
@@ -144,15 +162,37 @@ def verdict(health: Health) -> tuple[Kind, Severity, float] | None:
 
 
 def layers(graph: Graph, ops: Sequence[Op]) -> Iterable[Layer]:
-    """The weighted ops among these whose weight is known, with the activation that follows each before the next one."""
+    """The weighted ops among these whose weight is known, with the activation that follows each before the next one.
+
+    A number that the result is multiplied with on the way counts towards the gain.
+    """
     mine = weights(graph)
     for position, op in enumerate(ops):
         param = next((graph.params[path] for path in mine.get(op.index, ())), None)
         if param is None or param.rms is None:
             continue
-        after = next((o for o in ops[position + 1 :] if o.kind in ("activation", "norm") or o.index in mine), None)
-        function = after.function if after is not None and after.kind == "activation" else ""
-        yield Layer(op, param, function, param.rms * math.sqrt(max(1, param.fan_in)))
+        scale, function = _following(ops[position + 1 :], mine)
+        yield Layer(op, param, function, scale * param.rms * math.sqrt(max(1, param.fan_in)))
+
+
+def _following(ops: Sequence[Op], mine: Mapping[int, tuple[str, ...]]) -> tuple[float, str]:
+    """The numbers that a layer's output is multiplied with, and the activation after it: "" for a norm or none."""
+    scale = 1.0
+    for op in ops:
+        if op.kind == "norm" or op.index in mine:
+            return scale, ""
+        if op.kind == "activation" or op.function in NEEDED_GAIN:
+            return scale, op.function
+        scalar = op.attrs.get("scalar")
+        if op.kind == "mul" and isinstance(scalar, int | float) and scalar:
+            scale *= abs(scalar) if op.function == "mul" else 1 / abs(scalar)
+    return scale, ""
+
+
+def _last(graph: Graph) -> str:
+    """The weight of the last layer that every way through the model passes."""
+    mine = weights(graph)
+    return mine[series(graph)[-1]][0]
 
 
 def common(ops: Iterable[Op]) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from gradlint.graph.ir import Graph, Op, Param, Value
-from gradlint.probe.route import weights
+from gradlint.graph.memo import remembered
+from gradlint.probe import route
 
 KEEPING = frozenset({"copy", "dropout"})  # the same numbers in the same shape
 SHAPING = KEEPING | {"reshape", "permute", "slice", "split", "expand"}  # the same numbers in another shape
@@ -68,6 +69,12 @@ def output(graph: Graph) -> Value | None:
 def is_gate(graph: Graph, op: Op) -> bool:
     """Whether what the op made multiplies another activation."""
     return any(found.kind in GATES and len(set(graph.data_inputs(found))) > 1 for found in after(graph, op))
+
+
+@remembered
+def weights(graph: Graph) -> Mapping[int, tuple[str, ...]]:
+    """Per op that carries the signal through a weight, the trainable weights it reads (`gradlint.probe.route`)."""
+    return route.weights(graph)
 
 
 def weight(graph: Graph, op: Op) -> Param | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from gradlint.finding import Draft
@@ -12,6 +13,7 @@ from gradlint_rules.init.constant_init import ONE_WAY
 
 LAYERS = 2
 SIDED = 1.0  # |mean| ÷ std from which on over 84 % of normal weights have one sign; U(0, 1) has 1.7
+CHANCE = 4.0  # standard errors of the mean: a matrix of a few entries can be one-sided by chance
 
 
 @rule(code="GL304", name="one-sided-init", family="init", severity="warning", since="0.1.0")
@@ -43,4 +45,5 @@ def _sided(graph: Graph, op: Op) -> bool:
 def _one_sided(param: Param) -> bool:
     if param.mean is None or param.std is None or param.abs_max is None:
         return False
-    return param.std > 1e-6 * param.abs_max and abs(param.mean) > SIDED * param.std
+    chance = CHANCE / math.sqrt(max(1, math.prod(param.shape)))
+    return param.std > 1e-6 * param.abs_max and abs(param.mean) > max(SIDED, chance) * param.std

@@ -24,7 +24,7 @@ def division_by_zero(graph: Graph) -> Iterator[Draft]:
             yield Draft(
                 message="division by a number that is 0 wherever the units behind it are off",
                 op=op.index,
-                ops=(op.index,),
+                ops=(graph.values[value].producer or op.index, op.index),
                 predicted={"least-entry": 0.0},
             )
 

@@ -15,14 +15,17 @@ def not_finite(graph: Graph, probe: Measurement) -> Iterator[Draft]:
     """The first op whose output, or else the last whose gradient, is not finite."""
     if probe.nonfinite_op is not None:
         op = graph.ops[probe.nonfinite_op]
-        yield _draft(op, f"{_name(op)} is the first operation of the forward pass with NaN or infinity")
+        yield _draft(graph, op, f"{_name(op)} is the first operation of the forward pass with NaN or infinity")
     elif probe.nonfinite_gradient_op is not None:
         op = graph.ops[probe.nonfinite_gradient_op]
-        yield _draft(op, f"the gradient turns NaN or infinite at {_name(op)}, on the way back")
+        yield _draft(graph, op, f"the gradient turns NaN or infinite at {_name(op)}, on the way back")
 
 
-def _draft(op: Op, message: str) -> Draft:
-    return Draft(message=message, op=op.index, ops=(op.index,), measured={"finite": False})
+def _draft(graph: Graph, op: Op, message: str) -> Draft:
+    """About the op and those that it reads: an infinite logarithm shows only in the sum over it."""
+    read = [graph.values[value].producer for value in graph.data_inputs(op)]
+    ops = tuple(sorted({op.index, *(index for index in read if index is not None)}))
+    return Draft(message=message, op=op.index, ops=ops, measured={"finite": False})
 
 
 def _name(op: Op) -> str:

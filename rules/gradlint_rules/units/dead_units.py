@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from gradlint.finding import Draft
-from gradlint.graph.ir import Graph
+from gradlint.graph.ir import Graph, Op
 from gradlint.probe.route import widest
 from gradlint.profile import Measurement
 from gradlint.rule import rule
-from gradlint_rules import diagnosis
+from gradlint_rules import diagnosis, passage
 
 RECTIFIERS = frozenset({"relu", "relu6", "threshold", "hardswish"})
 
@@ -38,8 +38,14 @@ def dead_units(graph: Graph, probe: Measurement, options: dict[str, float]) -> I
     yield Draft(
         message=f"{round(units.dead * units.count)} of {units.count} units are off for every sample",
         op=worst.index,
-        ops=tuple(op.index for op in dead),
+        ops=_with_layers(graph, dead),
         related=diagnosis.related(graph, dead, f"{len(dead)} layers like it") if len(dead) > 1 else (),
         measured={"dead-share": units.dead},
         severity="error" if units.dead == 1.0 else None,
     )
+
+
+def _with_layers(graph: Graph, dead: list[Op]) -> tuple[int, ...]:
+    """The rectifiers and the layers that feed them."""
+    layers = [passage.producer(graph, op) for op in dead]
+    return tuple(sorted({op.index for op in (*dead, *layers) if op is not None}))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from gradlint.finding import Draft
-from gradlint.graph.ir import Graph
+from gradlint.graph.ir import Graph, Op
 from gradlint.profile import Measurement
 from gradlint.rule import rule
 from gradlint_rules import diagnosis
@@ -19,8 +20,7 @@ def measured_vanishing(graph: Graph, probe: Measurement) -> Iterator[Draft]:
         return
     place = found.layers[0].op if found.layers else found.ops[0]
     yield Draft(
-        message=f"the gradient that reaches {found.health.weakest} is {-found.health.m:.1f} decades below the weight; "
-        f"{-found.decades:.1f} of them are lost over {len(found.ops)} operations",
+        message=_message(found, found.health.m),
         op=place.index,
         module=found.module,
         ops=found.indices,
@@ -29,3 +29,19 @@ def measured_vanishing(graph: Graph, probe: Measurement) -> Iterator[Draft]:
         severity=found.severity,
         factors=found.factors,
     )
+
+
+def _message(found: diagnosis.Diagnosis, m: float) -> str:
+    weakest = found.health.weakest
+    if not math.isfinite(m):
+        last = max(found.factors, key=lambda factor: abs(factor.decades), default=None)
+        where = f" past {graph_name(found.graph.ops[last.op])}" if last is not None else ""
+        return f"no gradient at all reaches {weakest}: none gets{where}"
+    over = f"over {len(found.ops)} operation{'s' * (len(found.ops) > 1)}"
+    return f"the gradient of {weakest} is {-m:.1f} decades below the weight: {-found.decades:.1f} are lost {over}"
+
+
+def graph_name(op: Op) -> str:
+    """What an op is called in a message: its function, and the module that holds it."""
+    name = op.function or op.kind
+    return f"{name} in {op.module_path}" if op.module_path else name

@@ -1,0 +1,31 @@
+"""Remember what was computed of a graph for as long as the graph lives, so that rules can ask for it freely."""
+
+from __future__ import annotations
+
+import functools
+import weakref
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def remembered(function: Callable[P, R]) -> Callable[P, R]:
+    """The function with its result kept for the same arguments, told apart by identity; they must be positional.
+
+    A result is dropped when one of the arguments is.
+    """
+    known: dict[tuple[int, ...], tuple[tuple[weakref.ref[object], ...], R]] = {}
+
+    @functools.wraps(function)
+    def look_up(*args: P.args, **kwargs: P.kwargs) -> R:
+        key = tuple(map(id, args))
+        found = known.get(key)
+        if found is not None and all(ref() is arg for ref, arg in zip(found[0], args, strict=True)):
+            return found[1]
+        result = function(*args, **kwargs)
+        known[key] = (tuple(weakref.ref(arg, lambda _: known.pop(key, None)) for arg in args), result)
+        return result
+
+    return look_up
