@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from gradlint.signal import table as tables
-from gradlint.signal.kernels import kernel
+from gradlint.signal.kernels import SCORES, kernel
 from gradlint.signal.scalar import IDENTITY, Scalar, weighted_sum
 from gradlint.signal.table import Array, Dims, Table
 
@@ -140,11 +141,15 @@ def from_sums(shape: Sequence[int], sums: dict[str, float], total: float) -> Fie
 
 @dataclass(frozen=True, eq=False)
 class Factor:
-    """δ = ε·d(z): a cotangent that came through functions of the Gaussian z, with ε independent of z."""
+    """δ = ε·d(z): a cotangent that came through functions of the Gaussian z, with ε independent of z.
+
+    A `partial` factor is the conditional mean E[δ|z] only: right for pairs of different entries, not for one entry.
+    """
 
     base: Base
     independent: Table
     function: Scalar
+    partial: bool = False
 
     @property
     def table(self) -> Table:
@@ -154,11 +159,20 @@ class Factor:
 
 
 @dataclass(frozen=True, eq=False)
+class Tilt:
+    """E[δ²|z]/E[δ²] at the normal scores of the Gaussian z that `source` names."""
+
+    source: Hashable
+    values: Array
+
+
+@dataclass(frozen=True, eq=False)
 class Cotangent:
     """Second moments of the gradient at a tensor, and how it depends on the tensor itself where that is known."""
 
     table: Table
     factor: Factor | None = None
+    tilt: Tilt | None = None
 
     def relabelled(self, relabel: Relabel) -> Cotangent:
         """The same gradient in another layout."""
@@ -178,7 +192,7 @@ class Cotangent:
         if a is not None and b is not None and a.base.source == b.base.source and a.independent is b.independent:
             return through(a.base, a.independent, weighted_sum(a.function, b.function))
         first, second = tables.same_classes(self.table, tables.regroup(other.table, self.table.dims))
-        return Cotangent(tables.combine(first, second, np.add))
+        return Cotangent(tables.combine(first, second, np.add), None, _mixed(self, other))
 
 
 def push(base: Base, function: Scalar) -> tuple[Table, Array]:
@@ -196,4 +210,29 @@ def push(base: Base, function: Scalar) -> tuple[Table, Array]:
 def through(base: Base, independent: Table, function: Scalar) -> Cotangent:
     """The cotangent ε·function(z), for ε with the second moments `independent`."""
     factor = Factor(base, independent, function)
-    return Cotangent(factor.table, factor)
+    return Cotangent(factor.table, factor, tilted(base, function))
+
+
+def tilted(base: Base, function: Scalar, before: Tilt | None = None) -> Tilt | None:
+    """The tilt of a gradient that went through function(z), on top of an earlier one; None where z has classes."""
+    if base.table.profile is not None:
+        return None
+    squares = function.value(float(base.mean[0]) + math.sqrt(float(base.variance[0])) * SCORES) ** 2
+    if before is not None and before.source == base.source:
+        squares = squares * before.values
+    level = float(squares.mean())
+    return Tilt(base.source, squares / level) if level > 0 else None
+
+
+def _mixed(first: Cotangent, second: Cotangent) -> Tilt | None:
+    """The tilt of a sum of independent gradients: each counts by its second moment, 1 where it has none."""
+    known = first.tilt or second.tilt
+    if known is None:
+        return None
+    total, parts = first.table.square + second.table.square, []
+    for part in (first, second):
+        even = part.tilt is None or part.tilt.source != known.source
+        parts.append(
+            part.table.square * (np.ones_like(known.values) if even or part.tilt is None else part.tilt.values)
+        )
+    return Tilt(known.source, (parts[0] + parts[1]) / total) if total > 0 else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,8 @@ GRID = np.linspace(-8.0, 8.0, 640)  # an even number of points: none of them is 
 GRID_WEIGHT = np.exp(-0.5 * GRID**2) / np.exp(-0.5 * GRID**2).sum()
 COARSE = np.linspace(-6.0, 6.0, 120)
 COARSE_WEIGHT = np.exp(-0.5 * COARSE**2) / np.exp(-0.5 * COARSE**2).sum()
+SCORES = np.array([NormalDist().inv_cdf((k + 0.5) / 160) for k in range(160)])
+SCORES /= math.sqrt(float((SCORES**2).mean()))  # normal scores: points of equal probability, of unit variance
 DEGREES = 48  # terms of the Hermite series; ρ^48 < 1 % for ρ ≤ SERIES_UP_TO
 SERIES_UP_TO = 0.9
 

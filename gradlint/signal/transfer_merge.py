@@ -8,6 +8,7 @@ import numpy as np
 
 from gradlint.signal import layout
 from gradlint.signal import table as tables
+from gradlint.signal.distribution import law_of, split_cotangent, summed
 from gradlint.signal.field import Base, Cotangent, Field, through, uniform_constant
 from gradlint.signal.kernels import kernel
 from gradlint.signal.scalar import IDENTITY, Scalar, affine, compose, product, weighted_sum
@@ -49,18 +50,30 @@ def _independent_sum(first: int, second: int, x: Field, y: Field, alpha: float) 
     cross = 2.0 * alpha * x.average * y.average
     table = tables.combine(a, b, lambda u, v: u + alpha**2 * v + cross)
     mean = _means(a, x.mean) + alpha * _means(b, y.mean)
-    field = Field(table, mean if len(mean) == len(table.values) else np.full(len(table.values), float(mean.mean())))
+    mean = mean if len(mean) == len(table.values) else np.full(len(table.values), float(mean.mean()))
+    values = summed(x.law, y.law, alpha) if _plain(x, table) and _plain(y, table) else None
+    gaussian = x.law.function is IDENTITY and y.law.function is IDENTITY
+    base = None if values is None or gaussian else law_of(values.quantiles, table, float(mean[0]))
+    field = Field(table, mean, base)
 
     def backward(cotangents: Sequence[Cotangent | None]) -> Contributions:
         cotangent = cotangents[0]
         if cotangent is None:
             return {}
-        return {
-            first: _to(cotangent, x, 1.0),
-            second: _to(cotangent, y, alpha**2),
-        }
+        if values is not None and cotangent.tilt is not None and cotangent.table.dims == table.dims:
+            into_y = split_cotangent(cotangent, field, y, values, first=False)
+            return {
+                first: split_cotangent(cotangent, field, x, values, first=True),
+                second: into_y if alpha**2 == 1.0 else _to(cotangent, y, alpha**2),
+            }
+        return {first: _to(cotangent, x, 1.0), second: _to(cotangent, y, alpha**2)}
 
     return Flow((field,), backward)
+
+
+def _plain(field: Field, table: Table) -> bool:
+    """Whether the field has one law for all its entries and the sum's own layout."""
+    return field.dims == table.dims and field.table.profile is None and field.law.table.profile is None
 
 
 def _means(table: Table, mean: Array) -> Array:

@@ -10,6 +10,7 @@ import numpy as np
 
 from gradlint.signal import table as tables
 from gradlint.signal.field import Base, Cotangent, Field, outer, push
+from gradlint.signal.kernels import SCORES
 from gradlint.signal.scalar import IDENTITY, affine, compose, product
 from gradlint.signal.site import Contributions, Flow, Site, Square, Unanswered
 from gradlint.signal.table import Array, Table
@@ -270,7 +271,14 @@ def _coupling(plan: Plan, y: Field, cotangent: Cotangent) -> Array | None:
     unit = compose(affine(1.0 / gain, -shift / gain), law.function)
     pushed, _ = push(law, product(factor.function, unit))
     independent, pushed = tables.same_classes(factor.independent, pushed)
-    return tables.combine(independent, pushed, np.multiply).values
+    values = tables.combine(independent, pushed, np.multiply).values
+    tilt = cotangent.tilt
+    if factor.partial and tilt is not None and tilt.source == law.source:
+        at = float(law.mean[0]) + math.sqrt(float(law.variance[0])) * SCORES
+        values.reshape(len(values), -1)[:, -1] = cotangent.table.square * float(
+            (tilt.values * unit.value(at) ** 2).mean()
+        )
+    return values
 
 
 def _affine_gradients(site: Site, plan: Plan, given: Table, g: Array, pairs: Array) -> dict[int, Square]:

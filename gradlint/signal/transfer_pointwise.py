@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
 from gradlint.signal import table as tables
-from gradlint.signal.field import Base, Cotangent, Field, push, through
+from gradlint.signal.field import Base, Cotangent, Field, Tilt, push, through, tilted
+from gradlint.signal.kernels import SCORES
 from gradlint.signal.scalar import IDENTITY, Scalar, affine, compose, outside_slope, product, scalar_function
 from gradlint.signal.site import Contributions, Flow, Site, Square, Unanswered
+from gradlint.signal.table import Array, Table
 
 LINEAR_KEYS = ("detach",)
 
@@ -56,10 +59,27 @@ def into(x: Field, function: Scalar, cotangent: Cotangent) -> Cotangent:
     """δ_x = δ_y·φ′(x), coherent with what δ_y already went through of the same Gaussian."""
     law = x.law
     slope = outside_slope(function, law.function)
-    factor = cotangent.factor
-    if factor is not None and factor.base.source == law.source:
+    factor, tilt = cotangent.factor, cotangent.tilt
+    if factor is not None and factor.base.source == law.source and not factor.partial:
         return through(law, factor.independent, product(factor.function, slope))
-    return through(law, tables.regroup(cotangent.table, x.dims), slope)
+    given = tables.regroup(cotangent.table, x.dims)
+    passed = through(law, given, slope)
+    if tilt is None or tilt.source != law.source:
+        return passed
+    return _with_tilt(given, passed, tilted(law, slope, tilt), float((tilt.values * _squares(slope, law)).mean()))
+
+
+def _squares(slope: Scalar, law: Base) -> Array:
+    """slope(z)² at the normal scores."""
+    return slope.value(float(law.mean[0]) + math.sqrt(float(law.variance[0])) * SCORES) ** 2
+
+
+def _with_tilt(given: Table, passed: Cotangent, tilt: Tilt | None, share: float) -> Cotangent:
+    """The same entry's second moment from the tilt, E[δ²φ′²] = E[δ²]·E[t φ′²]; pairs as they were."""
+    values = np.broadcast_to(passed.table.values, np.broadcast_shapes(passed.table.values.shape, given.values.shape))
+    values = values.copy()
+    values.reshape(len(values), -1)[:, -1] = given.squares * share
+    return Cotangent(Table(passed.table.dims, values, passed.table.profile), passed.factor, tilt)
 
 
 def _slope_gradient(site: Site, x: Field, cotangent: Cotangent) -> dict[int, Square]:
