@@ -70,6 +70,12 @@ def test_the_page_says_it_all():
         assert said in re.sub(r"&#39;", "'", text)
 
 
+def test_a_number_that_only_a_fix_has_is_shown_with_what_it_was_before():
+    fix = replace(CHAIN.fixes[0], measured_before={"health": "error"}, measured_after={"health": "healthy"})
+    text = page(Report((replace(ILL, findings=(replace(CHAIN, fixes=(fix,)),)),), "0.1.0", settings=SETTINGS))
+    assert re.search(r"<td>health</td><td[^>]*></td><td[^>]*>error</td><td[^>]*>healthy</td>", text)
+
+
 def test_links_of_the_layer_table_lead_to_findings():
     text = page(REPORTS["ill"])
     targets = set(re.findall(r'id="([^"]+)"', text))
@@ -144,6 +150,19 @@ def test_four_hundred_layers_get_lines_without_dots_and_labels_that_do_not_touch
     assert [text.text for text in labels] == ["stage0", "stage1", "stage2", "stage3"]
     starts = [float(text.get("x")) for text in labels]
     assert all(b - a > 6.6 * len("stage0") for a, b in itertools.pairwise(starts))
+
+
+def test_functional_operations_between_layers_do_not_cut_the_axis():
+    modules = ["layers.0", "", "layers.1", "", "block", "block.act", "block", "head"]
+    layers = [Layer(module, "x", "linear", None, None, None, None, None) for module in modules]
+    assert ribbon.groups(layers) == [
+        ("layers.0", 0, 2),
+        ("layers.1", 2, 4),
+        ("block", 4, 5),
+        ("block.act", 5, 7),
+        ("head", 7, 8),
+    ]
+    assert ribbon.groups(layers * 20)[0] == ("layers", 0, 4)
 
 
 def test_zero_and_unknown_gradients_are_drawn_as_such():

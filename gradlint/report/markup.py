@@ -104,6 +104,18 @@ def _places(finding: Finding) -> Sequence[int | str]:
     return (*finding.ops, *(f.op for f in finding.factors), *(f.module for f in finding.factors), finding.module)
 
 
+def measured(finding: Finding) -> dict[str, Number]:
+    """What was measured of the finding, by the probe or before a fix was tried."""
+    before = {key: value for fix in finding.fixes for key, value in fix.measured_before.items()}
+    return {**before, **finding.measured}
+
+
+def keys(finding: Finding) -> list[str]:
+    """Every quantity that the finding or one of its fixes has a number of, the finding's own first."""
+    after = (key for fix in finding.fixes for key in fix.measured_after)
+    return list(dict.fromkeys((*finding.predicted, *finding.measured, *after)))
+
+
 def _value(values: Mapping[str, Number], name: str) -> str:
     return amount(name, values[name]) if name in values else ""
 
@@ -118,6 +130,8 @@ def _size(rms: float | None) -> str:
 
 FILTERS: Mapping[str, Any] = {
     "shown": shown,
+    "keys": keys,
+    "measured": measured,
     "power": power,
     "label": label,
     "count": count,

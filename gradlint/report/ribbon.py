@@ -82,14 +82,19 @@ def groups(layers: Sequence[Layer]) -> list[tuple[str, int, int]]:
 
 
 def _runs(layers: Sequence[Layer], depth: int) -> list[tuple[str, int, int]]:
+    """Runs at one depth; an operation of an enclosing module (`F.relu` between layers) belongs to the run before."""
     runs: list[tuple[str, int, int]] = []
     for i, layer in enumerate(layers):
         name = ".".join(layer.module.split(".")[:depth])
-        if runs and runs[-1][0] == name:
-            runs[-1] = (name, runs[-1][1], i + 1)
+        if runs and (runs[-1][0] == name or _encloses(layer.module, runs[-1][0])):
+            runs[-1] = (runs[-1][0], runs[-1][1], i + 1)
         else:
             runs.append((name, i, i + 1))
     return runs
+
+
+def _encloses(module: str, other: str) -> bool:
+    return not module or other.startswith(f"{module}.")
 
 
 def _axis(layers: Sequence[Layer]) -> Axis:
