@@ -15,6 +15,7 @@ from gradlint.capture.construction import constructed
 from gradlint.capture.frames import span
 from gradlint.capture.naming import Names, owner
 from gradlint.capture.recorder import Recording
+from gradlint.capture.row import Entry
 from gradlint.capture.statistics import statistics
 from gradlint.capture.tape import REBASED, Call, Leaf, Meta, Ref, Tape
 from gradlint.capture.weights import Weights
@@ -117,7 +118,7 @@ class _Conversion:
             )
         )
 
-    def _attributes(self, entry: vocabulary.Entry, call: Arguments) -> dict[str, object]:
+    def _attributes(self, entry: Entry, call: Arguments) -> dict[str, object]:
         try:
             return vocabulary.attributes(entry, call)
         except (TypeError, ValueError, IndexError, KeyError, AttributeError) as error:
@@ -166,7 +167,7 @@ class _Conversion:
         return Coverage(self.recording.method, len(self.ops), unknown, tuple(notes))
 
 
-def _parameters(entry: vocabulary.Entry | None, call: Call) -> tuple[str, ...]:
+def _parameters(entry: Entry | None, call: Call) -> tuple[str, ...]:
     names = entry.parameters if entry is not None else ("input", "other")
     packed = entry is not None and entry.kind == "recurrent" and isinstance((*call.args, *[None] * 4)[3], list)
     return vocabulary.PACKED if packed else names
