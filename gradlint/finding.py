@@ -112,4 +112,4 @@ class Finding:
     ops: tuple[int, ...] = ()
     cause: str = ""
     folded: tuple[str, ...] = ()  # messages of findings on the same cause, folded under this one
-    subjects: Mapping[str, tuple[int | str, ...]] = field(default_factory=dict)  # of further measured quantities, by name
+    subjects: Mapping[str, tuple[int | str, ...]] = field(default_factory=dict)  # of further quantities, by name

@@ -1,5 +1,5 @@
 """Fixes, tried by intervention on the recorded run and kept when the measurement shows that they help."""
 
-from gradlint.fix.prove import prove
+from gradlint.fix.proof import prove
 
 __all__ = ["prove"]

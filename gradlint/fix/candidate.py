@@ -71,7 +71,7 @@ class Stress:
 
 @dataclass(frozen=True)
 class Witness:
-    """Note of this op's output: "distinct", the share of its units that differ; "width", largest - smallest entry."""
+    """Note something of this op's output: "distinct", "variety" or "width" (see `interventions.WITNESSES`)."""
 
     op: int
     kind: str

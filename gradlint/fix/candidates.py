@@ -19,7 +19,7 @@ SMALL_BATCH = 8
 # Fewer features than this leave a LayerNorm little but signs.
 FEW_FEATURES = 4
 # RMS·√fan_in outside this band is an initialisation that no activation asks for; torch's default for nn.Linear is 0.58.
-SOUND_GAIN = (0.5, 2.0)
+SOUND_GAIN = (0.3, 3.0)
 MOST = 0.5  # share of the model's layers from which on a stretch is taken for all of them
 SATURATING = frozenset(
     {"sigmoid", "tanh", "softsign", "hardtanh", "hardsigmoid", "logsigmoid", "softmax", "log_softmax", "softmin"}
@@ -53,6 +53,7 @@ MATCHED: Mapping[str, Matched] = {
     "tanh": Matched("xavier_normal", 5.0 / 3.0),
     "sin": Matched("siren", math.sqrt(6.0)),
 }
+IRNN_INPUT = 1e-3  # standard deviation of the input weights (Le, Jaitly & Hinton 2015, §4)
 PLAIN = Matched("xavier_normal", 1.0)
 
 
@@ -155,7 +156,9 @@ def _own_weights(scope: Stretch) -> list[Layer]:
 
 
 def _unsound(layer: Layer) -> bool:
-    return layer.gain is not None and not SOUND_GAIN[0] <= layer.gain <= SOUND_GAIN[1]
+    """Whether the weight is out of proportion; one that is zero is so on purpose."""
+    gain = layer.gain
+    return gain is not None and gain > 0 and not SOUND_GAIN[0] <= gain <= SOUND_GAIN[1]
 
 
 def _match(recipe: Recipe, layer: Layer) -> Matched:
@@ -236,12 +239,14 @@ def _recurrences(recipe: Recipe, scope: Stretch, finding: Finding) -> tuple[Step
 
 
 def _irnn(graph: Graph, op: Op) -> tuple[Step, ...]:
-    """ReLU with an identity recurrence and zero biases (Le, Jaitly & Hinton 2015)."""
+    """ReLU with an identity recurrence, small input weights and zero biases (Le, Jaitly & Hinton 2015, §3)."""
     if op.function != "rnn_tanh":
         return ()
-    hidden, biases = _hidden_weights(graph, op), [path for path in op.params if len(graph.params[path].shape) == 1]
-    weights = [Initialise(path, "eye") for path in hidden]
-    return (Swap(op.index, "rnn_relu"), *weights, *(Initialise(path, "zeros") for path in biases))
+    hidden = _hidden_weights(graph, op)
+    biases = [Initialise(path, "zeros") for path in op.params if len(graph.params[path].shape) == 1]
+    others = [path for path in op.params if len(graph.params[path].shape) == 2 and path not in hidden]
+    inputs = [Initialise(path, "normal", IRNN_INPUT, 1) for path in others]
+    return Swap(op.index, "rnn_relu"), *(Initialise(path, "eye") for path in hidden), *inputs, *biases
 
 
 def _orthogonal_recurrence(graph: Graph, op: Op) -> tuple[Step, ...]:

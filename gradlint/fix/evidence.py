@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+
 from gradlint.engine import holds
 from gradlint.finding import Claim, Finding, Number
 from gradlint.fix.experiment import Experiment
@@ -13,27 +16,43 @@ SHARES = ("dead-share", "saturated-share", "constant-share")
 HALF = 0.5  # of the units: what a share must fall below
 RECTIFIED = -0.05  # decades: a rectifier that is off for a fifth of the entries takes this off the gradient
 HALFWAY = 0.5  # of the distance to its limit: what a claim that still holds must have moved
-NAMES = {"distinct": "distinct-share", "width": "output range"}
+NAMES = {"distinct": "distinct-share", "variety": "units unlike each other", "width": "output range"}
 
 
-def helped(graph: Graph, finding: Finding, experiment: Experiment | None, before: Trial, after: Trial) -> bool:
-    """Whether a trial is better than the unchanged model in what the finding says, and no worse in anything else.
+@dataclass(frozen=True)
+class Pair:
+    """The runs without and with a fix, and the same under the finding's experiment where there is one."""
 
-    What is left must be finite and not an error. Then either the claim must have fallen, or be half-way to it in a
-    model that is healthier by a state; without a claim it is the experiment, or else the health, that must be better.
+    before: Trial
+    after: Trial
+    setup: Experiment | None = None
+    provoked: tuple[Trial, Trial] | None = None
+
+
+def helped(graph: Graph, finding: Finding, pair: Pair) -> bool:
+    """Whether the fix makes better what the finding says, and nothing else worse.
+
+    What is left must be finite, not an error, and in no worse a state. Then the experiment decides where there is one;
+    else the claim must have fallen, or be half-way to that in a model that is healthier by a state; and without a claim
+    that held before, the model must be healthier.
     """
+    before, after = pair.before, pair.after
     if not after.finite or after.health.state == "error" or after.rank > before.rank:
         return False
-    if experiment is not None and experiment.better is not None:
-        return experiment.better(before.notes, after.notes)
+    if pair.setup is not None and pair.provoked is not None:
+        return _shown(pair.setup, *pair.provoked)
     healthier = after.rank < before.rank
     claim = claim_of(graph, finding)
-    numbers = None if claim is None else (value(graph, before, claim), value(graph, after, claim))
-    if claim is None or numbers is None or numbers[1] is None or not before.finite:
+    first, last = (None, None) if claim is None else (value(graph, before, claim), value(graph, after, claim))
+    if claim is None or last is None or (first is not None and not holds(claim, first)):
         return healthier
-    if numbers[0] is None or not holds(claim, numbers[0]):
-        return healthier
-    return not holds(claim, numbers[1]) or (healthier and _halfway(claim, numbers[0], numbers[1]))
+    if not holds(claim, last):
+        return first is not None or healthier
+    return healthier and first is not None and _halfway(claim, first, last)
+
+
+def _shown(setup: Experiment, before: Trial, after: Trial) -> bool:
+    return setup.better(before.notes, after.notes) if setup.better else after.finite and not before.finite
 
 
 def claim_of(graph: Graph, finding: Finding) -> Claim | None:
@@ -53,18 +72,37 @@ def value(graph: Graph, trial: Trial, claim: Claim) -> float | None:
     return QUANTITIES[claim.quantity].function(graph, trial.measurement, claim.subject)
 
 
-def compare(graph: Graph, finding: Finding, before: Trial, after: Trial) -> tuple[dict[str, Number], dict[str, Number]]:
-    """The finding's measured quantities, by their names, in both trials; then the health. What stays equal is left out.
+def compare(graph: Graph, finding: Finding, pair: Pair) -> tuple[dict[str, Number], dict[str, Number]]:
+    """The finding's measured quantities without and with the fix, by their names, then the health.
 
-    Whether the run is finite is said where it was not.
+    What stays equal is left out, but the health; whether a run is finite is said where one is not.
     """
-    weakest = before.health.weakest
-    first, second = (_numbers(graph, trial, finding, weakest) for trial in (before, after))
-    if not before.finite:
-        first, second = {**first, "finite": before.finite}, {**second, "finite": after.finite}
-    changed = [name for name in second if first.get(name) != second[name]]
-    shown = [*changed, *(["health"] if "health" not in changed else [])]
-    return {name: first[name] for name in shown if name in first}, {name: second[name] for name in shown}
+    first, last = _known(graph, finding, pair.before), _known(graph, finding, pair.after)
+    first = {name: number for name, number in first.items() if _agrees(finding, name, number)}
+    shown = pair.provoked or (pair.before, pair.after)
+    if not (shown[0].finite and shown[1].finite):
+        first, last = {"finite": shown[0].finite, **first}, {"finite": shown[1].finite, **last}
+    first |= {NAMES[kind]: number for kind, number in shown[0].notes.items()}
+    last |= {NAMES[kind]: number for kind, number in shown[1].notes.items()}
+    names = [name for name in first if name in last and first[name] != last[name]]
+    if "relative-gradient" not in names:
+        first, last = _with_weakest(first, pair.before), _with_weakest(last, pair.after)
+        names += ["relative-gradient"] if "relative-gradient" in first and "relative-gradient" in last else []
+    before = {name: first[name] for name in names} | {"health": pair.before.health.state}
+    return before, {name: last[name] for name in names} | {"health": pair.after.health.state}
+
+
+def _with_weakest(numbers: dict[str, Number], trial: Trial) -> dict[str, Number]:
+    m = trial.health.m
+    return numbers if m is None else {**numbers, "relative-gradient": m}
+
+
+def _agrees(finding: Finding, name: str, number: Number) -> bool:
+    """Whether the number is the one that the finding prints: a rule may mean another subject by the name."""
+    printed = finding.measured.get(name)
+    if not isinstance(printed, float) or not isinstance(number, float):
+        return True
+    return printed == number or math.isclose(printed, number, rel_tol=1e-3, abs_tol=1e-6)
 
 
 def places(finding: Finding) -> tuple[int, ...]:
@@ -72,31 +110,31 @@ def places(finding: Finding) -> tuple[int, ...]:
     return finding.ops or (() if finding.op is None else (finding.op,))
 
 
-def _numbers(graph: Graph, trial: Trial, finding: Finding, weakest: str) -> dict[str, Number]:
+def _known(graph: Graph, finding: Finding, trial: Trial) -> dict[str, Number]:
+    """The quantities of the finding that this trial has, by name."""
     claim = claim_of(graph, finding)
-    found: dict[str, Number] = {NAMES[kind]: number for kind, number in trial.notes.items()}
+    found: dict[str, Number] = {}
     for name in dict.fromkeys([*([] if claim is None else [claim.quantity]), *finding.measured]):
         own = claim is not None and claim.quantity == name
-        subject = claim.subject if claim is not None and own else _subject(graph, finding, name, weakest)
+        subject = (
+            claim.subject if claim is not None and own else finding.subjects.get(name) or _subject(graph, finding, name)
+        )
         number = (
             QUANTITIES[name].function(graph, trial.measurement, subject) if name in QUANTITIES and subject else None
         )
         if number is not None:
             found[name] = number
-    if "relative-gradient" not in found and trial.health.m is not None:
-        found["relative-gradient"] = trial.health.m
-    return {**found, "health": trial.health.state}
+    reach = [trial.health.reach[op] for op in places(finding) if op in trial.health.reach]
+    return {**found, "reached-share": min(reach)} if reach else found
 
 
-def _subject(graph: Graph, finding: Finding, name: str, weakest: str) -> tuple[int | str, ...]:
-    """What a quantity that a rule printed is about: the ends of its ops, the ops, the weakest weight, or the output."""
+def _subject(graph: Graph, finding: Finding, name: str) -> tuple[int | str, ...]:
+    """What a quantity that a rule printed is about: the ends of its ops, the ops themselves, or the output."""
     ops = places(finding)
     if name in SHARES:
         return ops
     if name in ("gradient-change", "activation-change") and ops:
         return _ends(graph, ops)
-    if name == "relative-gradient":
-        return (weakest,) if weakest else ()
     return graph.outputs[:1] if name in ("activation-size", "output-spread", "loss-above-chance") else ()
 
 

@@ -10,18 +10,24 @@ from gradlint.fix.candidate import Step, Stress, Witness
 
 DISTINCT = 0.9  # share of units that differ, from which symmetry counts as broken
 WIDER = 1.2  # how much wider an output's range must become
+MORE_VARIED = 2.0  # how much less alike the units must become
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """Steps for every run of a finding's trials, and what they are called in the fix's price.
+    """Steps for a pair of runs without and with the fix, and what they are called in the fix's price.
 
-    `better` compares the notes of a run without and with the fix; without it a finite run is what is asked for.
+    `better` compares the notes of the two runs; without it the first must not be finite and the second must be.
     """
 
     steps: tuple[Step, ...]
     setting: str = ""
     better: Callable[[Mapping[str, float], Mapping[str, float]], bool] | None = None
+
+    @property
+    def provokes(self) -> bool:
+        """Whether the steps change what the model computes, so that its health has to be taken from another run."""
+        return any(isinstance(step, Stress) for step in self.steps)
 
 
 def experiment(finding: Finding) -> Experiment | None:
@@ -49,8 +55,16 @@ def _range(ops: tuple[int, ...]) -> Experiment:
     return Experiment(steps, "range shown for arguments 1000 times larger", _wider)
 
 
+def _correlation(ops: tuple[int, ...]) -> Experiment:
+    return Experiment(tuple(Witness(op, "variety") for op in ops), better=_varied)
+
+
 def _distinct(before: Mapping[str, float], after: Mapping[str, float]) -> bool:
     return before["distinct"] < DISTINCT <= after["distinct"]
+
+
+def _varied(before: Mapping[str, float], after: Mapping[str, float]) -> bool:
+    return after["variety"] > MORE_VARIED * before["variety"]
 
 
 def _wider(before: Mapping[str, float], after: Mapping[str, float]) -> bool:
@@ -60,6 +74,7 @@ def _wider(before: Mapping[str, float], after: Mapping[str, float]) -> bool:
 EXPERIMENTS: Mapping[str, Callable[[tuple[int, ...]], Experiment]] = {
     "constant-init": _symmetry,
     "zero-init": _symmetry,
+    "one-sided-init": _correlation,
     "log-of-zero": _zero,
     "log-of-probability": _zero,
     "root-at-zero": _zero,

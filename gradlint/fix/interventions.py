@@ -26,6 +26,7 @@ LSUV_ROUNDS = 3  # the weight's share of the output's variance is all of it but 
 LSUV_TOLERANCE = 0.02
 
 STRESS = 1e3  # how much larger "large" makes an argument: every bounded activation is then at its bounds
+MANY = 4096  # entries of a unit that are compared with those of others
 SIMILAR = 1e-4  # of the units' RMS: rounding makes copies of a unit differ by less
 
 
@@ -220,12 +221,28 @@ def _larger(x: Tensor) -> Tensor:
 
 def _distinct(x: Tensor, op: Op) -> float:
     """The share of units (channels of a convolution, features else) that are not copies of another one."""
-    units = (x.transpose(0, 1) if op.kind == "conv" else x.movedim(-1, 0)).flatten(1).double()
+    units = _units(x, op)
     scale = float(units.square().mean().sqrt()) or 1.0
     return float(torch.unique((units / (scale * SIMILAR)).round(), dim=0).shape[0]) / units.shape[0]
 
 
+def _variety(x: Tensor, op: Op) -> float:
+    """1 - the mean |correlation| between units over samples and positions: 0 when all say the same."""
+    units = _units(x, op)
+    units = units - units.mean(1, keepdim=True)
+    units = units / units.square().sum(1, keepdim=True).sqrt().clamp_min(1e-30)
+    count = units.shape[0]
+    return 1.0 - float(((units @ units.T).abs().sum() - count) / max(1, count * (count - 1)))
+
+
+def _units(x: Tensor, op: Op) -> Tensor:
+    """(units, entries) in float64: the channels of a convolution, the features of anything else; the first MANY."""
+    rows = x.transpose(0, 1) if op.kind == "conv" else x.movedim(-1, 0)
+    return rows.flatten(1)[:, :MANY].double()
+
+
 def _width(x: Tensor, op: Op) -> float:
+    """Largest entry less smallest."""
     return float(x.max() - x.min())
 
 
@@ -260,7 +277,7 @@ SAFE: Mapping[str, Callable[[Tensor, float], Tensor]] = {
     "expm1": _at_most,
 }
 STRESSES: Mapping[str, Transform] = {"zero": _first_zero, "large": _larger}
-WITNESSES: Mapping[str, Callable[[Tensor, Op], float]] = {"distinct": _distinct, "width": _width}
+WITNESSES: Mapping[str, Callable[[Tensor, Op], float]] = {"distinct": _distinct, "variety": _variety, "width": _width}
 # The order in which steps at one op wrap the call: from the function itself outwards.
 WRAPPERS: Mapping[type, Callable[[Any, Function, Op, Store], Function]] = {
     Swap: _swap,

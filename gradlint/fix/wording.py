@@ -156,11 +156,11 @@ def _initialised(recipe: Recipe, graph: Graph, steps: Sequence[Step]) -> Phrase:
     text = SPECIAL.get(recipe.init or recipe.recurrent, "").format(len(steps))
     if text:
         return Phrase(text, text)
+    name, number = schemes.most_common()[0]
     if len(schemes) == 1:
-        name, number = schemes.most_common()[0]
         return Phrase(f"initialise {_count(number, 'weight')} with {name}", f"{name} init")
     split = " and ".join(f"{number} with {name}" for name, number in schemes.items())
-    return Phrase(f"initialise {_count(len(weights), 'weight')}: {split}", f"init {split}")
+    return Phrase(f"initialise {_count(len(weights), 'weight')}: {split}", f"{name} init")
 
 
 def _scheme(step: Initialise) -> str:

@@ -10,8 +10,8 @@ from gradlint.config import Settings
 from gradlint.finding import Finding, Fix
 from gradlint.fix.candidate import Candidate
 from gradlint.fix.candidates import candidates
-from gradlint.fix.evidence import compare, helped
-from gradlint.fix.experiment import experiment
+from gradlint.fix.evidence import Pair, compare, helped
+from gradlint.fix.experiment import Experiment, experiment
 from gradlint.fix.symptom import clipping
 from gradlint.fix.trial import Laboratory, Trial
 from gradlint.graph.ir import Graph
@@ -21,25 +21,30 @@ from gradlint.profile import Measurement
 if TYPE_CHECKING:
     from gradlint.load.model import LoadedModel
 
+# Families that are about the flow of the signal: what helps one of their findings may help another.
+FLOW = frozenset({"vanishing", "exploding", "init", "normalization", "architecture"})
 KEPT = 3  # fixes printed for a finding
 TRIED = 6  # candidates tried for a finding
 
 
 @dataclass(frozen=True)
 class Proof:
-    """A candidate that helped, the trial that shows it, the trial without it, and its place in the table."""
+    """A candidate that helped, the runs that show it, and its place in the table."""
 
     candidate: Candidate
-    before: Trial
-    after: Trial
+    pair: Pair
     place: int
-    setting: str = ""
+
+    @property
+    def rank(self) -> int:
+        """The state of the model's health with the fix; 0 is healthy."""
+        return self.pair.after.rank
 
     @property
     def order(self) -> tuple[int, int, int, float, int]:
         """Healthiest first, then cheapest: parameters added, kinds of edit, elementwise work, and the evidence."""
         cost = self.candidate
-        return self.after.rank, cost.parameters, cost.edits, round(max(0.0, cost.work), 2), self.place
+        return self.rank, cost.parameters, cost.edits, round(max(0.0, cost.work), 2), self.place
 
 
 def prove(
@@ -57,7 +62,7 @@ def prove(
     """
     laboratory = Laboratory(loaded, graph, settings, Trial(measurement, judge(graph, measurement)))
     proofs = [_search(laboratory, finding) if _wanted(finding) else [] for finding in findings]
-    found = [proof for each in proofs for proof in each if proof.before is laboratory.before]
+    found = [proof for each in proofs for proof in each if proof.pair.setup is None]
     return [
         _fixed(laboratory, finding, own or _shared(laboratory, finding, found)) if _wanted(finding) else finding
         for finding, own in zip(findings, proofs, strict=True)
@@ -70,46 +75,48 @@ def _wanted(finding: Finding) -> bool:
 
 def _search(laboratory: Laboratory, finding: Finding) -> list[Proof]:
     """Tries candidates in the order of the evidence until enough of them leave the model healthy."""
-    graph, setup = laboratory.graph, experiment(finding)
-    always = () if setup is None else setup.steps
-    before, proofs = laboratory.attempt(always), list[Proof]()
+    graph, setup, proofs = laboratory.graph, experiment(finding), list[Proof]()
     found = candidates(graph, finding, laboratory.before.measurement.loss)[:TRIED]
-    for place, candidate in enumerate(found if before is not None else []):
-        if _enough(proofs, candidate):
-            continue
-        after = laboratory.attempt((*always, *candidate.steps))
-        if before is not None and after is not None and helped(graph, finding, setup, before, after):
-            proofs.append(Proof(candidate, before, after, place, "" if setup is None else setup.setting))
+    for place, candidate in enumerate(found):
+        pair = None if _enough(proofs, candidate) else _tried(laboratory, setup, candidate)
+        if pair is not None and helped(graph, finding, pair):
+            proofs.append(Proof(candidate, pair, place))
     return proofs
+
+
+def _tried(laboratory: Laboratory, setup: Experiment | None, candidate: Candidate) -> Pair | None:
+    """The runs of a candidate; None when one of them could not be made."""
+    always = () if setup is None else setup.steps
+    plain = laboratory.attempt(candidate.steps) if setup is None or setup.provokes else None
+    before, after = laboratory.attempt(always), laboratory.attempt((*always, *candidate.steps))
+    if before is None or after is None or (plain is None and (setup is None or setup.provokes)):
+        return None
+    return Pair(laboratory.before, plain or after, setup, None if setup is None else (before, after))
 
 
 def _enough(proofs: Sequence[Proof], candidate: Candidate) -> bool:
     """Whether the proofs so far make the candidate needless: there are plenty, or a variant of it did."""
-    healthy = [proof for proof in proofs if proof.after.rank == 0]
-    return len(healthy) >= KEPT or any(
-        candidate.variant and proof.candidate.variant == candidate.variant for proof in healthy
-    )
+    healthy = [proof for proof in proofs if proof.rank == 0]
+    variants = {proof.candidate.variant for proof in healthy} - {""}
+    return len(healthy) >= KEPT or candidate.variant in variants
 
 
 def _shared(laboratory: Laboratory, finding: Finding, proofs: Iterable[Proof]) -> list[Proof]:
-    """What helped another finding and helps this one too."""
-    if experiment(finding) is not None:
-        return []
-    before = laboratory.before
-    unique = {proof.candidate.steps: proof for proof in proofs}.values()
-    return [proof for proof in unique if helped(laboratory.graph, finding, None, before, proof.after)]
+    """What helped another finding and helps this one too, when it is about the flow of the signal."""
+    unique = {proof.candidate.steps: proof for proof in proofs}.values() if finding.family in FLOW else ()
+    return [proof for proof in unique if helped(laboratory.graph, finding, proof.pair)]
 
 
 def _fixed(laboratory: Laboratory, finding: Finding, proofs: Iterable[Proof]) -> Finding:
     kept = sorted(proofs, key=lambda proof: proof.order)[:KEPT]
     fixes = [_fix(laboratory.graph, finding, proof) for proof in kept]
-    trials = [proof.after for proof in kept]
+    trials = [proof.pair.after for proof in kept]
     if finding.family == "exploding" and (clip := clipping(laboratory.graph, laboratory.before, trials)):
         fixes.append(clip)
     return replace(finding, fixes=tuple(fixes))
 
 
 def _fix(graph: Graph, finding: Finding, proof: Proof) -> Fix:
-    before, after = compare(graph, finding, proof.before, proof.after)
-    price = "; ".join(text for text in (proof.setting, proof.candidate.price) if text)
-    return Fix(proof.candidate.title, before, after, price)
+    before, after = compare(graph, finding, proof.pair)
+    setting = "" if proof.pair.setup is None else proof.pair.setup.setting
+    return Fix(proof.candidate.title, before, after, "; ".join(t for t in (setting, proof.candidate.price) if t))
