@@ -46,6 +46,7 @@ def _layer(op: Op, predicted: Profile, measured: Profile) -> Layer:
         gradient_rms=_rms(measured.gradient, value),
         predicted_gradient_rms=_rms(predicted.gradient, value),
         predicted_activation_rms=_rms(predicted.activation, value),
+        index=op.index,
     )
 
 
