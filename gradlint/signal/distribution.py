@@ -25,11 +25,13 @@ class Sum:
 
     def given_first(self, values: Array) -> Array:
         """E[v(x + αy) | x] on x's points, for v on the sum's points."""
-        return self._looked_up(values).mean(1)
+        result: Array = self._looked_up(values).mean(1)
+        return result
 
     def given_second(self, values: Array) -> Array:
         """E[v(x + αy) | y] on y's points."""
-        return self._looked_up(values).mean(0)
+        result: Array = self._looked_up(values).mean(0)
+        return result
 
     def _looked_up(self, values: Array) -> Array:
         return np.interp(self.grid.ravel(), self.quantiles, values).reshape(self.grid.shape)

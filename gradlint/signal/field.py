@@ -31,7 +31,8 @@ class Base:
     @property
     def variance(self) -> Array:
         """Var[z] per class."""
-        return np.maximum(self.table.squares - self.mean**2, 0.0)
+        result: Array = np.maximum(self.table.squares - self.mean**2, 0.0)
+        return result
 
     @property
     def rho(self) -> Array:

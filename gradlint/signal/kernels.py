@@ -119,4 +119,5 @@ def _step(steps: tuple[float, float], rho: Array) -> Array:
     """E[f(z₁)f(z₂)] of a piecewise constant f at zero mean."""
     right, left = steps
     both = (np.pi - np.arccos(np.clip(rho, -1.0, 1.0))) / (2.0 * np.pi)
-    return (right - left) ** 2 * both + (right - left) * left + left**2
+    result: Array = (right - left) ** 2 * both + (right - left) * left + left**2
+    return result

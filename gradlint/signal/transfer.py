@@ -14,6 +14,7 @@ from gradlint.signal.transfer_merge import add, concat, constant, mul
 from gradlint.signal.transfer_norm import norm
 from gradlint.signal.transfer_pointwise import activation, copy, dropout, elementwise
 from gradlint.signal.transfer_pool import pad, pool, reduce, resize
+from gradlint.signal.transfer_recurrent import recurrent
 from gradlint.signal.transfer_shape import expand, permute, reshape, slice_, split
 
 Transfer = Callable[[Site], Flow]
@@ -26,6 +27,7 @@ TRANSFER: dict[str, Transfer] = {
     "softmax": softmax,
     "norm": norm,
     "attention": attention,
+    "recurrent": recurrent,
     "embedding": embedding,
     "add": add,
     "mul": mul,
