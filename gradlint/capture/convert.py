@@ -60,7 +60,7 @@ class _Conversion:
             params=params,
             inputs=tuple(self.inputs),
             outputs=tuple(self._value(ref) for ref in tape.outputs),
-            modules=modules,
+            modules=self._called(modules, ops),
             coverage=self._coverage(tape.hidden),
             output_names=tuple(name for name, _ in self.recording.outputs),
             training=self.recording.training,
@@ -145,18 +145,34 @@ class _Conversion:
         return found
 
     def _modules(self) -> tuple[Module, ...]:
-        return tuple(self._module(path, module) for path, module in self.names.tree.items())
+        types, tree = self.recording.module_types, self.names.tree
+        described = (
+            Module(path, name.rpartition(".")[2], called=1, builtin=_is_torch(name))
+            for path, name in types.items()
+            if path not in tree
+        )
+        return (*(self._module(path, module) for path, module in tree.items()), *described)
 
     def _module(self, path: str, module: nn.Module) -> Module:
+        cls, described = type(module), self.recording.module_types.get(path)
+        name = described or f"{cls.__module__}.{cls.__name__}"
         own = (self.names.tensors[id(p)][0] for p in module.parameters(recurse=False) if id(p) in self.names.tensors)
         return Module(
             path=path,
-            type=type(module).__name__,
-            called=self.recording.called.get(path, 0),
+            type=name.rpartition(".")[2],
+            called=self.recording.called.get(path, int(described is not None)),
             params=tuple(own),
             constructed=constructed(module),
-            builtin=type(module).__module__.split(".")[0] == "torch",
+            builtin=_is_torch(name),
             registered=path not in self.names.unregistered,
+        )
+
+    def _called(self, modules: tuple[Module, ...], ops: tuple[Op, ...]) -> tuple[Module, ...]:
+        """A module whose own parameters are read without a call of it (MultiheadAttention.out_proj) was reached too."""
+        read = {path for op in ops for path in op.params}
+        return tuple(
+            replace(module, called=1) if not module.called and read.intersection(module.params) else module
+            for module in modules
         )
 
     def _coverage(self, hidden: int) -> Coverage:
@@ -165,6 +181,10 @@ class _Conversion:
             notes.append(f"{hidden} values came from code that shows no torch calls")
         unknown = tuple(sorted(self.unknown.items()))
         return Coverage(self.recording.method, len(self.ops), unknown, tuple(notes))
+
+
+def _is_torch(name: str) -> bool:
+    return name.split(".")[0] == "torch"
 
 
 def _parameters(entry: Entry | None, call: Call) -> tuple[str, ...]:

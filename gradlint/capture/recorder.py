@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import CodeType, FrameType
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import fx, nn
@@ -58,6 +58,7 @@ class Recording:
     calls: int
     tape: Tape | None = None
     called: Mapping[str, int] = field(default_factory=dict)
+    module_types: Mapping[str, str] = field(default_factory=dict)  # qualified class names that a graph's metadata gives
     training: bool = True
     method: str = "recorded"
     notes: tuple[str, ...] = ()
@@ -71,6 +72,14 @@ class Recording:
     def names(self) -> Names | None:
         """The paths of the model's modules and tensors, unregistered ones included."""
         return None if self.tape is None else self.tape.names
+
+
+class Located(NamedTuple):
+    """Where a call stands: the module's path and type, and the user's line."""
+
+    path: str
+    type: str
+    place: frames.Place | None
 
 
 @dataclass(slots=True)
@@ -118,10 +127,20 @@ class Recorder(TorchFunctionMode):
     """The mode under which a recorded run takes place; use `run`."""
 
     def __init__(
-        self, model: nn.Module, *, record: bool, interventions: Iterable[Intervention], observer: Observer | None
+        self,
+        model: nn.Module,
+        *,
+        record: bool,
+        interventions: Iterable[Intervention] = (),
+        observer: Observer | None = None,
+        forward: Callable[..., Any] | None = None,
+        locate: Callable[[], Located] | None = None,
     ) -> None:
+        """`forward` is run in place of the model; `locate` places the calls that no module of the model makes."""
         super().__init__()
         self.model = model
+        self.forward = model if forward is None else forward
+        self.locate = locate
         self.names = Names(model) if record else None
         self.tape = Tape(self.names) if self.names is not None else None
         self.observer = observer
@@ -140,11 +159,11 @@ class Recorder(TorchFunctionMode):
             for name, tensor in structure.arguments(args, kwargs, _parameter_names(self.model)):
                 self.tape.placeholder(name, tensor)
         with torch.enable_grad(), patches.run_patches(self._call_module, self._call_function), self:
-            output = self.model(*args, **kwargs)
+            output = self.forward(*args, **kwargs)
         outputs = structure.flatten(output)
         if self.tape is not None:
             self.tape.outputs = [self.tape.refer(tensor) for _, tensor in outputs]
-        return Recording(output, outputs, self.count, self.tape, self.called, self.model.training)
+        return Recording(output, outputs, self.count, self.tape, self.called, training=self.model.training)
 
     def __torch_function__(
         self, func: calls.Function, types: Any, args: calls.Args = (), kwargs: calls.Kwargs | None = None
@@ -206,14 +225,14 @@ class Recorder(TorchFunctionMode):
         index = self.count
         self.count += 1
         if self.tape is not None:
-            place, active = self._locate(sys._getframe(2))
+            path, type_name, place = self._locate(sys._getframe(2))
             call = Call(
                 index,
                 func,
                 custom or calls.signature(func).name,
                 [describe(tensor) for tensor in outputs],
-                active.path,
-                active.type,
+                path,
+                type_name,
                 place,
                 not custom and calls.mutated(func, args, kwargs) is not None,
                 torch.is_grad_enabled(),
@@ -253,9 +272,13 @@ class Recorder(TorchFunctionMode):
                 self._finish(cls, args, kwargs, output, outputs, start, custom=f"{cls.__module__}.{cls.__qualname__}")
         return output
 
-    def _locate(self, frame: FrameType) -> tuple[frames.Place | None, _Active]:
-        """The user's line that made the call, and the module whose code it stands in."""
-        return self._site(frame, len(self._active)), self._module_of(frame)
+    def _locate(self, frame: FrameType) -> Located:
+        """The module whose code makes the call, and the user's line."""
+        active = self._module_of(frame)
+        if self.locate is not None:
+            given = self.locate()
+            return given if len(self._active) == 1 else Located(active.path, active.type, given.place)
+        return Located(active.path, active.type, self._site(frame, len(self._active)))
 
     def _site(self, frame: FrameType | None, depth: int) -> frames.Place | None:
         found, boundary = frames.nearest(frame, _BOUNDARIES)

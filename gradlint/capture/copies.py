@@ -1,0 +1,58 @@
+"""Copies of a model to run: buffers and Python state of its own, parameters shared or on meta."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+
+def sharing(model: nn.Module) -> nn.Module:
+    """A copy that shares the parameters and owns everything else, so that a forward pass leaves the model as it was."""
+    return _copied(model, lambda parameter: parameter)
+
+
+def on_meta(model: nn.Module) -> nn.Module:
+    """A copy on torch's meta device: shapes without storage."""
+    return _copied(model, _meta_parameter).to("meta")
+
+
+def inputs_on_meta(value: Any) -> Any:
+    """The inputs with every tensor replaced by one on meta."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().to("meta")
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(inputs_on_meta(item) for item in value))
+    if isinstance(value, (list, tuple)):
+        return type(value)(inputs_on_meta(item) for item in value)
+    if isinstance(value, dict):
+        return {key: inputs_on_meta(item) for key, item in value.items()}
+    return value
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Put torch's random state back after the block."""
+    started = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    devices = range(torch.cuda.device_count()) if started else []
+    with torch.random.fork_rng(devices=devices):
+        yield
+
+
+def _copied(model: nn.Module, parameter: Callable[[nn.Parameter], nn.Parameter]) -> nn.Module:
+    memo: dict[int, Any] = {id(held): parameter(held) for held in model.parameters()}
+    for module in model.modules():
+        for held in vars(module).values():
+            if isinstance(held, torch.Tensor) and not held.is_leaf:
+                memo[id(held)] = held.detach().clone()  # old weight norm keeps its last result, which cannot be copied
+            elif isinstance(held, torch.Generator):
+                memo[id(held)] = held.clone_state()
+    return copy.deepcopy(model, memo)
+
+
+def _meta_parameter(parameter: nn.Parameter) -> nn.Parameter:
+    return nn.Parameter(torch.empty_like(parameter, device="meta"), requires_grad=parameter.requires_grad)

@@ -1,0 +1,48 @@
+"""The ways in: a model or function with example inputs, or a torch.fx graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import fx, nn
+
+from gradlint.capture import copies
+from gradlint.capture.convert import to_graph
+from gradlint.capture.exported import run_fx
+from gradlint.capture.meta import is_on_meta, run_on_meta
+from gradlint.capture.recorder import Observer, Recording, run
+from gradlint.graph.ir import Graph
+
+
+def capture(
+    model: Callable[..., Any],
+    args: tuple[Any, ...] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    observer: Observer | None = None,
+) -> tuple[Graph, Recording]:
+    """Run a model once and return its graph and the recording; `Op.index` is the number of the call.
+
+    A copy is run that shares the parameters, and the random state is put back, so that the model stays as it was. A
+    model on the meta device is run there (`Coverage.method` "recorded-meta"). What the model raises passes through.
+    """
+    given = dict(kwargs or {})
+    if isinstance(model, nn.Module) and is_on_meta(model, args, given):
+        recording = run_on_meta(model, args, given, observer)
+        return to_graph(recording), recording
+    copied = copies.sharing(model) if isinstance(model, nn.Module) else model
+    with copies.undisturbed():
+        recording = run(copied, args, given, observer=observer)
+    return to_graph(recording), recording
+
+
+def from_fx(
+    graph_module: fx.GraphModule, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+) -> tuple[Graph, Recording]:
+    """Run a graph module (of `symbolic_trace`, or `torch.export.load(...).module()`) once and return its graph.
+
+    Module paths, classes and lines are those of the nodes' metadata (`Coverage.method` "fx").
+    """
+    with copies.undisturbed():
+        recording = run_fx(graph_module, args, kwargs or {})
+    return to_graph(recording), recording

@@ -1,0 +1,86 @@
+"""The door for graphs that exist already: a symbolic_trace result, or the module of an exported program."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from torch import fx, nn
+
+from gradlint.capture import frames
+from gradlint.capture.naming import clean
+from gradlint.capture.recorder import Located, Recorder, Recording
+
+_LINE = re.compile(r'File "([^"]+)", line (\d+)')
+_DYNAMO = re.compile(r"^L\['self'\]\.?|_modules\['|'\](?=\.|$)")
+
+
+def run_fx(graph_module: fx.GraphModule, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Recording:
+    """Record a run of the graph module; module paths and lines are those that its nodes carry."""
+    interpreted = _Interpreted(graph_module)
+    recorder = Recorder(graph_module, record=True, locate=interpreted.located, forward=interpreted.forward)
+    recording = recorder.run(args, dict(kwargs))
+    return replace(recording, method="fx", module_types=interpreted.types)
+
+
+class _Interpreted:
+    """Runs the nodes one by one and knows which of them is running."""
+
+    def __init__(self, graph_module: fx.GraphModule) -> None:
+        self.types: dict[str, str] = {}
+        self._module = graph_module
+        self._node: fx.Node | None = None
+        for node in graph_module.graph.nodes:
+            self.types.update(_stack(node))
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """The module's output."""
+        return _Interpreter(self, self._module).run(*self._flat(args, kwargs))
+
+    def located(self) -> Located:
+        """Path and type of the module, and the line, that the running node carries."""
+        if self._node is None:
+            return Located("", "", None)
+        stack = list(_stack(self._node).items())
+        path, name = stack[-1] if stack else ("", type(self._module).__name__)
+        return Located(path, name.rpartition(".")[2], _place(self._node))
+
+    def enter(self, node: fx.Node) -> None:
+        """Note that the node is about to run."""
+        self._node = node
+
+    def _flat(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Any]:
+        """The arguments in the order of the placeholders, defaults left out."""
+        names = [node.target for node in self._module.graph.nodes if node.op == "placeholder"]
+        rest = [kwargs[name] for name in names[len(args) :] if name in kwargs]
+        return [*args, *rest]
+
+
+class _Interpreter(fx.Interpreter):
+    def __init__(self, owner: _Interpreted, module: nn.Module) -> None:
+        super().__init__(module)
+        self._owner = owner
+
+    def run_node(self, n: fx.Node) -> Any:
+        """Run one node, known to the recorder as the place of what it calls."""
+        self._owner.enter(n)
+        return super().run_node(n)
+
+
+def _stack(node: fx.Node) -> dict[str, str]:
+    """The modules that the node was called in, outermost first: path → qualified class name."""
+    found = {}
+    for path, kind in (node.meta.get("nn_module_stack") or {}).values():
+        name = f"{kind.__module__}.{kind.__qualname__}" if isinstance(kind, type) else str(kind)
+        found[clean(_DYNAMO.sub("", path))] = name
+    return found
+
+
+def _place(node: fx.Node) -> frames.Place | None:
+    """The innermost line of the node's stack trace that is the user's, else the innermost of a library."""
+    trace = [(frames.rank(path), path, int(line)) for path, line in _LINE.findall(node.stack_trace or "")]
+    trace.reverse()
+    best = max((rank for rank, _, _ in trace), default=frames.MACHINERY)
+    return next((place for place in trace if place[0] == best and best != frames.MACHINERY), None)
