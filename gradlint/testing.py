@@ -2,9 +2,9 @@
 
 A section of a page that holds a ```py block is one test. The block is run as a module and must leave behind `model` (a
 module) and `inputs` (a tensor, a tuple of positional arguments or a dict of keyword arguments), and may set `loss` to
-one of the names of `--loss`. A line that a finding is placed on ends in `# error: [rule]`, `# warning: [rule]` or
-`# info: [rule]`; only the rules named in the section and the page's own are run. A section without a marker is a
-healthy example: every stable rule is run, and none may report an error or a warning.
+one of the names of `--loss`. A line that a finding is placed on ends in `# error: [rule]`, whatever its severity; only
+the rules named in the section and the page's own are run. A section without a marker is a healthy example: every stable
+rule is run, and none may report an error or a warning.
 
 `pytest` collects the pages when a conftest.py says `from gradlint.testing import pytest_collect_file`.
 """
@@ -24,9 +24,9 @@ from gradlint.rule import Rule
 
 _FENCE = re.compile(r"^```py\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _HEADING = re.compile(r"^(#{2,3}) (.+)$", re.MULTILINE)
-_MARKER = re.compile(r"#\s*(error|warning|info): \[([a-z0-9-]+)\]")
+_MARKER = re.compile(r"# error: \[([a-z0-9-]+)\]")
 
-Expected = tuple[int, str, str]  # line of the page, severity, rule
+Expected = tuple[int, str]  # line of the page, rule
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Section:
     def expected(self) -> list[Expected]:
         """The marked findings, by line."""
         lines = enumerate(self.code.splitlines(), start=1)
-        return [(number, *found) for number, text in lines for found in _MARKER.findall(text)]
+        return [(number, found) for number, text in lines for found in _MARKER.findall(text)]
 
 
 def sections(page: str) -> list[Section]:
@@ -99,18 +99,18 @@ def lint(
 
 def rules_for(section: Section, path: Path) -> tuple[Rule, ...]:
     """The page's own rule and those of the section's markers; every stable one for a section without markers."""
-    named = {rule for _, _, rule in section.expected}
+    named = {rule for _, rule in section.expected}
     return registry.select(sorted({_own(path).name, *named})) if named else registry.select()
 
 
 def compare(expected: Iterable[Expected], findings: Iterable[Finding]) -> list[str]:
-    """One line for each finding that is missing (marked, not found) or noisy (found, not marked)."""
-    found = {_place(finding) for finding in findings if finding.verdict != "refuted"}
+    """One line for each finding that is missing (marked, not found) or noisy (found, not marked, no mere note)."""
+    standing = [finding for finding in findings if finding.verdict != "refuted"]
+    found = {_place(finding) for finding in standing}
+    loud = {_place(finding) for finding in standing if finding.severity != "info"}
     wanted = set(expected)
-    noisy = {each for each in found - wanted if each[1] != "info"}
-    return [f"missing: {_show(each)}" for each in sorted(wanted - found)] + [
-        f"noisy: {_show(each)}" for each in sorted(noisy)
-    ]
+    missing = [f"missing: {_show(each)}" for each in sorted(wanted - found)]
+    return missing + [f"noisy: {_show(each)}" for each in sorted(loud - wanted)]
 
 
 class Page(pytest.File):
@@ -177,12 +177,11 @@ def _own(path: Path) -> Rule:
 
 
 def _place(finding: Finding) -> Expected:
-    return (finding.span.line if finding.span else 0, finding.severity, finding.rule)
+    return (finding.span.line if finding.span else 0, finding.rule)
 
 
 def _show(place: Expected) -> str:
-    line, severity, rule = place
-    return f"line {line}: {severity}: [{rule}]"
+    return f"line {place[0]}: [{place[1]}]"
 
 
 def _describe(finding: Finding) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 from gradlint.finding import SEVERITIES, Claim, Factor, Related, Severity
@@ -13,7 +14,7 @@ from gradlint.graph.memo import remembered
 from gradlint.graph.place import place
 from gradlint.probe import attribution
 from gradlint.probe.health import Facts, Health, judge
-from gradlint.probe.route import series, widest
+from gradlint.probe.route import Route, series, widest
 from gradlint_rules.passage import weights
 
 # He et al. 2015 eq. 10 for the rectifiers; 1 (LeCun) keeps the variance of the others near 0, where φ′ = 1.
@@ -28,6 +29,8 @@ NEEDED_GAIN = {
     "sin": 2**0.5,
 }
 SATURATING = frozenset({"sigmoid", "tanh", "hardsigmoid", "hardtanh", "softsign", "logsigmoid", "tanhshrink"})
+NORMALISED = "norm"
+
 Kind = Literal["vanishing", "exploding", "blow-up"]
 
 # Limits by statistic of gradlint.probe.health, least severe first (research/signal.md §4); m and delta fall.
@@ -43,6 +46,8 @@ VANISHING: tuple[tuple[Severity, float, float], ...] = (
 )
 EXPLODING: tuple[tuple[Severity, float], ...] = (("warning", 2.0), ("error", 3.0))
 BLOW_UP: tuple[tuple[Severity, float], ...] = (("warning", 1.5), ("error", 3.0))
+NEARLY = 0.8  # of the largest factor from which on another one counts as equal to it
+SAME_RATE = 0.5  # of a stretch's change per op from which on the ops beside it belong to it
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,7 @@ class Layer:
 
     op: Op
     param: Param
-    activation: str  # the function of the next activation on the way, "" when a norm or nothing follows
+    activation: str  # the function of the next activation on the way, "" when none follows
     gain: float  # RMS of the weight × √fan_in
 
     @property
@@ -98,6 +103,13 @@ class Diagnosis:
         return tuple(op for op in self.ops if op.kind in kinds)
 
     @property
+    def costliest(self) -> Op:
+        """The op that costs or gains most; of several that are nearly equal, the first."""
+        largest = max(abs(factor.decades) for factor in self.factors)
+        first = next(factor for factor in self.factors if abs(factor.decades) >= NEARLY * largest)
+        return self.graph.ops[first.op]
+
+    @property
     def saturating(self) -> tuple[Op, ...]:
         """The bounded activations on the stretch. Gates are not on it: the widest way passes beside them."""
         return tuple(op for op in self.of_kind("activation") if op.function in SATURATING)
@@ -141,13 +153,48 @@ def _diagnose(graph: Graph, facts: Facts) -> Diagnosis | None:
     if found is None or route is None:
         return None
     kind, severity, limit = found
-    read = attribution.activation if kind == "blow-up" else attribution.gradient
-    sizes = facts.profile.activation if kind == "blow-up" else facts.profile.gradient
-    stretch = read(graph, route, {value: size for value, size in sizes.items() if size < math.inf})
-    if stretch is None:
+    forward = kind == "blow-up"
+    sizes = facts.profile.activation if forward else facts.profile.gradient
+    factors = stretch(graph, route, {value: size for value, size in sizes.items() if size < math.inf}, forward=forward)
+    if not factors:
         return None
-    ops = tuple(graph.ops[index] for index in stretch.ops)
-    return Diagnosis(graph, health, kind, severity, limit, ops, stretch.factors, tuple(layers(graph, ops)))
+    ops = tuple(graph.ops[factor.op] for factor in factors)
+    return Diagnosis(graph, health, kind, severity, limit, ops, factors, tuple(layers(graph, ops)))
+
+
+def stretch(graph: Graph, route: Route, sizes: Mapping[int, float], *, forward: bool) -> tuple[Factor, ...]:
+    """The factors of the part of the route on which the signal is lost or gained, first op first.
+
+    It is the shortest part with most of the change (`gradlint.probe.attribution`), and what goes on in the same way on
+    either side of it: the first and last layers of a uniform chain are as guilty as those between.
+    """
+    found = (attribution.activation if forward else attribution.gradient)(graph, route, sizes)
+    if found is None:
+        return ()
+    known = [(op, value) for op, value in zip(route.ops, route.values, strict=True) if value in sizes]
+    order = 1.0 if forward else -1.0
+    changes = [order * (sizes[value] - sizes[before]) for (_, before), (_, value) in pairwise(known)]
+    ops = [graph.ops[op] for op, _ in known[1:]]
+    indices = [op.index for op in ops]
+    start, end = extended(changes, indices.index(found.ops[0]), indices.index(found.ops[-1]) + 1)
+    return tuple(
+        Factor(op.index, op.module_path, attribution.label(op), 0.0 if math.isnan(change) else change)
+        for op, change in zip(ops[start:end], changes[start:end], strict=True)
+    )
+
+
+def extended(changes: Sequence[float], start: int, end: int) -> tuple[int, int]:
+    """Start and end (exclusive) of a run, moved outwards by up to three ops at a time while these change as it does."""
+    total = sum(changes[start:end])
+    if not math.isfinite(total):
+        return start, end
+    least = SAME_RATE * abs(total) / (end - start)
+    sign = math.copysign(1.0, total)
+    while n := next((n for n in (1, 2, 3) if n <= start and sign * sum(changes[start - n : start]) >= least * n), 0):
+        start -= n
+    while n := next((n for n in (1, 2, 3) if sign * sum(changes[end : end + n]) >= least * n), 0):
+        end = min(end + n, len(changes))
+    return start, end
 
 
 def verdict(health: Health) -> tuple[Kind, Severity, float] | None:
@@ -164,7 +211,8 @@ def verdict(health: Health) -> tuple[Kind, Severity, float] | None:
 def layers(graph: Graph, ops: Sequence[Op]) -> Iterable[Layer]:
     """The weighted ops among these whose weight is known, with the activation that follows each before the next one.
 
-    A number that the result is multiplied with on the way counts towards the gain.
+    A number that the result is multiplied with on the way counts towards the gain. A layer that a norm follows is left
+    out: its gain does not matter.
     """
     mine = weights(graph)
     for position, op in enumerate(ops):
@@ -172,14 +220,17 @@ def layers(graph: Graph, ops: Sequence[Op]) -> Iterable[Layer]:
         if param is None or param.rms is None:
             continue
         scale, function = _following(ops[position + 1 :], mine)
-        yield Layer(op, param, function, scale * param.rms * math.sqrt(max(1, param.fan_in)))
+        if function != NORMALISED:
+            yield Layer(op, param, function, scale * param.rms * math.sqrt(max(1, param.fan_in)))
 
 
 def _following(ops: Sequence[Op], mine: Mapping[int, tuple[str, ...]]) -> tuple[float, str]:
-    """The numbers that a layer's output is multiplied with, and the activation after it: "" for a norm or none."""
+    """The numbers that a layer's output is multiplied with, and the activation after it, "" for none."""
     scale = 1.0
     for op in ops:
-        if op.kind == "norm" or op.index in mine:
+        if op.kind == "norm":
+            return scale, NORMALISED
+        if op.index in mine:
             return scale, ""
         if op.kind == "activation" or op.function in NEEDED_GAIN:
             return scale, op.function

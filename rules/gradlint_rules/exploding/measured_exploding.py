@@ -17,10 +17,9 @@ def measured_exploding(graph: Graph, probe: Measurement) -> Iterator[Draft]:
     found = diagnosis.diagnose(graph, probe, "exploding", "blow-up")
     if found is None:
         return
-    place = found.layers[0].op if found.layers else found.ops[0]
     yield Draft(
         message=_message(found),
-        op=place.index,
+        op=found.costliest.index,
         module=found.module,
         ops=found.indices,
         related=diagnosis.related(graph, found.ops, "the last operation of the stretch"),

@@ -18,10 +18,9 @@ def measured_vanishing(graph: Graph, probe: Measurement) -> Iterator[Draft]:
     found = diagnosis.diagnose(graph, probe, "vanishing")
     if found is None or found.health.m is None:
         return
-    place = found.layers[0].op if found.layers else found.ops[0]
     yield Draft(
         message=_message(found, found.health.m),
-        op=place.index,
+        op=found.costliest.index,
         module=found.module,
         ops=found.indices,
         related=diagnosis.related(graph, found.ops, "the last operation of the stretch"),
@@ -34,14 +33,11 @@ def measured_vanishing(graph: Graph, probe: Measurement) -> Iterator[Draft]:
 def _message(found: diagnosis.Diagnosis, m: float) -> str:
     weakest = found.health.weakest
     if not math.isfinite(m):
-        last = max(found.factors, key=lambda factor: abs(factor.decades), default=None)
-        where = f" past {graph_name(found.graph.ops[last.op])}" if last is not None else ""
-        return f"no gradient at all reaches {weakest}: none gets{where}"
+        return f"no gradient at all reaches {weakest}: none gets past {_name(found.costliest)}"
     over = f"over {len(found.ops)} operation{'s' * (len(found.ops) > 1)}"
     return f"the gradient of {weakest} is {-m:.1f} decades below the weight: {-found.decades:.1f} are lost {over}"
 
 
-def graph_name(op: Op) -> str:
-    """What an op is called in a message: its function, and the module that holds it."""
+def _name(op: Op) -> str:
     name = op.function or op.kind
     return f"{name} in {op.module_path}" if op.module_path else name
