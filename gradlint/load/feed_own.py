@@ -9,8 +9,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from gradlint.load.feed_plan import Axis, Constant, Group, Guess, Node
+from gradlint.load.infer_context import Context
 from gradlint.load.infer_repair import Change
-from gradlint.load.infer_start import Context
 
 
 def own_plans(known: Context) -> Iterator[Change]:
@@ -100,7 +100,7 @@ def _extras(model: nn.Module, config: Any, accepted: frozenset[str], main: str) 
     if "decoder_input_ids" in accepted and getattr(config, "is_encoder_decoder", False):
         extras["decoder_input_ids"] = Guess("ids", ("B", "U"), "int64")
     if "bbox" in accepted:
-        extras["bbox"] = Guess("ids", ("B", "T", 4), "int64", None)
+        extras["bbox"] = Guess("boxes", ("B", "T", 4), "int64")
     if main == "input_ids" and "pixel_values" in accepted:
         extras["pixel_values"] = next(iter(_pixels(config)))
     if main == "pixel_values" and "input_ids" in accepted:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
@@ -66,9 +67,18 @@ class Plan:
         """The guess's dimensions as numbers."""
         return tuple(self.size(axis) for axis in guess.axes)
 
+    @property
+    def elements(self) -> int:
+        """How many numbers the inputs hold together."""
+        return sum(math.prod(self.shape(guess)) for guess in self.leaves().values())
+
     def leaves(self) -> dict[str, Guess]:
         """Every tensor of the plan by its dotted path ("x", "batch.image", "hidden.0")."""
         return dict(_leaves(self.arguments, ""))
+
+    def groups(self) -> dict[str, Group]:
+        """Every container of the plan by its dotted path."""
+        return dict(_groups(self.arguments, ""))
 
     def resized(self, **sizes: int) -> Plan:
         """The same plan with other sizes."""
@@ -94,6 +104,13 @@ def _leaves(members: tuple[tuple[str, Node], ...], prefix: str) -> Iterator[tupl
             yield prefix + key, node
         elif isinstance(node, Group):
             yield from _leaves(node.members, f"{prefix}{key}.")
+
+
+def _groups(members: tuple[tuple[str, Node], ...], prefix: str) -> Iterator[tuple[str, Group]]:
+    for key, node in members:
+        if isinstance(node, Group):
+            yield prefix + key, node
+            yield from _groups(node.members, f"{prefix}{key}.")
 
 
 def _put(members: tuple[tuple[str, Node], ...], path: list[str], node: Node) -> tuple[tuple[str, Node], ...]:
@@ -227,6 +244,13 @@ def _boxes(shape: tuple[int, ...], dtype: torch.dtype, generator: torch.Generato
     return torch.cat([corner, corner + extent], -1)
 
 
+def _keypoints(shape: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator, sizes: Sizes) -> Tensor:
+    """x, y inside the image, and 1 for visible."""
+    points = torch.rand(shape, generator=generator) * sizes.get("S", 64)
+    points[..., 2] = 1
+    return points
+
+
 def _share(shape: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator, sizes: Sizes) -> Tensor:
     return torch.rand(shape, generator=generator)
 
@@ -239,6 +263,7 @@ FILL: dict[str, Fill] = {
     "adjacency": _adjacency,
     "members": _members,
     "boxes": _boxes,
+    "keypoints": _keypoints,
     "share": _share,
     "first": _zeros,  # the initial state of a recurrent layer
 }

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from gradlint.load.feed_cost import Cost
 from gradlint.load.feed_plan import Plan, draw
 from gradlint.load.meta import Answers
 
@@ -84,6 +85,7 @@ class Seen:
     closed: set[str] = field(default_factory=set)  # masks that hid everything
     narrowest: int = 0  # the smallest image side after a convolution or a pooling
     calls: int = 0
+    cost: Cost = field(default_factory=Cost)
 
 
 @dataclass(frozen=True)
@@ -230,6 +232,7 @@ class Watch(TorchFunctionMode):
             return
         self.seen.calls += 1
         taken = [*tensors_in(args), *tensors_in(kwargs)]
+        self.seen.cost.add(getattr(func, "__name__", ""), taken, made)
         sources = frozenset(itertools.chain.from_iterable(map(sources_of, taken)))
         if not sources:
             return
@@ -339,6 +342,13 @@ def _note_fill(seen: Seen, args: tuple[object, ...], kwargs: dict[str, object], 
         seen.closed.update(sources_of(mask))
 
 
+def _note_classes(seen: Seen, args: tuple[object, ...], kwargs: dict[str, object], made: Tensor) -> None:
+    """cross_entropy(scores, target): targets are below the number of classes."""
+    scores, target = (*args, *kwargs.values(), None, None)[:2]
+    if isinstance(scores, Tensor) and isinstance(target, Tensor) and not target.is_floating_point():
+        _bound(seen, scores.shape[1 if scores.dim() > 1 else 0], target)
+
+
 NOTERS = {
     "embedding": _note_lookup,
     "embedding_bag": _note_lookup,
@@ -349,6 +359,8 @@ NOTERS = {
     "avg_pool2d": _note_side,
     "masked_fill": _note_fill,
     "masked_fill_": _note_fill,
+    "cross_entropy": _note_classes,
+    "nll_loss": _note_classes,
 }
 
 

@@ -12,13 +12,33 @@ from torch import nn
 
 from gradlint.load.feed_plan import Plan
 from gradlint.load.feed_trial import Trial, attempt
+from gradlint.load.infer_context import Context
 from gradlint.load.infer_layers import device_of
 from gradlint.load.infer_repair import Broken, Change, structural
-from gradlint.load.infer_start import Context
 from gradlint.load.infer_text import textual
 
 REAL_SECONDS = 1.5
 """After this much time in real runs the search goes on on meta, whose first kernel imports for 1.0 to 1.4 s."""
+
+HEAVY = 50_000_000
+"""Parameters from which plans are tried on meta first: one real run would take seconds."""
+
+LARGE_INPUT = 2**21
+"""Numbers in the inputs from which a plan is tried on meta first."""
+
+MOST_SECONDS = 8.0
+MOST_BYTES = 2 * 2**30
+MOST_ELEMENTS = 2**25
+
+
+def affordable(trial: Trial) -> bool:
+    """Whether the same run for real would take few seconds and little memory."""
+    return trial.seen.cost.seconds <= MOST_SECONDS and trial.seen.cost.bytes <= MOST_BYTES
+
+
+def _beyond_meta(trial: Trial) -> bool:
+    """Whether the run was refused for want of numbers, not for its inputs."""
+    return trial.refusal is not None and "meta" in trial.refusal.text.lower()
 
 
 @dataclass(order=True)
@@ -46,12 +66,15 @@ class Search:
     history: dict[int, dict[int, int]] = field(default_factory=dict)
     tried: set[Plan] = field(default_factory=set)
 
+    def device(self, plan: Plan) -> str:
+        """Real runs while they are cheap; meta once they are not, where the model is, or when it or its input is big."""
+        large = self.known.parameters > HEAVY or plan.elements > LARGE_INPUT
+        return "meta" if self.on_meta or large or self.spent > REAL_SECONDS else "cpu"
+
     @property
-    def device(self) -> str:
-        """Real runs while they are cheap; meta once they are not, or when the model is there."""
-        if device_of(self.model).type == "meta" or self.spent > REAL_SECONDS:
-            return "meta"
-        return "cpu"
+    def on_meta(self) -> bool:
+        """Whether the model itself has no numbers."""
+        return device_of(self.model).type == "meta"
 
     def run(self, starts: Iterable[Change], trials: int) -> Trial | None:
         """The first accepted trial, best-first from the starting plans; None when none is found in so many trials."""
@@ -77,9 +100,9 @@ class Search:
         if plan in self.tried:
             return None
         self.tried.add(plan)
-        device = self.device
+        device = self.device(plan)
         trial = self._timed(plan, device)
-        if trial.refusal is None and device == "meta" and device_of(self.model).type != "meta":
+        if device == "meta" and not self.on_meta and (_beyond_meta(trial) if trial.refusal else affordable(trial)):
             trial = self._timed(plan, "cpu")
         if trial.refusal is not None and (self.last is None or trial.seen.calls >= self.last.seen.calls):
             self.last = trial
@@ -100,7 +123,7 @@ class Search:
 
     def _keeps(self, old: Plan, new: Plan) -> bool:
         before, after = dict(old.arguments), dict(new.arguments)
-        return all(before.get(name) == after.get(name) for name in self.fixed)
+        return new.elements <= MOST_ELEMENTS and all(before.get(name) == after.get(name) for name in self.fixed)
 
     def accepted(self, plan: Plan) -> Trial | None:
         """The trial of the plan when it is accepted."""

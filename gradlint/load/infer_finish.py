@@ -10,9 +10,9 @@ import torch
 
 from gradlint.load.feed_plan import Axis, Guess, Plan
 from gradlint.load.feed_trial import Trial, all_tensors
-from gradlint.load.infer import Search
+from gradlint.load.infer import Search, affordable
+from gradlint.load.infer_context import SIZES, Context
 from gradlint.load.infer_repair import of_rank
-from gradlint.load.infer_start import SIZES, Context
 from gradlint.load.spec import INTEGERS, Values
 
 BATCH = 8
@@ -21,9 +21,9 @@ BATCH = 8
 CHEAP_BATCH = 32
 """The batch when a sample is small and its run is quick, so that statistics over a unit's samples mean something."""
 
-CHEAP_SECONDS = 0.02
-SLOW_SECONDS = 1.0
-"""A run of the search's batch that took longer than this keeps that batch."""
+CHEAP_SECONDS = 0.2
+SLOW_SECONDS = 1.5
+"""The larger batch is taken when its run, by proportion, takes no longer than this; else the search's batch stays."""
 
 SMALL_SAMPLE = 4096
 
@@ -120,14 +120,18 @@ def _bounds(trial: Trial, path: str) -> list[int]:
 
 
 def final_batch(trial: Trial, known: Context) -> Iterator[Plan]:
-    """A batch of 8, of 32 where a sample is small and the run quick; the search's own where it was slow."""
+    """A batch of 8, of 32 where a sample is small and the run quick; the search's own where it is slow."""
     plan = trial.plan
-    if not any("B" in guess.axes for guess in plan.leaves().values()) or trial.seconds > SLOW_SECONDS:
+    if not any("B" in guess.axes for guess in plan.leaves().values()):
         return
+    each = max(trial.seconds, trial.seen.cost.seconds) / plan.size("B")
     sample = max(math.prod(plan.shape(guess)) / plan.size("B") for guess in plan.leaves().values())
-    if sample <= SMALL_SAMPLE and trial.seconds < CHEAP_SECONDS:
+    if sample <= SMALL_SAMPLE and each * CHEAP_BATCH < CHEAP_SECONDS:
         yield plan.resized(B=CHEAP_BATCH)
-    yield plan.resized(B=BATCH)
+    if not affordable(trial):
+        yield plan.resized(B=2)
+    if each * BATCH < SLOW_SECONDS and plan.size("B") != BATCH:
+        yield plan.resized(B=BATCH)
 
 
 STEPS = (batched, unflattened, opened, usual_side, bounded_ids, final_batch)

@@ -119,6 +119,16 @@ def stated_sides(model: nn.Module) -> Iterator[int]:
     yield from _table_sides(model)
 
 
+def stem_sides(model: nn.Module) -> Iterator[int]:
+    """224 for a stem that is ImageNet's: patches of 4 and more, or a 7 × 7 convolution of stride 2 and more."""
+    first = next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)
+    if first is None or not isinstance(leaves(model)[0], nn.Conv2d):
+        return
+    (kernel, _), (stride, _) = first.kernel_size, first.stride
+    if stride >= 4 or (kernel >= 7 and stride >= 2):
+        yield 224
+
+
 def _side(value: object) -> Iterator[int]:
     if isinstance(value, (tuple, list)) and len(value) >= 2 and isinstance(value[-1], int):
         yield value[-1]
@@ -129,13 +139,13 @@ def _side(value: object) -> Iterator[int]:
 def _table_sides(model: nn.Module) -> Iterator[int]:
     """A patch convolution and a learned position table of n entries (and a class token or two) give the side."""
     convs = (m for m in model.modules() if isinstance(m, nn.Conv2d))
-    patch = next((m.kernel_size[0] for m in convs if m.kernel_size == m.stride and m.stride[0] >= 2), 0)
+    patch = next((m for m in convs if m.kernel_size == m.stride and m.stride[0] >= 2), None)
     tables = [p for name, p in model.named_parameters() if "pos" in name.lower() and p.dim() in (2, 3)]
-    for table, tokens in itertools.product(tables, (0, 1, 2)) if patch else ():
+    for table, tokens in itertools.product(tables, (0, 1, 2)) if patch is not None else ():
         patches = max(table.shape[-2] - tokens, 0)
         root = math.isqrt(patches)
-        if root > 1 and root * root == patches:
-            yield root * patch
+        if patch is not None and root > 1 and root * root == patches and table.shape[-1] == patch.out_channels:
+            yield root * patch.kernel_size[0]
 
 
 def device_of(model: nn.Module) -> torch.device:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from gradlint.load.feed_plan import Guess, Plan
 from gradlint.load.feed_trial import Call, Operand, Refusal, Trial
-from gradlint.load.infer_start import Context
+from gradlint.load.infer_context import Context
 
 Change = tuple[float, Plan]
 """A repaired plan and what it costs to believe in it (0 follows from the message, 3 is a guess)."""
@@ -17,6 +17,9 @@ SIDES = (28, 32, 64, 224, 96, 48, 128, 84, 256, 112, 16, 160, 192, 299, 384, 512
 """Image sides that people use, likeliest first."""
 
 LENGTHS = (1024, 100, 128, 256, 512, 784, 1000, 2048, 4096, 16000, 16, 32, 64)
+
+VOLUMES = ((16, 112), (16, 224), (32, 32), (8, 32), (64, 64), (32, 224), (4, 112))
+"""Depth (or frames) and side of videos and volumes."""
 
 SPATIAL = {"image": "S", "video": "S", "volume": "S", "signal": "L"}
 
@@ -228,9 +231,12 @@ def other_sides(broken: Broken, path: str) -> Iterator[Change]:
     axis = SPATIAL[guess.role]
     if axis not in guess.axes:
         return
-    now = broken.plan.size(axis)
-    usual = (224, 32, 64, 128, 256, 96, 384, 512, 28) if axis == "S" else (1024, 4096, 16000, 256, 64, 32, 100)
-    for rank, side in enumerate(size for size in usual if size != now):
+    if guess.role in ("volume", "video"):
+        for rank, (depth, side) in enumerate(VOLUMES):
+            yield 0.8 + 0.2 * rank, broken.plan.resized(D=depth, S=side)
+        return
+    usual = (224, 32, 64, 128, 256, 96, 299, 384, 512, 28) if axis == "S" else (1024, 4096, 16000, 256, 64, 32, 100)
+    for rank, side in enumerate(size for size in usual if size != broken.plan.size(axis)):
         yield 0.8 + 0.2 * rank, broken.plan.resized(**{axis: side})
 
 

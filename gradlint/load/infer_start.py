@@ -2,121 +2,38 @@
 
 from __future__ import annotations
 
-import inspect
 import re
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from torch import nn
 
 from gradlint.load.feed_plan import Axis, Constant, Group, Guess, Node, Plan
-from gradlint.load.infer_layers import entry_guesses, floating_of, stated_sides
+from gradlint.load.infer_context import Argument, Context
+from gradlint.load.infer_source import Use
 
-SIZES = {"B": 6, "T": 24, "S": 64, "L": 256, "D": 8, "N": 30, "E": 90}
-"""Batch, steps, image side, signal length, depth, nodes, edges: numbers that are rarely the width of a layer."""
-
-# what a parameter's name says: (role, words of the snake-case name); the first row with a match wins
-NAMES: tuple[tuple[str, frozenset[str]], ...] = (
-    ("mask", frozenset({"mask", "masks", "padding", "keep"})),
-    ("edges", frozenset({"edge", "edges"})),
-    ("adjacency", frozenset({"adj", "adjacency", "laplacian", "graph"})),
-    ("lengths", frozenset({"len", "lens", "length", "lengths", "seqlens"})),
-    ("boxes", frozenset({"bbox", "boxes", "bboxes"})),
-    ("image", frozenset("img imgs image images pixel pixels picture photo rgb frame".split())),  # noqa: SIM905
-    ("video", frozenset("video videos clip clips frames".split())),  # noqa: SIM905
-    (
-        "ids",
-        frozenset(
-            [
-                "ids",
-                "idx",
-                "token",
-                "tokens",
-                "text",
-                "texts",
-                "word",
-                "words",
-                "sentence",
-                "sentences",
-                "caption",
-                "captions",
-                "indices",
-                "chars",
-            ]
-        ),
-    ),
-    ("item", frozenset("user users item items movie movies product".split())),  # noqa: SIM905
-    ("labels", frozenset("label labels target targets classes category".split())),  # noqa: SIM905
-    ("step", frozenset("t ts time times timestep timesteps step steps sigma noise_level".split())),  # noqa: SIM905
-    ("state", frozenset("h h0 hx hc hidden state0 prev_state prev_hidden carry".split())),  # noqa: SIM905
-    ("signal", frozenset("wav wave waveform audio signal speech".split())),  # noqa: SIM905
-    ("sequence", frozenset("seq sequence series window history rows src tgt".split())),  # noqa: SIM905
-    ("points", frozenset("pts points xyz cloud pointcloud pc".split())),  # noqa: SIM905
-    ("vector", frozenset("z noise latent obs observation action actions features row state".split())),  # noqa: SIM905
-)
+# what a parameter's name says: a role, and the words of the snake-case name; the first row with a match wins
+NAMES: dict[str, str] = {
+    "mask": "mask masks padding keep",
+    "edges": "edge edges",
+    "adjacency": "adj adjacency laplacian graph",
+    "lengths": "len lens length lengths seqlens",
+    "keypoints": "keypoint keypoints landmarks",
+    "boxes": "bbox boxes bboxes",
+    "image": "img imgs image images pixel pixels picture photo rgb frame",
+    "video": "video videos clip clips frames",
+    "ids": "ids idx token tokens text texts word words sentence sentences caption captions indices chars",
+    "item": "user users item items movie movies product",
+    "labels": "label labels target targets classes category",
+    "step": "t ts time times timestep timesteps step steps sigma noise_level",
+    "state": "h h0 hx hc hidden state0 prev_state prev_hidden carry",
+    "signal": "wav wave waveform audio signal speech",
+    "sequence": "seq sequence series window history rows src tgt",
+    "points": "pts points xyz cloud pointcloud pc",
+    "vector": "z noise latent obs observation action actions features row state",
+}
 
 FLAGS: dict[str, object] = {"bool": False, "int": 1, "float": 1.0, "str": "", "None": None}
-
-
-@dataclass(frozen=True)
-class Argument:
-    """One parameter of forward."""
-
-    name: str
-    annotation: str
-    required: bool
-    keyword: bool
-    several: bool = False  # *args
-
-
-@dataclass(frozen=True)
-class Context:
-    """What is known before the first run."""
-
-    model: nn.Module
-    arguments: tuple[Argument, ...]
-    entries: tuple[Guess, ...]  # what the first layers take, most likely first
-    sizes: dict[str, int]
-    channels: int
-    extra: bool  # forward takes **kwargs
-
-    def plan(self, arguments: Mapping[str, Node], keywords: frozenset[str] = frozenset()) -> Plan:
-        """A plan of these arguments over the usual sizes."""
-        return Plan(tuple(arguments.items()), tuple(sorted(self.sizes.items())), keywords, floating_of(self.model))
-
-
-def context(model: nn.Module) -> Context:
-    """Read the signature, the first layers and the sizes that the model states."""
-    arguments, extra = signature(model)
-    side = next(iter(stated_sides(model)), SIZES["S"])
-    conv = next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)
-    channels = conv.in_channels if conv is not None else 3
-    entries = tuple(dict.fromkeys(entry_guesses(model))) or (Guess("vector", ("B", 8)),)
-    return Context(model, arguments, entries, {**SIZES, "S": side}, channels, extra)
-
-
-def signature(model: nn.Module) -> tuple[tuple[Argument, ...], bool]:
-    """The parameters of forward in order, and whether it takes **kwargs."""
-    parameters = inspect.signature(model.forward).parameters.values()
-    kept = [p for p in parameters if p.kind is not p.VAR_KEYWORD]
-    arguments = tuple(
-        Argument(p.name, _annotation(p), p.default is p.empty, p.kind is p.KEYWORD_ONLY, p.kind is p.VAR_POSITIONAL)
-        for p in kept
-    )
-    return arguments, any(p.kind is p.VAR_KEYWORD for p in parameters)
-
-
-def _annotation(parameter: inspect.Parameter) -> str:
-    if parameter.annotation is parameter.empty:
-        return ""
-    given = parameter.annotation
-    return (
-        given
-        if isinstance(given, str)
-        else getattr(given, "__name__", str(given))
-        if inspect.isclass(given)
-        else str(given)
-    )
 
 
 def words(name: str) -> tuple[str, ...]:
@@ -128,17 +45,40 @@ def words(name: str) -> tuple[str, ...]:
 def role_of(name: str) -> str:
     """What a parameter's name says it is, or ""."""
     said = {name.lower(), *words(name)}
-    return next((role for role, known in NAMES if said & known), "")
+    return next((role for role, known in NAMES.items() if said & {*known.split()}), "")
 
 
 def guesses(argument: Argument, known: Context) -> list[Node]:
     """What the argument may be, most likely first."""
-    typed = _by_annotation(argument, known)
+    typed = _by_annotation(argument, known) or _by_use(argument, known)
     if typed:
         return typed
     named = _by_name(argument.name, known)
     rest = [guess for guess in known.entries if guess not in named]
     return [*named, *rest]
+
+
+def _by_use(argument: Argument, known: Context) -> list[Node]:
+    """A dict with the keys, an object with the fields, or a tuple with the parts that forward takes from it."""
+    use = known.uses.get(argument.name, Use())
+    if use.keys:
+        return [Group("dict", tuple((key, member(key, known)) for key in use.keys))]
+    if use.fields:
+        return [_as_graph_object(tuple((key, member(key, known)) for key in use.fields))]
+    if len(use.unpacked) > 1 and role_of(argument.name) not in ("edges", "state"):
+        return [Group("tuple", tuple((str(i), member(key, known)) for i, key in enumerate(use.unpacked)))]
+    return []
+
+
+def member(key: str, known: Context) -> Node:
+    """The likeliest guess for a part of a container, by its name."""
+    return (*_by_name(key, known), *known.entries)[0]
+
+
+def _as_graph_object(members: tuple[tuple[str, Node], ...]) -> Group:
+    """A data object of a graph library: features are one row a node."""
+    choices = _as_graph({key: [node] for key, node in members})
+    return Group("object", tuple((key, nodes[0]) for key, nodes in choices.items()))
 
 
 def _by_annotation(argument: Argument, known: Context) -> list[Node]:
@@ -150,16 +90,32 @@ def _by_annotation(argument: Argument, known: Context) -> list[Node]:
         return [node for node in _by_name(argument.name, known) if _whole(node)] or [Guess("ids", ("B", "T"), "int64")]
     if re.match(r"BoolTensor$", bare):
         return [Guess("mask", ("B", "T"), "bool")]
+    if re.match(r"(List|list|Sequence)\[(Dict|dict)\[str, Tensor\]\]$", bare):
+        return [Group("list", (("0", BOXED), ("1", BOXED)))]
     if re.match(r"(List|list|Sequence)\[Tensor\]$", bare):
         image = Guess("image", (known.channels, "S", "S"))
         return [Group("list", (("0", image), ("1", image))), *_as_list(known)]
     if re.match(r"(Dict|dict|Mapping)\b", bare):
-        return [Group("dict", ())]
+        return _by_use(argument, known) or [Group("dict", ())]
     match = re.match(r"(?:Tuple|tuple)\[(Tensor(?:,\s*Tensor)*)\]$", bare)
     if match is not None and role_of(argument.name) != "state":
         count = match[1].count("Tensor")
         return [Group("tuple", tuple((str(i), known.entries[0]) for i in range(count)))]
     return _by_dims(bare)
+
+
+BOXED = Group("dict", (("boxes", Guess("boxes", (3, 4))), ("labels", Guess("ids", (3,), "int64"))))
+"""The target of one image for a detector: boxes and their classes."""
+
+
+BESIDE_BOXES: dict[str, Guess] = {
+    "masks": Guess("mask", (3, "S", "S"), "uint8"),
+    "keypoints": Guess("keypoints", (3, 17, 3)),
+    "area": Guess("share", (3,)),
+    "iscrowd": Guess("first", (3,), "int64"),
+    "image_id": Guess("first", (1,), "int64"),
+}
+"""The rest of a COCO target, one entry a box."""
 
 
 def _as_list(known: Context) -> list[Node]:
@@ -246,7 +202,8 @@ ROLES: dict[str, Callable[[Context], list[Node]]] = {
     "edges": lambda known: [Guess("edges", (2, "E"), "int64")],
     "adjacency": lambda known: [Guess("adjacency", ("N", "N")), Guess("edges", (2, "E"), "int64")],
     "lengths": lambda known: [Guess("lengths", ("B",), "int64")],
-    "boxes": lambda known: [Guess("boxes", ("B", "T", 4)), Guess("boxes", ("B", "T", 4), "int64")],
+    "boxes": lambda known: [Guess("boxes", ("B", "T", 4), "int64"), Guess("boxes", ("B", "T", 4))],
+    "keypoints": lambda known: [Guess("keypoints", ("B", 17, 3))],
     "image": _images,
     "video": lambda known: _of_rank(known, 5) or [Guess("video", ("B", "D", known.channels, "S", "S"))],
     "ids": lambda known: [Guess("ids", ("B", "T"), "int64"), Guess("ids", ("B",), "int64")],

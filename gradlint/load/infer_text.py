@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -10,8 +12,9 @@ from torch import Tensor
 
 from gradlint.load.feed_plan import Group, Guess
 from gradlint.load.feed_trial import sources_of, tensors_in
+from gradlint.load.infer_context import Argument
 from gradlint.load.infer_repair import SPATIAL, Broken, Change, other_sides, rerank, retype, set_axis, solve_side
-from gradlint.load.infer_start import Argument, guesses
+from gradlint.load.infer_start import BESIDE_BOXES, guesses
 
 LARGEST = 1 << 16
 
@@ -139,11 +142,18 @@ def flattened_size(broken: Broken, match: re.Match[str]) -> Iterator[Change]:
 
 
 def dict_key(broken: Broken, match: re.Match[str]) -> Iterator[Change]:
-    """A key that a dict input must have."""
-    key = str(broken.refusal.error.args[0]) if broken.refusal.error.args else ""
-    for name, node in broken.plan.arguments:
-        if isinstance(node, Group) and node.kind == "dict" and key.isidentifier():
-            yield from _members(broken, f"{name}.{key}", key)
+    """A key that the dict inputs must have (the same for every dict of a list)."""
+    raised = broken.refusal.error.args
+    key = match[1] if match.lastindex else str(raised[0]) if raised else ""
+    lacking = [path for path, group in broken.plan.groups().items() if group.kind == "dict"]
+    lacking = [path for path in lacking if broken.plan.node(f"{path}.{key}") is None]
+    boxed = any(broken.plan.node(f"{path}.boxes") for path in lacking)
+    found = guesses(Argument(key, "", required=True, keyword=False), broken.known)[:4]
+    for rank, node in enumerate([BESIDE_BOXES[key]] if boxed and key in BESIDE_BOXES else found):
+        plan = broken.plan
+        for path in lacking if key.isidentifier() else ():
+            plan = plan.put(f"{path}.{key}", node)
+        yield 0.2 + 0.3 * rank, plan
 
 
 def dict_wanted(broken: Broken, match: re.Match[str]) -> Iterator[Change]:
@@ -175,6 +185,20 @@ def missing(broken: Broken, match: re.Match[str]) -> Iterator[Change]:
                 plan = broken.plan.put(argument.name, node)
                 keyed = replace(plan, keywords=plan.keywords | {argument.name})
                 yield 0.4 + near + 0.3 * rank, keyed
+
+
+def token_count(broken: Broken, match: re.Match[str]) -> Iterator[Change]:
+    """Patches (and a class token or two) against a position table: the side goes with their square root."""
+    one, other = int(match[1]), int(match[2])
+    for path, guess in broken.plan.leaves().items():
+        axis = SPATIAL.get(guess.role, "")
+        if axis not in guess.axes or not _touches(broken, path):
+            continue
+        for tokens, (now, wanted) in itertools.product((0, 1, 2), ((one, other), (other, one))):
+            ratio = (wanted - tokens) / (now - tokens) if min(now, wanted) > tokens else 1.0
+            side = broken.plan.size(axis) * (math.sqrt(ratio) if axis == "S" else ratio)
+            if ratio != 1 and side == int(side):
+                yield 0.4 + 0.05 * tokens, broken.plan.resized(**{axis: int(side)})
 
 
 def larger(broken: Broken, match: re.Match[str]) -> Iterator[Change]:
@@ -274,6 +298,7 @@ RULES: tuple[tuple[re.Pattern[str], Rule], ...] = tuple(
         (r"only supports boolean|expected.*bool|bool.*expected|must be.*bool", truth_values),
         (r"with a bool tensor|for 'bool'|bool and float|found bool", numeric_mask),
         (r"KeyError", dict_key),
+        (r"(?:have|has|need|needs|missing|expects?|requires?|contain) (?:a |an |the )?['\"]?(\w+)['\"]? key", dict_key),
         (r"only integers, slices|indices must be integers|string ind", dict_wanted),
         (r"has no attribute '(\w+)'", attribute),
         (r"NoneType|is None|should not be none|must be (?:given|provided)|have to specify|missing", missing),
@@ -281,7 +306,8 @@ RULES: tuple[tuple[re.Pattern[str], Rule], ...] = tuple(
             r"kernel size|too small|output size|greater than|sizes of tensors must match|padding|divisible",
             larger,
         ),
-        (r"invalid for input|window|patch|stack expects|broadcast|shape", larger),
+        (r"tensor a \((\d+)\) must match the size of tensor b \((\d+)\)", token_count),
+        (r"tensor a .* must match|invalid for input|window|patch|stack expects|broadcast|shape", larger),
         (r"more than 1 value per channel", larger_batch),
         (r"index out of range in self|IndexError", smaller_ids),
     )

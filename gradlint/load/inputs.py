@@ -14,10 +14,11 @@ from gradlint.load.feed_own import own_plans
 from gradlint.load.feed_plan import Group, Guess, Node, Plan, describe, draw
 from gradlint.load.feed_trial import Trial, all_tensors
 from gradlint.load.infer import Search
+from gradlint.load.infer_context import Context, context
 from gradlint.load.infer_finish import finished
 from gradlint.load.infer_layers import device_of
 from gradlint.load.infer_repair import Change
-from gradlint.load.infer_start import Context, context, starts
+from gradlint.load.infer_start import starts
 from gradlint.load.spec import InputSpec, Values, parse, parse_all
 from gradlint.result import InputUsed
 from gradlint.source.examples import ShapeHint, SourceHints
