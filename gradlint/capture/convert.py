@@ -216,7 +216,7 @@ def _roles(roles: list[str], recurrent: Mapping[str, object]) -> tuple[str, ...]
         )
         for place, name in zip(places, given, strict=True):
             roles[place] = name
-    if roles and "input" not in roles and roles[0] in ("other", "like"):
+    if roles and "input" not in roles and roles[0] == "other":
         return ("input", *roles[1:])
     return tuple(roles)
 

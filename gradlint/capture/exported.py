@@ -22,7 +22,7 @@ def run_fx(graph_module: fx.GraphModule, args: tuple[Any, ...], kwargs: Mapping[
     interpreted = _Interpreted(graph_module)
     recorder = Recorder(graph_module, record=True, locate=interpreted.located, forward=interpreted.forward)
     recording = recorder.run(args, dict(kwargs))
-    return replace(recording, method="fx", module_types=interpreted.types)
+    return replace(recording, method="fx", module_types=interpreted.types, called={"": 1, **recording.called})
 
 
 class _Interpreted:

@@ -81,11 +81,10 @@ def _no_checkpoint(*_args: object, **_kwargs: object) -> Iterator[None]:
 @contextmanager
 def _eager() -> Iterator[None]:
     """Run what torch.compile would compile as it is. Dynamo, costly to import, is only touched where it already is."""
-    if "torch._dynamo" in sys.modules:
-        with torch.compiler.set_stance("force_eager"):
-            yield
-        return
-    with replaced(torch, "compile", _uncompiled):
+    with ExitStack() as stack:
+        stack.enter_context(replaced(torch, "compile", _uncompiled))
+        if "torch._dynamo" in sys.modules and hasattr(torch.compiler, "set_stance"):
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
         yield
 
 

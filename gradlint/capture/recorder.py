@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import CodeType, FrameType
@@ -200,16 +201,28 @@ class Recorder(TorchFunctionMode):
             target.copy_(result)
         return None if output is None else target
 
+    @contextmanager
+    def _pause(self) -> Iterator[None]:
+        """Record nothing, and no module's call, for the length of the block."""
+        before, self._paused = self._paused, True
+        try:
+            yield
+        finally:
+            self._paused = before
+
     def _changed(self, func: calls.Function, args: calls.Args, kwargs: calls.Kwargs) -> object:
-        changes = self._changes[self.count]
+        with self._pause():
+            return self._apply(self._changes[self.count], func, args, kwargs)
+
+    def _apply(
+        self, changes: list[Intervention], func: calls.Function, args: calls.Args, kwargs: calls.Kwargs
+    ) -> object:
         replacement = next((change.replace for change in changes if change.replace is not None), None)
         output = func(*args, **kwargs) if replacement is None else replacement(func, args, kwargs)
         for change in changes:
             if change.after is not None:
-                changed_in_place = output is None and bool(args)
-                given = args[0] if changed_in_place else output
-                result = change.after(given, args, kwargs, self.scratch)
-                output = result
+                given = args[0] if output is None and args else output
+                output = change.after(given, args, kwargs, self.scratch)
         return output
 
     def _finish(
@@ -240,7 +253,8 @@ class Recorder(TorchFunctionMode):
             )
             self.tape.add(call, args, kwargs, output, (start, _autograd_nodes()))
         if self.observer is not None:
-            self.observer.on_output(index, outputs)
+            with self._pause():
+                self.observer.on_output(index, outputs)
 
     def _call_module(self, original: calls.Function, module: nn.Module, args: Any, kwargs: Any) -> Any:
         if self._paused or self.names is None:
@@ -257,15 +271,12 @@ class Recorder(TorchFunctionMode):
         """One user-defined autograd.Function: a single call, whatever it runs inside."""
         if self._paused:
             return original(cls, *args, **kwargs)
-        self._paused = True
         start = _autograd_nodes()
-        try:
+        with self._pause():
             if self.count in self._changes:
                 output = self._changed(lambda *a, **k: original(cls, *a, **k), args, kwargs)
             else:
                 output = original(cls, *args, **kwargs)
-        finally:
-            self._paused = False
         outputs = tuple(calls.tensors(output))
         if outputs:
             with torch._C.DisableTorchFunction():
