@@ -11,12 +11,13 @@ import pytest
 
 from gradlint import config
 from gradlint.error import UsageError
-from gradlint.finding import Factor
+from gradlint.finding import Factor, Fix
 from gradlint.graph.ir import Span
 from gradlint.report import FORMATS, chain, chart, colored, number, outcome, output, render, sarif
 from gradlint.report.json import document
-from gradlint.report.snippet import snippets
+from gradlint.report.snippet import Mark, SourceLine, clipped, snippets
 from gradlint.report.source import Sources
+from gradlint.report.wording import effects, prices
 from gradlint.result import Layer, Report
 from tests.formats.samples import CHAIN, HEALTHY, ILL, REFUTED, REPORTS, SETTINGS, SOURCES, WARNING
 
@@ -79,10 +80,63 @@ def test_every_format_has_a_golden_output_and_can_be_configured():
 # -- full --------------------------------------------------------------------------------------------------------------
 
 
-def test_without_a_terminal_nothing_is_coloured_or_wrapped():
-    text = shown(REPORTS["ill"])
+@pytest.mark.parametrize("name", REPORTS)
+def test_without_a_terminal_nothing_is_coloured_and_no_line_is_longer_than_120_columns(name):
+    text = shown(REPORTS[name])
     assert "\x1b" not in text
-    assert max(map(len, text.splitlines())) > 100
+    assert max(map(len, text.splitlines())) <= 120
+
+
+def test_a_long_line_of_source_is_cut_around_what_it_points_at():
+    text = f"        x = {'a + ' * 40}nn.Sigmoid()(x){' + b' * 40}"
+    start = text.index("nn.Sigmoid()")
+    line = SourceLine(3, text, (Mark(start, start + 12, "slope", primary=True),))
+    cut = clipped(line, 4, 60)
+    (mark,) = cut.marks
+    assert len(cut.text) == 60 and cut.text[0] == cut.text[-1] == "…"
+    assert cut.text[mark.start : mark.end] == "nn.Sigmoid()"
+    assert clipped(line, 4, 1000).text == text[4:]
+
+
+def test_evidence_is_a_table_with_predicted_beside_measured_and_then_the_verdict():
+    lines = [line.split("=", 1)[-1].split() for line in shown(report_of(CHAIN)).splitlines()]
+    at = lines.index(["evidence:", "predicted", "measured"])
+    assert lines[at + 1 : at + 4] == [
+        ["gradient", "passed", "back", "×", "5.0e-18", "×", "6.3e-18"],
+        ["seeds", "–", "5"],
+        ["verdict:", "confirmed:", "the", "measurement", "agrees"],
+    ]
+
+
+def test_a_fix_is_told_by_the_number_of_the_claim_and_the_health_of_the_model():
+    before = {"activation-change": 2.0, "gradient-change": -17.2, "health": "error"}
+    fix = Fix("x", before, {"activation-change": 0.0, "gradient-change": -0.31, "health": "healthy"})
+    assert [(e.label, e.before, e.after) for e in effects(CHAIN, fix)] == [
+        ("gradient passed back", "× 6.3e-18", "× 0.49"),
+        ("whole model", "error", "healthy"),
+    ]
+    same = replace(fix, measured_after={**before, "gradient-change": -17.2001})
+    assert effects(CHAIN, same) == []
+    poked = replace(fix, measured_before={"finite": False, **before}, measured_after={"finite": True, **before})
+    assert [effect.label for effect in effects(CHAIN, poked)] == ["every number finite"]
+
+
+def test_what_every_fix_costs_is_said_once():
+    fixes = [Fix("a", {}, {}, "new weights; slower"), Fix("b", {}, {}, "slower"), Fix("c", {}, {}, "more; slower")]
+    assert prices(fixes) == (["new weights", "", "more"], "slower")
+    assert prices(fixes[:1]) == (["new weights; slower"], "")
+    assert shown(report_of(replace(CHAIN, fixes=tuple(fixes)))).count("slower") == 1
+
+
+def test_the_reason_of_the_loss_is_said_where_the_loss_is_and_not_in_a_note():
+    text = shown(report_of(notes=("loss ce: logits over 10 classes", "another")))
+    assert "loss ce 2.31 (logits over 10 classes)" in text
+    assert [line for line in text.splitlines() if line.startswith("note:")] == ["note: another"]
+
+
+def test_units_are_explained_where_they_are_used():
+    assert "a decade is a factor of 10" in shown(report_of(CHAIN))
+    assert "decade" not in shown(report_of(replace(WARNING, fixes=()), layers=()))
 
 
 def test_a_terminal_gets_colour_links_and_lines_that_fit(monkeypatch):
@@ -92,15 +146,15 @@ def test_a_terminal_gets_colour_links_and_lines_that_fit(monkeypatch):
     assert "\x1b[1;31merror[saturating-chain]" in text
     assert "\x1b]8;" in text and "file://" in text
     plain = shown(REPORTS["ill"], stream=Terminal(), width=80, color="never")
-    code = ("11 |", "   |")  # source lines are never broken
-    assert max(len(line) for line in plain.splitlines() if not line.startswith(code)) <= 80
+    labels = "   |"  # an underline's label is not broken
+    assert max(len(line) for line in plain.splitlines() if not line.startswith(labels)) <= 80
 
 
 def test_a_stream_without_unicode_gets_ascii():
     shown(REPORTS["many"], stream=(stream := Latin()))
     text = stream.getvalue()
     text.encode("ascii")
-    assert "gradient x 5.0e-18" in text
+    assert "x 5.0e-18" in text
 
 
 def test_refuted_and_info_findings_are_one_line_unless_verbose():
@@ -291,11 +345,11 @@ def test_powers_beyond_float64_stay_right(decades, expected):
 @pytest.mark.parametrize(
     ("key", "value", "expected"),
     [
-        ("gradient-change", -2.0, "gradient × 0.01"),
-        ("dead-share", 0.613, "dead units 61.3 %"),
+        ("gradient-change", -2.0, "gradient passed back × 0.01"),
+        ("dead-share", 0.613, "units that are 0 for every sample 61.3 %"),
         ("layers_in_row", 20, "layers in row 20"),
         ("loss", "ce", "loss ce"),
-        ("output-spread", None, "output standard deviation unknown"),
+        ("output-spread", None, "spread of the output between samples (std) unknown"),
     ],
 )
 def test_quantities_carry_their_label_and_unit(key, value, expected):

@@ -73,7 +73,7 @@ def test_the_page_says_it_all():
 def test_a_number_that_only_a_fix_has_is_shown_with_what_it_was_before():
     fix = replace(CHAIN.fixes[0], measured_before={"health": "error"}, measured_after={"health": "healthy"})
     text = page(Report((replace(ILL, findings=(replace(CHAIN, fixes=(fix,)),)),), "0.1.0", settings=SETTINGS))
-    assert re.search(r"<td>health</td><td[^>]*></td><td[^>]*>error</td><td[^>]*>healthy</td>", text)
+    assert re.search(r"<td>whole model</td><td[^>]*></td><td[^>]*>error</td><td[^>]*>healthy</td>", text)
 
 
 def test_links_of_the_layer_table_lead_to_findings():

@@ -65,7 +65,7 @@ def _text(finding: Finding, target: TargetReport, sources: Sources) -> Iterator[
     if finding.measured:
         yield f"measured: {quantities(finding.measured)}"
     for fix in finding.fixes:
-        yield f"fix: {fix.title}: {changes(fix)}"
+        yield f"fix: {fix.title}: {changes(finding, fix)}"
 
 
 def _count(suite: Element) -> None:

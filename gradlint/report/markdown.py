@@ -119,7 +119,8 @@ def _cell(values: Mapping[str, Number], key: str) -> str:
 def _fixes(finding: Finding) -> list[str]:
     price = [f" ({_escape(fix.price)})" if fix.price else "" for fix in finding.fixes]
     return [
-        f"- **fix**: {_escape(fix.title)}: {changes(fix)}{cost}" for fix, cost in zip(finding.fixes, price, strict=True)
+        f"- **fix**: {_escape(fix.title)}: {changes(finding, fix)}{cost}"
+        for fix, cost in zip(finding.fixes, price, strict=True)
     ]
 
 

@@ -16,7 +16,7 @@ from gradlint.report.number import amount, count, label, number, power, seconds
 from gradlint.report.outcome import reaches, stands
 from gradlint.report.snippet import SourceLine, snippets
 from gradlint.report.source import Sources, shown
-from gradlint.report.wording import facts, headline, tone, verdict
+from gradlint.report.wording import facts, headline, remarks, tone, verdict
 from gradlint.result import Layer, Report, TargetReport
 
 VERDICTS = {
@@ -140,6 +140,7 @@ FILTERS: Mapping[str, Any] = {
     "factors": _factors,
     "size": _size,
     "facts": lambda target: list(facts(target)),
+    "remarks": remarks,
     "verdict": verdict,
     "tree": tree,
     "lossy": lambda target: bool(stretch(target)),

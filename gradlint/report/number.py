@@ -8,20 +8,30 @@ from collections.abc import Mapping
 from gradlint.finding import Number
 from gradlint.quantity import QUANTITIES
 
-# Short labels for the quantities of claims; any other key is written as it is spelt.
+HEALTH = "health"
+# What the numbers of findings and fixes are called, so that they can be understood without the documentation; any
+# other key is written as it is spelt.
 LABELS: Mapping[str, str] = {
-    "gradient-change": "gradient",
-    "activation-change": "activation",
-    "activation-size": "activation RMS",
-    "gradient-size": "gradient RMS",
-    "relative-gradient": "gradient ÷ weight",
-    "top-relative-gradient": "gradient ÷ weight",
-    "elasticity-excess": "elasticity over the last layer's",
-    "output-spread": "output standard deviation",
-    "loss-above-chance": "loss over chance",
-    "dead-share": "dead units",
+    "gradient-change": "gradient passed back",
+    "activation-change": "activation passed on",
+    "activation-size": "largest activation (RMS)",
+    "gradient-size": "largest gradient (RMS)",
+    "relative-gradient": "smallest gradient/weight ratio",
+    "top-relative-gradient": "largest gradient/weight ratio",
+    "elasticity-excess": "loss sensitivity, greatest over last layer's",
+    "output-spread": "spread of the output between samples (std)",
+    "loss-above-chance": "loss over that of a blind guess",
+    "dead-share": "units that are 0 for every sample",
     "saturated-share": "saturated units",
-    "constant-share": "constant units",
+    "constant-share": "units with one value for every sample",
+    "distinct-share": "units that differ from each other",
+    "reached-share": "time steps that a gradient reaches",
+    "reached_share": "time steps that a gradient reaches",
+    "least-entry": "smallest value there",
+    "greatest-entry": "largest value there",
+    "mean_over_std": "mean of the weights over their std",
+    "finite": "every number finite",
+    HEALTH: "whole model",
 }
 FACTORS = ("gradient-change", "activation-change", "elasticity-excess", "loss-above-chance")  # ratios: written × 0.1
 

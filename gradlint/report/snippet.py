@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gradlint.finding import Related
 from gradlint.graph.ir import Span
@@ -56,6 +56,22 @@ def snippets(span: Span | None, related: Iterable[Related], sources: Sources) ->
     drawn = [_snippet(spans, kept, span, sources) for spans in files.values()]
     readable = [s for s in drawn if s.lines or s.at == span]
     return readable, len(left) - len([place for place in left if place in kept])
+
+
+def clipped(line: SourceLine, indent: int, width: int) -> SourceLine:
+    """The line without `indent` columns, cut to `width` around its first mark; `…` stands for what is left out."""
+    text = line.text[indent:]
+    first = min((mark.start for mark in line.marks), default=indent) - indent
+    skip = max(0, min(first - width // 4, len(text) - width)) if len(text) > width else 0
+    kept = text[skip : skip + width]
+    kept = f"…{kept[1:]}" if skip else kept
+    kept = f"{kept[:-1]}…" if skip + width < len(text) else kept
+    return replace(line, text=kept, marks=tuple(_shifted(mark, indent + skip, len(kept)) for mark in line.marks))
+
+
+def _shifted(mark: Mark, by: int, width: int) -> Mark:
+    start = min(max(mark.start - by, 0), width)
+    return replace(mark, start=start, end=min(max(mark.end - by, start + 1), max(width, start + 1)))
 
 
 def _grouped(span: Span | None, related: Iterable[Related]) -> dict[Span, str]:

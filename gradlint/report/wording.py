@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
-from gradlint.finding import Fix
+from gradlint.finding import Finding, Fix, Verdict
 from gradlint.report import chart
-from gradlint.report.number import amount, count, number, quantity, seconds, shape
+from gradlint.report.number import HEALTH, amount, count, label, number, seconds, shape
 from gradlint.report.outcome import reaches, stands
 from gradlint.result import Layer, Report, TargetReport
 
 UNPROBED = "not probed"
+JUDGED: dict[Verdict, str] = {
+    "confirmed": "confirmed: the measurement agrees",
+    "refuted": "refuted: the measurement disagrees",
+    "measured": "measured: found by the probe",
+    "not-probed": "not probed",
+}
+# What a fix is told by when it has it: whether numbers are finite, then what the fault was provoked to show.
+TELLING = ("finite", "distinct-share", "units unlike each other", "output range")
+
+
+@dataclass(frozen=True)
+class Effect:
+    """One number without and with a fix, as text; `before` is "" where it is unknown."""
+
+    label: str
+    before: str
+    after: str
 
 
 def headline(report: Report) -> str:
@@ -53,8 +71,10 @@ def facts(target: TargetReport) -> Iterator[str]:
     """How the verdict was reached: probe, coverage, inputs."""
     probe = target.probe
     if probe.ran:
-        loss = f"loss {probe.loss}" + (f" {number(probe.loss_value)}" if probe.loss_value is not None else "")
-        yield f"probe: {loss}, {count(len(probe.seeds), 'seed')} on {probe.device} in {seconds(probe.seconds)}"
+        value = f" {number(probe.loss_value)}" if probe.loss_value is not None else ""
+        why = "".join(f" ({reason})" for reason in _reasons(target))
+        seeds = count(len(probe.seeds), "seed")
+        yield f"probe: loss {probe.loss}{value}{why}, {seeds} on {probe.device} in {seconds(probe.seconds)}"
     else:
         yield f"{UNPROBED}{': ' + probe.reason if probe.reason else ''}"
     unknown = sum(amount for _, amount in target.unknown)
@@ -65,13 +85,53 @@ def facts(target: TargetReport) -> Iterator[str]:
         yield f"input {used.name} {used.dtype}{shape(used.shape)}{values} ({used.source})"
 
 
-def changes(fix: Fix) -> str:
-    """The numbers of a fix that was tried: before → after, for each quantity."""
-    pairs = [(key, fix.measured_before.get(key), after) for key, after in fix.measured_after.items()]
+def remarks(target: TargetReport) -> list[str]:
+    """The notes of a target that no other line says."""
+    return [note for note in target.notes if not (target.probe.ran and note.startswith(_prefix(target)))]
+
+
+def judged(finding: Finding) -> str:
+    """The verdict on a finding and the reason for it, in a few words."""
+    return f"{JUDGED[finding.verdict]}{': ' + finding.reason if finding.reason else ''}"
+
+
+def effects(finding: Finding, fix: Fix) -> list[Effect]:
+    """What a fix changes, in at most two numbers: the one that the finding is about, and the health of the model."""
+    found = {key: _effect(fix, key) for key in fix.measured_after}
+    moved = {key: effect for key, effect in found.items() if effect.before != effect.after}
+    own = [finding.claim.quantity] if finding.claim else []
+    ranked = [key for key in (*TELLING, *own, *finding.measured, *moved) if key in moved and key != HEALTH]
+    return [moved[key] for key in (*ranked[:1], HEALTH) if key in moved]
+
+
+def prices(fixes: Sequence[Fix]) -> tuple[list[str], str]:
+    """What each fix costs by itself, and what all of several have in common."""
+    parts = [[part for part in fix.price.split("; ") if part] for fix in fixes]
+    shared = [part for part in parts[0] if all(part in other for other in parts)] if len(parts) > 1 else []
+    return ["; ".join(part for part in own if part not in shared) for own in parts], "; ".join(shared)
+
+
+def changes(finding: Finding, fix: Fix) -> str:
+    """The effects of a fix on one line."""
     return ", ".join(
-        quantity(key, after) if before is None else f"{quantity(key, before)} → {amount(key, after)}"
-        for key, before, after in pairs
+        f"{effect.label} {effect.before + ' → ' if effect.before else ''}{effect.after}"
+        for effect in effects(finding, fix)
     )
+
+
+def _effect(fix: Fix, key: str) -> Effect:
+    before = fix.measured_before.get(key)
+    return Effect(label(key), "" if before is None else amount(key, before), amount(key, fix.measured_after[key]))
+
+
+def _prefix(target: TargetReport) -> str:
+    return f"loss {target.probe.loss}: "
+
+
+def _reasons(target: TargetReport) -> list[str]:
+    """Why the loss was chosen, which the probe says in a note."""
+    prefix = _prefix(target)
+    return [note.removeprefix(prefix) for note in target.notes if note.startswith(prefix)]
 
 
 def _reached(layers: list[Layer], known: int) -> str:
