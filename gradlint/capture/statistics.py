@@ -10,6 +10,7 @@ from math import prod
 import torch
 
 from gradlint.capture.arguments import dtype_name
+from gradlint.capture.moments import weight_moments
 from gradlint.graph.ir import Param
 
 _PIECE = 1 << 20  # entries that are converted to float64 at a time
@@ -28,7 +29,10 @@ class Numbers:
 
 
 def statistics(path: str, tensor: torch.Tensor, fans: tuple[int, int] | None = None) -> Param:
-    """The parameter's entry of the graph; `fans` overrides what its shape says of (fan_in, fan_out)."""
+    """The parameter's entry of the graph, with the second moments that the signal reads.
+
+    `fans` overrides what the shape says of (fan_in, fan_out).
+    """
     numbers = measure(tensor)
     fan_in, fan_out = fans or fan(tuple(tensor.shape))
     return Param(
@@ -44,6 +48,7 @@ def statistics(path: str, tensor: torch.Tensor, fans: tuple[int, int] | None = N
         abs_max=numbers.abs_max,
         zero_share=numbers.zero_share,
         finite=numbers.finite,
+        moments=weight_moments(tensor),
     )
 
 
