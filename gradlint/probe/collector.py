@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable
 from functools import partial
 from typing import Any
 
@@ -13,30 +11,25 @@ from torch import Tensor
 
 from gradlint.graph.ir import Graph
 from gradlint.probe import units
-from gradlint.probe.ledger import HALF, Ledger, log_rms, log_rms_of, wide
+from gradlint.probe.ledger import HALF, Ledger, alike, log_rms, log_rms_of
 
 Key = tuple[int, int]  # call number and position among its outputs; (-1, n) for the n-th input
-Gradients = Sequence[Tensor | None]
+Gradients = tuple[Tensor | None, ...]
+Slots = list[tuple[Key, int]]  # whose gradients an autograd node receives, and at which position
 
 FLOATING = frozenset({torch.float32, torch.float64, torch.complex64, torch.complex128, *HALF})
+STRIDED = torch.strided
 SMALL = 1 << 14  # entries; smaller tensors are kept and measured together, larger ones at once
 KEPT = 1 << 23  # entries kept at most
 FEATURES = 512  # entries of each sample of a large tensor that its correlation is estimated from
-
-
-@dataclass(slots=True)
-class _Kept:
-    """A small tensor to be measured later."""
-
-    key: Key
-    tensor: Tensor
 
 
 class Collector:
     """An observer of a recorded run; `ledger` holds what it measured.
 
     Gradients are taken by pre-hooks on the autograd nodes of the outputs, never by module hooks, so in-place operations
-    and views are fine. A small activation is copied, as a later in-place operation may change it.
+    and views are fine. Small tensors are kept and measured together at the end, as a call of torch costs more than
+    their arithmetic; an activation is copied when a later in-place operation may change it.
     """
 
     def __init__(self, batch: int, graph: Graph | None = None) -> None:
@@ -44,21 +37,33 @@ class Collector:
         self.timed: dict[Key, int] = {}  # gradients to be told apart by step, and the axis of the steps
         self._batch = batch
         self._graph = graph
-        self._nodes: dict[Any, list[tuple[Key, int]]] = {}
-        self._activations: list[_Kept] = []
-        self._gradients: list[_Kept] = []
+        # Without in-place operations a tensor stays what it is: it need not be copied, and torch can keep its gradient.
+        self._settled = graph is not None and not any(op.inplace for op in graph.ops)
+        self._nodes: dict[Any, Slots] = {}
+        self._activations: list[tuple[Key, Tensor]] = []
+        self._gradients: list[tuple[Key, Tensor]] = []
+        self._arriving: list[tuple[Slots, list[Gradients]]] = []
         self._room = KEPT
 
     def on_output(self, index: int, outputs: tuple[Tensor, ...]) -> None:
         """Measure or keep the outputs of a call and hook their gradients."""
         for position, tensor in enumerate(outputs):
-            if tensor.dtype not in FLOATING or tensor.layout is not torch.strided:
-                continue
-            key = (index, position)
-            self._activation(key, tensor)
-            node = tensor.grad_fn
-            if node is not None:
-                self._hook(key, node, tensor.output_nr)
+            if tensor.dtype in FLOATING and tensor.layout is STRIDED:
+                size = tensor.numel()
+                small = size <= SMALL and self._room > size
+                key = (index, position)
+                if small:
+                    self._room -= size
+                    self._keep(key, tensor)
+                elif size:
+                    self._measure(key, tensor, tensor.detach())
+                node = tensor.grad_fn
+                if node is None:
+                    continue
+                if small and self._settled:
+                    tensor.retain_grad()
+                else:
+                    self._hook(key, node, tensor, small=small)
 
     def watch(self, key: Key, tensor: Tensor) -> None:
         """Hook the gradient of a tensor that no call produced."""
@@ -71,45 +76,53 @@ class Collector:
 
     def finish(self, graph: Graph) -> None:
         """Measure what was kept. The graph says which outputs are those of activations."""
-        for group in _groups(self._activations):
-            self._measure_activations(group, graph)
-        for group in _groups(self._gradients):
-            stacked = torch.stack([kept.tensor for kept in group])
-            log_rms_of(self.ledger, "gradient", [kept.key for kept in group], stacked)
-        self._activations, self._gradients = [], []
+        for keys, stacked in alike((key, tensor.detach()) for key, tensor in self._activations):
+            self._measure_together(keys, stacked, graph)
+        if self._settled:
+            for key, tensor in self._activations:
+                if tensor.grad is not None:
+                    self._gradient(key, tensor.grad)
+        for slots, arrived in self._arriving:
+            for gradients in arrived:
+                self._arrive(slots, gradients)
+        for keys, stacked in alike(self._gradients):
+            log_rms_of(self.ledger, "gradient", keys, stacked)
+        self._activations, self._gradients, self._arriving = [], [], []
 
-    def _hook(self, key: Key, node: Any, number: int) -> None:
+    def _keep(self, key: Key, tensor: Tensor) -> None:
+        self._activations.append((key, tensor if self._settled else tensor.detach().clone()))
+
+    def _hook(self, key: Key, node: Any, tensor: Tensor, *, small: bool) -> None:
         slots = self._nodes.get(node)
         if slots is None:
             slots = self._nodes[node] = []
-            node.register_prehook(partial(self._gradients_of, slots))
-        slots.append((key, number))
+            if small and key not in self.timed:
+                arrived: list[Gradients] = []
+                self._arriving.append((slots, arrived))
+                node.register_prehook(arrived.append)
+            else:
+                node.register_prehook(partial(self._arrive, slots))
+        slots.append((key, tensor.output_nr))
 
-    def _gradients_of(self, slots: list[tuple[Key, int]], gradients: Gradients) -> None:
+    def _arrive(self, slots: Slots, gradients: Gradients) -> None:
         for key, number in slots:
             gradient = gradients[number]
             if gradient is not None:
                 self._gradient(key, gradient)
 
     def _gradient(self, key: Key, gradient: Tensor) -> None:
-        if gradient.layout is not torch.strided:
+        if gradient.layout is not STRIDED or not gradient.numel():
             return
-        if self.timed and key in self.timed:
-            self._by_step(key, gradient.detach())
-        if gradient.numel() <= SMALL and self._take(gradient):
-            self._gradients.append(_Kept(key, gradient))
-        elif gradient.numel():
-            log_rms(self.ledger, "gradient", key, gradient.detach())
+        entries = gradient.detach()
+        if key in self.timed:
+            self._by_step(key, entries)
+        if entries.numel() <= SMALL:
+            self._gradients.append((key, entries))
+        else:
+            log_rms(self.ledger, "gradient", key, entries)
 
-    def _activation(self, key: Key, tensor: Tensor) -> None:
-        entries = tensor.detach()
-        if tensor.numel() <= SMALL and self._take(tensor):
-            self._activations.append(_Kept(key, entries.clone()))
-        elif tensor.numel():
-            log_rms(self.ledger, "activation", key, entries)
-            self._large(key, tensor, entries)
-
-    def _large(self, key: Key, tensor: Tensor, entries: Tensor) -> None:
+    def _measure(self, key: Key, tensor: Tensor, entries: Tensor) -> None:
+        log_rms(self.ledger, "activation", key, entries)
         if tensor.is_complex():
             return
         function = units.function_of(tensor, key, self._graph)
@@ -123,49 +136,39 @@ class Collector:
             rows = rows[:, :: max(1, rows.shape[1] // FEATURES)]
             self.ledger.put("correlation", [key], correlation(rows.unsqueeze(0)))
 
-    def _measure_activations(self, group: list[_Kept], graph: Graph) -> None:
-        stacked = torch.stack([kept.tensor for kept in group])
-        keys = [kept.key for kept in group]
+    def _measure_together(self, keys: list[Key], stacked: Tensor, graph: Graph) -> None:
         log_rms_of(self.ledger, "activation", keys, stacked)
         if stacked.is_complex():
             return
-        flat = stacked.reshape(len(group), -1)
+        flat = stacked.reshape(len(keys), -1)
         self._bounds(keys, flat.amin(1), flat.amax(1))
         if stacked.ndim > 1 and 1 < self._batch == stacked.shape[1]:
-            self.ledger.put("correlation", keys, correlation(flat.reshape(len(group), self._batch, -1)))
+            self.ledger.put("correlation", keys, correlation(flat.reshape(len(keys), self._batch, -1)))
         for function, axis, places in units.activations(graph, keys):
-            chosen = stacked if len(places) == len(keys) else stacked[places]
-            units.measure(self.ledger, [keys[place] for place in places], chosen, function, axis)
+            units.measure(self.ledger, [keys[place] for place in places], _select(stacked, places), function, axis)
 
     def _bounds(self, keys: list[Key], low: Tensor, high: Tensor) -> None:
         self.ledger.put("low", keys, low)
         self.ledger.put("high", keys, high)
 
     def _by_step(self, key: Key, gradient: Tensor) -> None:
-        steps = wide(gradient.movedim(self.timed[key], 0).reshape(gradient.shape[self.timed[key]], -1))
-        rms = torch.linalg.vector_norm(steps, dim=1).log10() - 0.5 * math.log10(max(1, steps.shape[1]))
-        self.ledger.put("steps", [(*key, step) for step in range(len(steps))], rms)
-
-    def _take(self, tensor: Tensor) -> bool:
-        if not tensor.numel():
-            return False
-        self._room -= tensor.numel()
-        return self._room > 0
+        steps = gradient.movedim(self.timed[key], 0)
+        keys: list[Hashable] = [(*key, step) for step in range(len(steps))]
+        log_rms_of(self.ledger, "steps", keys, steps)
 
 
 def correlation(samples: Tensor) -> Tensor:
     """Mean cosine between different samples, for each of (tensors, samples, features); NaN where a sample is zero."""
-    length = torch.linalg.vector_norm(wide(samples), dim=2, keepdim=True)
-    directions = wide(samples) / length
+    samples = samples.float() if samples.dtype in HALF else samples
+    lengths: Tensor = torch.linalg.vector_norm(samples, dim=2)
+    total = torch.bmm(lengths.reciprocal().unsqueeze(1), samples)  # the sum of the directions
     count = samples.shape[1]
-    total: Tensor = (directions.sum(1) ** 2).sum(1)
-    return (total - count) / (count * (count - 1))
+    return ((total**2).sum((1, 2)) - count) / (count * (count - 1))
 
 
-def _groups(kept: Iterable[_Kept]) -> list[list[_Kept]]:
-    """Tensors of one shape, dtype and device together."""
-    groups: dict[object, list[_Kept]] = {}
-    for entry in kept:
-        tensor = entry.tensor
-        groups.setdefault((tensor.shape, tensor.dtype, tensor.device), []).append(entry)
-    return list(groups.values())
+def _select(stacked: Tensor, places: list[int]) -> Tensor:
+    """These rows; without a copy where they are equally far apart, as those of alternating layers are."""
+    step = places[1] - places[0] if len(places) > 1 else 1
+    if places == list(range(places[0], places[-1] + 1, step)):
+        return stacked[places[0] : places[-1] + 1 : step]
+    return stacked[places]

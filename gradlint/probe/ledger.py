@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 Keys = Sequence[Hashable]
+K = TypeVar("K", bound=Hashable)
 
 # A float32 sum of squares is exact enough between these norms: 1e-15² is far above the smallest float32 even when it is
 # spread over 10⁸ entries, and 1e18² is below the largest. Beyond them the norm is taken again in float64.
@@ -38,9 +40,11 @@ class Ledger:
         for entry in self._waiting:
             devices.setdefault(entry[2].device, []).append(entry)
         for entries in devices.values():
-            numbers = iter(torch.cat([wide(numbers).reshape(-1) for _, _, numbers in entries]).tolist())
+            numbers = torch.cat([wide(numbers).reshape(-1) for _, _, numbers in entries]).tolist()
+            start = 0
             for table, keys, _ in entries:
-                self._known.setdefault(table, {}).update((key, next(numbers)) for key in keys)
+                self._known.setdefault(table, {}).update(zip(keys, numbers[start : start + len(keys)], strict=True))
+                start += len(keys)
         self._waiting.clear()
         return self._known
 
@@ -55,10 +59,20 @@ def log_rms(ledger: Ledger, table: str, key: Hashable, tensor: Tensor) -> None:
     if tensor.device.type == "cpu":
         norm = float(_fast_norm(tensor))
         if not SAFE[0] < norm < SAFE[1]:
-            norm = abs(complex(torch.linalg.vector_norm(tensor, dtype=_double(tensor))))
+            norm = _exact_norm(tensor)
         ledger.note(table, key, log10(norm) - size)
     else:
         log_rms_of(ledger, table, [key], tensor.unsqueeze(0))
+
+
+def alike(kept: Iterable[tuple[K, Tensor]]) -> list[tuple[list[K], Tensor]]:
+    """Tensors of one shape, dtype and device stacked along a new first axis, with their keys."""
+    groups: dict[object, tuple[list[K], list[Tensor]]] = {}
+    for key, tensor in kept:
+        keys, tensors = groups.setdefault((tensor.shape, tensor.dtype, tensor.device), ([], []))
+        keys.append(key)
+        tensors.append(tensor)
+    return [(keys, torch.stack(tensors)) for keys, tensors in groups.values()]
 
 
 def log_rms_of(ledger: Ledger, table: str, keys: Keys, stacked: Tensor) -> None:
@@ -67,10 +81,8 @@ def log_rms_of(ledger: Ledger, table: str, keys: Keys, stacked: Tensor) -> None:
     if flat.device.type == "mps":
         scale = flat.abs().amax(1, keepdim=True).float()
         norm = torch.linalg.vector_norm(flat / torch.where(scale > 0, scale, 1.0), dim=1).log10() + scale[:, 0].log10()
-    elif flat.device.type == "cpu":
-        norm = torch.linalg.vector_norm(wide(flat), dim=1).log10()
     else:
-        norm = torch.linalg.vector_norm(flat, dim=1, dtype=_double(flat)).log10()
+        norm = torch.linalg.vector_norm(flat, dim=1, dtype=_double(flat)).abs().log10()
     ledger.put(table, keys, norm - 0.5 * math.log10(max(1, flat.shape[1])))
 
 
@@ -89,6 +101,10 @@ def wide(tensor: Tensor) -> Tensor:
 def _fast_norm(tensor: Tensor) -> Tensor:
     norm: Tensor = torch.linalg.vector_norm(tensor, dtype=torch.float32 if tensor.dtype in HALF else None)
     return norm
+
+
+def _exact_norm(tensor: Tensor) -> float:
+    return abs(complex(torch.linalg.vector_norm(tensor, dtype=_double(tensor))))
 
 
 def _double(tensor: Tensor) -> torch.dtype:

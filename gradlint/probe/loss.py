@@ -258,6 +258,8 @@ def _target(tensor: Tensor, graph: Graph, op: Op | None) -> Target:
 
 def _covering(candidates: list[Target], *, own_first: bool) -> list[Target]:
     """The first output (one the model made a loss itself when `own_first`), and those that reach further parameters."""
+    if len(candidates) == 1:
+        return candidates
     scalars = [t for t in candidates if not t.output.ndim] if own_first else []
     if scalars and len(scalars) == len(candidates):
         return scalars

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from gradlint.graph.ir import Graph
 from gradlint.probe.collector import SMALL
-from gradlint.probe.ledger import Ledger, log10, log_rms, log_rms_of
+from gradlint.probe.ledger import Ledger, alike, log10, log_rms, log_rms_of
 from gradlint.profile import ParamMeasure
 
 SAMPLE = 1 << 14  # entries of a large gradient that the share of zeros is counted on
@@ -18,21 +18,18 @@ SAMPLE = 1 << 14  # entries of a large gradient that the share of zeros is count
 
 def measure(ledger: Ledger, params: Mapping[str, nn.Parameter], weights: Iterable[str]) -> None:
     """Note log10 RMS ("grad") and share of zeros ("zeros") of every gradient, and log10 RMS of the named weights."""
-    small: dict[object, list[tuple[str, Tensor]]] = {}
+    small: list[tuple[str, Tensor]] = []
     for path, param in params.items():
         gradient = _entries(param.grad)
         if gradient is None or not gradient.numel():
             continue
         if gradient.numel() <= SMALL:
-            small.setdefault((gradient.shape, gradient.dtype, gradient.device), []).append((path, gradient))
+            small.append((path, gradient))
         else:
             log_rms(ledger, "grad", path, gradient)
-            ledger.put("zeros", [path], _zero_share(gradient.reshape(1, -1)))
-    for group in small.values():
-        stacked = torch.stack([gradient for _, gradient in group])
-        paths = [path for path, _ in group]
+            ledger.put("zeros", [path], _zero_share(gradient))
+    for paths, stacked in alike(small):
         log_rms_of(ledger, "grad", paths, stacked)
-        ledger.put("zeros", paths, (stacked == 0).reshape(len(paths), -1).float().mean(1))
     for path in weights:
         if params[path].numel():
             log_rms(ledger, "weight", path, params[path].detach())
@@ -72,7 +69,7 @@ def _entries(gradient: Tensor | None) -> Tensor | None:
     return gradient.to_dense()
 
 
-def _zero_share(flat: Tensor) -> Tensor:
+def _zero_share(gradient: Tensor) -> Tensor:
     """On at most SAMPLE entries at an odd stride, so that they do not come from few columns."""
-    stride = max(1, flat.shape[1] // SAMPLE) | 1
-    return (flat[:, ::stride] == 0).float().mean(1)
+    flat = gradient.reshape(-1)
+    return (flat[:: max(1, len(flat) // SAMPLE) | 1] == 0).float().mean().reshape(1)
