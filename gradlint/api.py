@@ -90,7 +90,7 @@ def _arguments(inputs: object) -> tuple[tuple[object, ...], dict[str, object]]:
     return (inputs,), {}
 
 
-def _used(key: int | str, value: object) -> InputUsed:
+def _used(key: object, value: object) -> InputUsed:
     import torch
 
     if not isinstance(value, torch.Tensor):
