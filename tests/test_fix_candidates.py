@@ -106,7 +106,12 @@ def test_norm_and_skip_count_their_parameters_and_edits():
     assert sum(isinstance(step, Skip) for step in found.steps) == 3
     assert found.parameters == 3 * 2 * 16 and found.edits == 2
     assert found.work > 0
-    assert "8 or more samples" in found.price and "equal shapes" in found.price
+    assert "96 parameters more" in found.price and "8 or more samples" in found.price
+
+
+def test_a_skip_says_how_many_layers_it_leaves_out():
+    model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 2))
+    assert "a projection is needed at 1 more" in made(model, Recipe(skip=True), 8, 8).price
 
 
 def test_a_recipe_whose_part_finds_nothing_is_no_candidate():
@@ -150,8 +155,8 @@ def test_an_exponential_is_priced_against_a_comparison():
     assert "no exponential" in made(chain(2), Recipe(activation="leaky_relu"), 8, 16).price
 
 
-def test_a_reinitialisation_says_that_a_checkpoint_is_left_alone():
-    assert "checkpoint" in made(chain(2), Recipe(init="orthogonal"), 8, 16).price
+def test_a_reinitialisation_says_that_it_is_for_training_from_scratch():
+    assert "from scratch" in made(chain(2), Recipe(init="orthogonal"), 8, 16).price
 
 
 def test_sine_layers_get_the_bounds_of_their_frequency():

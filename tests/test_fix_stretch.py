@@ -63,6 +63,25 @@ def test_gates_and_output_activations_are_not_the_trunks():
     assert [op.function for op in found.outputs] == ["sigmoid"]
 
 
+def test_a_layer_that_only_gates_is_told_from_one_that_carries():
+    gates = {layer.op.module_path: layer.gate for layer in stretch(graph_of(Gated(), 4, 8), ()).layers}
+    assert gates == {"value": False, "gate": True}
+
+
+def test_queries_and_keys_gate_and_values_carry():
+    class Attention(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.q, self.k, self.v, self.head = (nn.Linear(8, 8) for _ in range(4))
+
+        def forward(self, x):
+            weights = torch.softmax(self.q(x) @ self.k(x).transpose(-1, -2), -1)
+            return self.head(weights @ self.v(x))
+
+    gates = {layer.op.module_path: layer.gate for layer in stretch(graph_of(Attention(), 2, 5, 8), ()).layers}
+    assert gates == {"q": True, "k": True, "v": False}
+
+
 def test_a_layer_knows_the_activation_after_it_and_its_gain():
     model = chain(2, nn.Tanh)
     nn.init.ones_(model[0].weight)
@@ -104,6 +123,21 @@ def test_an_image_in_and_out_is_told_from_a_classifier():
 
 def test_a_residual_branch_ends_in_the_gain_of_its_last_norm():
     assert [end.path for end in branch_ends(graph_of(Residual(), 4, 8))] == [f"norm.{i}.weight" for i in range(3)]
+
+
+def test_a_layer_scale_is_seen_through():
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.ModuleList(nn.Linear(8, 8) for _ in range(2))
+            self.scale = nn.Parameter(torch.full((8,), 1e-6))
+
+        def forward(self, x):
+            for layer in self.layers:
+                x = x + layer(x) * self.scale.reshape(1, -1)
+            return x
+
+    assert [end.path for end in branch_ends(graph_of(Scaled(), 4, 8))] == ["layers.0.weight", "layers.1.weight"]
 
 
 def test_a_sum_of_two_inputs_is_no_residual_branch():

@@ -84,12 +84,13 @@ def build(recipe: Recipe, scope: Stretch, finding: Finding) -> Candidate | None:
             if not steps:
                 return None
             parts.append(steps)
-    steps = tuple(step for part in parts for step in part)
+    steps = tuple(dict.fromkeys(step for part in parts for step in part))
+    parameters = cost.parameters(scope.graph, steps)
     return Candidate(
         title=wording.title(recipe, scope, parts),
         steps=steps,
-        price=wording.price(recipe, scope, steps),
-        parameters=cost.parameters(scope.graph, steps),
+        price=wording.price(recipe, scope, steps, parameters),
+        parameters=parameters,
         work=cost.work(scope, steps),
         edits=len(parts) + (recipe.init == "lsuv"),  # lsuv is an initialisation and a pass over data
         variant="guard" if recipe.guard else "",
@@ -205,7 +206,8 @@ def _zero(recipe: Recipe, scope: Stretch) -> tuple[Step, ...]:
 
 
 def _norms(recipe: Recipe, scope: Stretch, finding: Finding) -> tuple[Step, ...]:
-    bare = (layer for layer in scope.layers if not layer.normalised and layer not in scope.heads)
+    """Norms after the stretch's layers: not after heads, normalised ones, or projections that attention multiplies."""
+    bare = (layer for layer in scope.layers if not layer.normalised and layer not in scope.heads and not layer.gate)
     found = (fitting(scope, layer) for layer in bare)
     steps = [step for step in found if step is not None]
     if recipe.norm == "rms_norm":
@@ -214,12 +216,14 @@ def _norms(recipe: Recipe, scope: Stretch, finding: Finding) -> tuple[Step, ...]
 
 
 def fitting(scope: Stretch, layer: Layer) -> Normalise | None:
-    """The norm that fits a layer's output: by its layout, the batch, and whether images come out; or None."""
+    """The norm that fits a layer's output: by its layout, the batch, the task, and what the model uses; or None."""
     shape = scope.graph.values[layer.op.outputs[0]].shape
+    used = {op.function for op in scope.graph.ops if op.kind == "norm"}
     if layer.op.kind == "conv":
         batched = scope.batch >= SMALL_BATCH and not scope.image_output
         return Normalise(layer.op.index, "batch_norm") if batched else _group_norm(layer.op.index, shape)
-    if len(shape) == 2 and shape[0] >= SMALL_BATCH:
+    samples = len(shape) == 2 and shape[0] == scope.batch >= SMALL_BATCH
+    if samples and not used & {"layer_norm", "rms_norm"}:
         return Normalise(layer.op.index, "batch_norm")
     return Normalise(layer.op.index, "layer_norm") if shape and shape[-1] >= FEW_FEATURES else None
 
@@ -246,7 +250,8 @@ def _irnn(graph: Graph, op: Op) -> tuple[Step, ...]:
     biases = [Initialise(path, "zeros") for path in op.params if len(graph.params[path].shape) == 1]
     others = [path for path in op.params if len(graph.params[path].shape) == 2 and path not in hidden]
     inputs = [Initialise(path, "normal", IRNN_INPUT, 1) for path in others]
-    return Swap(op.index, "rnn_relu"), *(Initialise(path, "eye") for path in hidden), *inputs, *biases
+    relu = "rnn_relu_cell" if op.attrs.get("cell") else "rnn_relu"
+    return Swap(op.index, relu), *(Initialise(path, "eye") for path in hidden), *inputs, *biases
 
 
 def _orthogonal_recurrence(graph: Graph, op: Op) -> tuple[Step, ...]:

@@ -14,7 +14,7 @@ from gradlint.quantity import QUANTITIES
 
 SHARES = ("dead-share", "saturated-share", "constant-share")
 HALF = 0.5  # of the units: what a share must fall below
-RECTIFIED = -0.05  # decades: a rectifier that is off for a fifth of the entries takes this off the gradient
+RECTIFIED = -0.02  # decades: what a rectifier that is off for a tenth of the entries takes off the gradient
 HALFWAY = 0.5  # of the distance to its limit: what a claim that still holds must have moved
 NAMES = {"distinct": "distinct-share", "variety": "units unlike each other", "width": "output range"}
 

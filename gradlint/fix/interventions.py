@@ -50,7 +50,7 @@ ACTIVATIONS: Mapping[str, Transform] = {
     "sigmoid": torch.sigmoid,
     "log_softmax": partial(F.log_softmax, dim=-1),
 }
-RECURRENT: Mapping[str, Function] = {"rnn_relu": torch.rnn_relu}
+RECURRENT: Mapping[str, Function] = {"rnn_relu": torch.rnn_relu, "rnn_relu_cell": torch.rnn_relu_cell}
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def apply(graph: Graph, steps: Iterable[Step], seed: int) -> Applied:
 def _indices(step: Step) -> tuple[int, ...]:
     if isinstance(step, Initialise):
         return ()
-    return (step.start, step.end) if isinstance(step, Skip) else (step.op,)
+    return tuple({step.start, step.end}) if isinstance(step, Skip) else (step.op,)
 
 
 def _edit(step: Initialise, seed: int) -> ParamEdit:

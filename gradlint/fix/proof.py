@@ -111,7 +111,8 @@ def _fixed(laboratory: Laboratory, finding: Finding, proofs: Iterable[Proof]) ->
     kept = sorted(proofs, key=lambda proof: proof.order)[:KEPT]
     fixes = [_fix(laboratory.graph, finding, proof) for proof in kept]
     trials = [proof.pair.after for proof in kept]
-    if finding.family == "exploding" and (clip := clipping(laboratory.graph, laboratory.before, trials)):
+    explodes = finding.family in FLOW and laboratory.before.health.kind in ("exploding", "blow-up")
+    if explodes and (clip := clipping(laboratory.graph, laboratory.before, trials)):
         fixes.append(clip)
     return replace(finding, fixes=tuple(fixes))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from gradlint.fix.stretch import BLOCK, SHAPING, weight_of
+from gradlint.fix.stretch import BLOCK, SHAPING, operands, weight_of
 from gradlint.graph.ir import Graph, Op, Param
 
 
@@ -25,8 +25,8 @@ def _ancestors(graph: Graph) -> dict[int, int]:
     found = {value: 1 << value for value in graph.inputs}
     for op in graph.ops:
         bits = 0
-        for value in graph.data_inputs(op):
-            bits |= found.get(value, 0)
+        for value in operands(graph, op):
+            bits |= found[value]
         for value in op.outputs:
             found[value] = bits | 1 << value
     return found
@@ -34,7 +34,7 @@ def _ancestors(graph: Graph) -> dict[int, int]:
 
 def _branch(graph: Graph, add: Op, ancestors: Mapping[int, int]) -> int | None:
     """The value that the branch of this addition ends in."""
-    ends = graph.data_inputs(add)
+    ends = operands(graph, add)
     if len(ends) != 2 or ends[0] == ends[1]:
         return None
     left, right = ends
@@ -59,6 +59,7 @@ def _last_param(graph: Graph, end: int) -> Param | None:
         param = graph.param(op) if op.kind == "norm" else weight_of(graph, op)
         if param is not None:
             return param
-        inputs = graph.data_inputs(op)
-        op = graph.op_of(inputs[0]) if inputs and op.kind in BLOCK | SHAPING else None
+        inputs = operands(graph, op)
+        passes = op.kind in BLOCK | SHAPING or (op.kind == "mul" and len(inputs) == 1)  # a layer scale
+        op = graph.op_of(inputs[0]) if inputs and passes else None
     return None

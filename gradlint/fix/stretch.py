@@ -7,15 +7,17 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
+from gradlint.graph.flow import flow, is_weighted
 from gradlint.graph.ir import Graph, Op, Param
 
-WEIGHTED = frozenset({"linear", "conv"})
+LAYERS = frozenset({"linear", "conv"})
 SHAPING = frozenset({"reshape", "permute", "copy", "dropout", "expand", "slice", "pad", "split"})
 BLOCK = frozenset({"activation", "norm", "dropout", "copy", "reshape"})
 # Pointwise functions that people use as activations.
 POINTWISE = frozenset({"exp", "square", "pow", "sinh", "cosh", "sin"})
 # Softmax as a hidden activation behaves as a saturating one (AutoTrainer, TheDeepChecker: "hidden softmax").
 SOFTMAX = frozenset({"softmax", "log_softmax", "softmin"})
+FACTORS = frozenset({"sigmoid", "hardsigmoid", "softmax"})
 GATING = frozenset({"mul", "matmul", "attention"})
 
 
@@ -27,6 +29,7 @@ class Layer:
     param: Param | None  # None when the weight is computed (weight norm, spectral norm, a hypernetwork)
     activation: Op | None  # the first trunk activation that its output meets
     normalised: bool  # a norm reads its output, or made its input
+    gate: bool  # its output only gates other activations: squeeze-and-excitation, queries and keys
     fan_in: int
     fan_out: int
 
@@ -66,11 +69,13 @@ class Stretch:
 def stretch(graph: Graph, ops: Iterable[int]) -> Stretch:
     """The stretch between these ops: all that lies on a data path from one to another; the whole graph for none."""
     scope = hull(graph, ops) or frozenset(range(len(graph.ops)))
-    feeding, driven = _feeding(graph), _driven(graph)
-    layers = [_layer(graph, op) for op in graph.ops if is_weighted(op) and op.grad_enabled and op.index in driven]
+    feeding, driven, gates = _feeding(graph), flow(graph).fed, gating(graph)
+    weighted = [op for op in graph.ops if op.kind in LAYERS and op.grad_enabled and op.index in driven]
+    layers = [_layer(graph, op, gate=op.index in gates) for op in weighted]
     body = tuple(layer for layer in layers if layer.op.index in scope and layer.op.index in feeding)
     heads = tuple(layer for layer in layers if layer.op.index not in feeding)
-    trunk = [op for op in graph.ops if op.index in scope and is_nonlinear(op) and not is_gate(graph, op)]
+    free = [op for op in graph.ops if is_nonlinear(op) and op.index not in gates and not is_gate(graph, op)]
+    trunk = [op for op in free if op.index in scope]
     return Stretch(
         graph=graph,
         ops=scope,
@@ -79,9 +84,7 @@ def stretch(graph: Graph, ops: Iterable[int]) -> Stretch:
         everywhere=tuple(layers),
         activations=tuple(op for op in trunk if op.index in feeding),
         recurrent=tuple(op for op in graph.ops if op.index in scope and op.kind == "recurrent"),
-        outputs=tuple(
-            op for op in graph.ops if is_nonlinear(op) and op.index not in feeding and not is_gate(graph, op)
-        ),
+        outputs=tuple(op for op in free if op.index not in feeding),
         blocks=tuple(blocks(graph, body)),
         batch=_batch(graph),
         image_output=_image(graph, graph.outputs) and _image(graph, graph.inputs),
@@ -98,11 +101,6 @@ def hull(graph: Graph, ops: Iterable[int]) -> frozenset[int]:
     return after & before
 
 
-def is_weighted(op: Op) -> bool:
-    """Whether the op multiplies its input by a weight of the model."""
-    return op.kind in WEIGHTED
-
-
 def is_nonlinear(op: Op) -> bool:
     """Whether the op is a pointwise non-linearity that could be another one."""
     if op.kind == "activation" or (op.kind == "softmax" and op.function in SOFTMAX):
@@ -114,6 +112,28 @@ def is_gate(graph: Graph, op: Op) -> bool:
     """Whether the op's output multiplies another activation: SE, GLU and LSTM gates, attention weights, x·σ(x)."""
     reached = list(through(graph, op, SHAPING))
     return any(_multiplies(graph, other) for other in reached)
+
+
+def gating(graph: Graph) -> frozenset[int]:
+    """Ops whose output reaches the rest of the model only as a bounded factor: it decides how much, not what.
+
+    The factor is a sigmoid's or softmax's side of a product, or the query and key of an attention.
+    """
+    found: set[int] = set()
+    for op in reversed(graph.ops):
+        edges = [(value, graph.ops[index]) for value in op.outputs for index in graph.values[value].consumers]
+        if edges and all(later.index in found or _gates(graph, op, value, later) for value, later in edges):
+            found.add(op.index)
+    return frozenset(found)
+
+
+def _gates(graph: Graph, op: Op, value: int, product: Op) -> bool:
+    """Whether the value is the bounded side of a product, or a query or key."""
+    if product.kind == "attention":
+        return value in [v for v, role in zip(product.inputs, product.roles, strict=True) if role in ("query", "key")]
+    while op.kind in SHAPING and op.inputs and (producer := graph.op_of(op.inputs[0])) is not None:
+        op = producer
+    return op.function in FACTORS and _multiplies(graph, product)
 
 
 def through(graph: Graph, op: Op, kinds: frozenset[str]) -> Iterator[Op]:
@@ -132,7 +152,13 @@ def through(graph: Graph, op: Op, kinds: frozenset[str]) -> Iterator[Op]:
 
 def weight_of(graph: Graph, op: Op) -> Param | None:
     """The op's own weight; None when it is computed (weight norm, spectral norm, a hypernetwork)."""
-    return graph.param(op) if is_weighted(op) else None
+    return graph.param(op) if op.kind in LAYERS else None
+
+
+def operands(graph: Graph, op: Op) -> tuple[int, ...]:
+    """Value ids of the op's inputs that depend on the model's inputs: not parameters or what is made of them."""
+    fed = flow(graph).fed
+    return tuple(v for v in op.inputs if v in graph.inputs or graph.values[v].producer in fed)
 
 
 def bias_of(graph: Graph, op: Op) -> Param | None:
@@ -143,27 +169,28 @@ def bias_of(graph: Graph, op: Op) -> Param | None:
 def blocks(graph: Graph, layers: Iterable[Layer]) -> Iterator[Block]:
     """The layers a skip fits around: their block ends before the next weight, in the shape it began with."""
     for layer in layers:
-        sources = [v for v in graph.data_inputs(layer.op) if graph.values[v].dtype.startswith(("float", "bfloat"))]
-        end = _block_end(graph, layer.op)
-        if not sources or end is None:
+        if layer.gate:
+            continue
+        sources, end = operands(graph, layer.op), _block_end(graph, layer.op)
+        if not sources or end is layer.op:
             continue
         source, result = graph.values[sources[0]], graph.values[end.outputs[0]]
         if source.shape == result.shape and not _added(graph, end):
             yield Block(layer.op, end, source.id)
 
 
-def _layer(graph: Graph, op: Op) -> Layer:
+def _layer(graph: Graph, op: Op, *, gate: bool) -> Layer:
     param = weight_of(graph, op)
     after = [other for other in through(graph, op, SHAPING | {"norm", "pool", "add", "mul"}) if is_nonlinear(other)]
     fan_in, fan_out = _fans(graph, op, param)
-    return Layer(op, param, after[0] if after else None, _normalised(graph, op), fan_in, fan_out)
+    return Layer(op, param, after[0] if after else None, _normalised(graph, op), gate, fan_in, fan_out)
 
 
 def _fans(graph: Graph, op: Op, param: Param | None) -> tuple[int, int]:
     """(fan_in, fan_out) of the weight, or of a computed one by the features of input and output."""
     if param is not None:
         return max(1, param.fan_in), max(1, param.fan_out)
-    data, out = graph.data_inputs(op), graph.values[op.outputs[0]].shape
+    data, out = operands(graph, op), graph.values[op.outputs[0]].shape
     shape = graph.values[data[0]].shape if data else ()
     return (shape or (1,))[-1], (out or (1,))[-1]
 
@@ -177,7 +204,7 @@ def _normalised(graph: Graph, op: Op) -> bool:
     return producer is not None and producer.kind == "norm"
 
 
-def _block_end(graph: Graph, op: Op) -> Op | None:
+def _block_end(graph: Graph, op: Op) -> Op:
     """The last op of the single-file chain of norms and activations after the weight op."""
     end = op
     while True:
@@ -190,16 +217,16 @@ def _block_end(graph: Graph, op: Op) -> Op | None:
 def _added(graph: Graph, op: Op) -> bool:
     """Whether the op's output is already added to another tensor."""
     readers = (graph.ops[index] for index in _consumers(graph, op))
-    return any(reader.kind == "add" and len(graph.data_inputs(reader)) > 1 for reader in readers)
+    return any(reader.kind == "add" and len(operands(graph, reader)) > 1 for reader in readers)
 
 
 def _scalar(graph: Graph, op: Op) -> bool:
     """Whether the op adds or multiplies by something that is not an activation."""
-    return op.kind in ("add", "mul") and len(graph.data_inputs(op)) == 1
+    return op.kind in ("add", "mul") and len(operands(graph, op)) == 1
 
 
 def _multiplies(graph: Graph, op: Op) -> bool:
-    return op.kind in GATING and (op.kind == "attention" or len(graph.data_inputs(op)) > 1)
+    return op.kind in GATING and (op.kind == "attention" or len(operands(graph, op)) > 1)
 
 
 def _feeding(graph: Graph) -> frozenset[int]:
@@ -208,17 +235,8 @@ def _feeding(graph: Graph) -> frozenset[int]:
     for op in reversed(graph.ops):
         for index in _consumers(graph, op):
             later = graph.ops[index]
-            if index in found or is_weighted(later) or later.kind in ("recurrent", "attention"):
+            if index in found or is_weighted(later) or later.kind == "attention":
                 found.add(op.index)
-    return frozenset(found)
-
-
-def _driven(graph: Graph) -> frozenset[int]:
-    """Ops that depend on the model's inputs: not those that compute a weight from parameters."""
-    found: set[int] = set()
-    for op in graph.ops:
-        if any(v in graph.inputs or graph.values[v].producer in found for v in op.inputs):
-            found.add(op.index)
     return frozenset(found)
 
 

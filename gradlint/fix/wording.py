@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from gradlint.fix.candidate import Guard, Initialise, Normalise, Rescale, Skip, Step, Swap
@@ -50,17 +50,14 @@ SPECIAL: Mapping[str, str] = {
     "orthogonal-rnn": "initialise the recurrent weights with orthogonal_",
 }
 PRICES: Mapping[str, str] = {
-    "activation": "changes the function computed: a trained checkpoint no longer fits",
-    "init": "for training from scratch: a trained checkpoint is not initialised again",
-    "batch_norm": "depends on the batch: needs 8 or more samples a step, and train and eval mode differ",
+    "batch_norm": "takes statistics of the batch: 8 or more samples a step, and train and eval mode differ",
     "layer_norm": "independent of the batch",
     "group_norm": "independent of the batch",
     "rms_norm": "independent of the batch; keeps the mean",
-    "skip": "needs equal shapes: where they differ a projection is needed, which was not tried",
     "elu": "computes an exponential; its mean is nearer zero than leaky relu's, which costs a comparison",
     "gelu": "computes an error function",
     "silu": "computes a sigmoid",
-    "selu": "computes an exponential; needs lecun_normal (kaiming_normal_ with nonlinearity='linear'), and no skips",
+    "selu": "computes an exponential; lecun_normal is kaiming_normal_ with nonlinearity='linear'; not with skips",
     "leaky_relu": "keeps a slope of 0.01 where relu has none; no exponential",
     "relu": "units can die at large learning rates",
     "tanh": "still saturates for large inputs",
@@ -69,8 +66,11 @@ PRICES: Mapping[str, str] = {
     "zero": "branches are the identity at first: their inner weights start to learn at the second step",
     "irnn": "unbounded state: clip gradients",
     "output": "the output's range changes: put the activation that belongs to the loss where predictions are read",
-    "guard": "entries beyond the bound get no gradient there",
 }
+CHECKPOINT = "a trained checkpoint no longer fits"
+SCRATCH = "for training from scratch"
+EPSILON = "entries beyond the bound get no gradient there"
+PROJECTION = "identity only: a projection is needed at {0} more where the shape changes"
 IMAGE = "not batchnorm: the output is an image, where absolute differences between samples matter"
 
 
@@ -96,29 +96,25 @@ def _phrase(recipe: Recipe, scope: Stretch, steps: Sequence[Step]) -> Phrase:
     return next(writer for kind, writer in WRITERS.items() if kind in kinds)(recipe, scope.graph, steps)
 
 
-def price(recipe: Recipe, scope: Stretch, steps: Iterable[Step]) -> str:
-    """What the candidate costs, most important first."""
+def price(recipe: Recipe, scope: Stretch, steps: Sequence[Step], parameters: int) -> str:
+    """What the candidate costs, most important first; `parameters` is how many it adds."""
     norms = list(dict.fromkeys(step.function for step in steps if isinstance(step, Normalise)))
-    keys = [
-        recipe.activation,
-        *norms,
-        "skip" * recipe.skip,
-        recipe.init,
-        recipe.recurrent,
-        "output" * bool(recipe.output),
-    ]
-    texts = [PRICES[key] for key in keys if key in PRICES]
-    if "group_norm" in norms and scope.image_output:
-        texts.append(IMAGE)
-    if recipe.activation or recipe.skip or norms or recipe.recurrent == "irnn":
-        texts.append(PRICES["activation"])
-    elif recipe.init or recipe.recurrent:
-        texts.append(PRICES["init"])
-    if recipe.drop:
-        texts.append(PRICES["activation"])
-    if recipe.guard:
-        texts.append(PRICES["guard"])
-    return "; ".join(texts)
+    keys = [recipe.activation, *norms, recipe.init, recipe.recurrent, "output" * bool(recipe.output)]
+    texts = [f"{parameters} parameters more"] if parameters else []
+    texts += [PRICES[key] for key in keys if key in PRICES]
+    texts += [IMAGE] if "group_norm" in norms and scope.image_output else []
+    bare = len(scope.layers) - sum(isinstance(step, Skip) for step in steps)
+    texts += [PROJECTION.format(bare)] if recipe.skip and bare > 0 else []
+    return "; ".join([*texts, *_validity(recipe)])
+
+
+def _validity(recipe: Recipe) -> list[str]:
+    """Whether the change leaves a trained checkpoint of use."""
+    if recipe.activation or recipe.skip or recipe.norm or recipe.drop or recipe.recurrent == "irnn":
+        return [CHECKPOINT]
+    if recipe.init or recipe.recurrent:
+        return [SCRATCH]
+    return [EPSILON] if recipe.guard else []
 
 
 def name_of(op: Op) -> str:
