@@ -83,7 +83,8 @@ class Guesser:
             self.namespace.items(), key=lambda item: (item[0].lower() != name.lower(), item[0] != annotation)
         )
         for key, value in ranked:
-            if (key.lower() == name.lower() or CONFIG.fullmatch(key.lower())) and _is_config(value):
+            fits = type(value).__name__ == annotation if annotation in self.namespace else CONFIG.fullmatch(key.lower())
+            if (key.lower() == name.lower() or fits) and _is_config(value):
                 return value, "stated"
         for key, value in ranked:
             if isinstance(value, type) and (key == annotation if annotation else CONFIG.fullmatch(key.lower())):
@@ -134,6 +135,11 @@ class GuessedConfig:
     def get(self, name: str, default: object = None) -> object:
         """The default where the model gives one, as a dictionary would."""
         return self.__dict__.get(name, default)
+
+    def __deepcopy__(self, memo: object) -> GuessedConfig:
+        other = GuessedConfig(self.__dict__["_guesser"])
+        other.__dict__.update(self.__dict__)
+        return other
 
     def __repr__(self) -> str:
         fields = {k: v for k, v in self.__dict__.items() if k != "_guesser"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import ast
 import inspect
 from collections.abc import Callable, Iterator, Mapping
@@ -13,20 +14,20 @@ from torch import nn
 
 from gradlint.error import GradlintError, LoadError
 from gradlint.load.arguments import Arguments, GuessedConfig, Guesser, brief, split_call
-from gradlint.load.environment import Place
+from gradlint.load.environment import Place, Session
 from gradlint.load.guess import alternatives
 from gradlint.load.imports import Runner, user_error
-from gradlint.load.stub import StubFinder
 from gradlint.source.calls import trains
 from gradlint.source.classes import definitions
-from gradlint.source.constants import stated_values
+from gradlint.source.constants import normal, stated_values
 from gradlint.source.models import Candidate
-from gradlint.source.names import is_main_guard
+from gradlint.source.names import binds, is_main_guard
 from gradlint.source.recipe import Frame, Recipe
 from gradlint.source.text import Source
 from gradlint.source.usage import parameter_uses
 
 REPAIRS = 12  # other values tried for guessed arguments
+SUPPLIES = 12  # values that the file does not set where it needs them
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,11 @@ class Built:
     rebuild: Callable[[], nn.Module]
     notes: tuple[str, ...] = ()
 
+    @property
+    def trainable(self) -> bool:
+        """Whether it has any parameters."""
+        return any(True for _ in self.model.parameters())
+
 
 @dataclass(frozen=True)
 class _Made:
@@ -47,14 +53,14 @@ class _Made:
     notes: tuple[str, ...] = ()
 
 
-def build(candidate: Candidate, source: Source, where: Place, finder: StubFinder, seed: int = 0) -> Built:
+def build(candidate: Candidate, source: Source, where: Place, session: Session, seed: int = 0) -> Built:
     """The candidate as a module, with initial weights drawn from `seed`; the global generator is left as it was.
 
     Raises LoadError with the user's own line when no way of building it works.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return _Builder(candidate, source, where, finder, seed).build()
+        return _Builder(candidate, source, where, session, seed).build()
 
 
 @dataclass
@@ -62,7 +68,7 @@ class _Builder:
     candidate: Candidate
     source: Source
     where: Place
-    finder: StubFinder
+    session: Session
     seed: int
     notes: list[str] = field(default_factory=list)
 
@@ -103,7 +109,8 @@ class _Builder:
 
     def _finished(self, made: _Made) -> Built:
         model, note = as_module(made.value, made.name)
-        notes = dict.fromkeys([*self.notes, *made.notes, *([note] if note else [])])
+        options = [f"guessed: {name}={brief(value)}" for name, value in self.session.guessed.items()]
+        notes = dict.fromkeys([*options, *self.notes, *made.notes, *([note] if note else [])])
 
         def rebuild() -> nn.Module:
             return as_module(made.again(), made.name)[0]
@@ -111,7 +118,38 @@ class _Builder:
         return Built(model, made.name, rebuild, tuple(notes))
 
     def _follow(self, recipe: Recipe) -> _Made:
-        runner = Runner(self.source, self.where, self.finder, notes=self.notes)
+        """Follow a recipe; where it lacks something that the file states or that can be guessed, supply it and start again."""
+        given: dict[str, object] = {}
+        for _ in range(SUPPLIES):
+            runner = Runner(self.source, self.where, self.session, notes=self.notes, given=given)
+            try:
+                return self._followed(recipe, runner)
+            except (NameError, AttributeError) as error:
+                cause = runner.cause(error)
+                if not (self._supply_global(cause, given) or self._supply_option(cause)):
+                    raise cause from None
+        raise LoadError(f"{self.candidate.name} needs more than {SUPPLIES} values that the file does not set")
+
+    def _supply_global(self, error: BaseException, given: dict[str, object]) -> bool:
+        """A global that the file sets only under a condition: the constant that it sets it to."""
+        name = getattr(error, "name", None) or ""
+        known = isinstance(error, NameError) and name not in given and normal(name) in self._stated
+        if known and any(name in binds(s) for s in self.source.tree.body):
+            given[name] = self._stated[normal(name)]
+            self.notes.append(f"taken from the file: {name}={brief(given[name])}")
+            return True
+        return False
+
+    def _supply_option(self, error: BaseException) -> bool:
+        """An attribute that the file adds to its parsed options later on: guessed by its name."""
+        if not isinstance(error, AttributeError) or not isinstance(error.obj, argparse.Namespace) or not error.name:
+            return False
+        value = Guesser(self._stated, {}).value(error.name)[0]
+        setattr(argparse.Namespace, error.name, value)
+        self.notes.append(f"guessed: {error.name}={brief(value)}")
+        return True
+
+    def _followed(self, recipe: Recipe, runner: Runner) -> _Made:
         namespace = runner.module(recipe.module).__dict__
         for frame in recipe.frames:
             namespace = self._entered(frame, namespace, runner)
@@ -119,7 +157,7 @@ class _Builder:
         function = runner.evaluate(call[0] if call else recipe.expression, namespace)
         if call is None and not _needs_call(function):
             return _Made(function, self._label(recipe), lambda: self._follow(recipe).value)
-        if not _needs_call(function):
+        if not _needs_call(function) or inspect.ismethod(function):
             return _Made(runner.evaluate(recipe.expression, namespace), recipe.text, lambda: self._follow(recipe).value)
         guesser = self._guesser(function, namespace)
         given, missing = self._given(call, function, namespace, runner)
@@ -265,7 +303,11 @@ def as_module(value: object, name: str) -> tuple[nn.Module, str]:
 
 
 def _with_forward(model: nn.Module) -> tuple[nn.Module, str]:
-    """A Lightning module without a forward of its own stands for the network that it trains."""
+    """The network itself: wrappers are taken off, and a Lightning module without a forward stands for what it trains."""
+    for attribute in ("_orig_mod", "module"):  # torch.compile; DataParallel, DistributedDataParallel
+        inner = getattr(model, attribute, None)
+        if isinstance(inner, nn.Module) and type(model).__module__.startswith("torch."):
+            return _with_forward(inner)
     forward = getattr(type(model), "forward", None)
     if getattr(forward, "__module__", "").startswith(("lightning", "pytorch_lightning")):
         sizes = {n: sum(p.numel() for p in m.parameters()) for n, m in model.named_children()}

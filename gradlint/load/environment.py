@@ -9,9 +9,10 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from gradlint.load.guess import guess
 from gradlint.load.stub import StubFinder
 
 # Weights are never downloaded while linting.
@@ -49,23 +50,35 @@ def place(path: Path) -> Place:
     return Place(path, ".".join(parts), folder)
 
 
+@dataclass
+class Session:
+    """What one run of user code had to do without: modules that are not installed, and options that nobody gave."""
+
+    finder: StubFinder
+    guessed: dict[str, object] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    imported: Callable[[], None] = lambda: None  # called after every import statement of the file
+
+
 @contextlib.contextmanager
-def surroundings(where: Place) -> Iterator[StubFinder]:
+def surroundings(where: Place) -> Iterator[Session]:
     """Run user code as Python would run it, with stdout on stderr; everything changed here is restored."""
-    finder = StubFinder(where.is_user)
+    session = Session(StubFinder(where.is_user))
+    parse = _parse_known(argparse.ArgumentParser.parse_known_args, session.guessed)
     with (
         contextlib.redirect_stdout(sys.stderr),
         patched(sys, "argv", [str(where.path)]),
         patched(sys, "path", [str(where.path.parent), str(where.root), *sys.path]),
         patched(sys, "dont_write_bytecode", True),
-        patched(sys, "meta_path", [*sys.meta_path, finder]),
+        patched(sys, "meta_path", [*sys.meta_path, session.finder]),
         patched(argparse.ArgumentParser, "parse_args", _parse_args),
-        patched(argparse.ArgumentParser, "parse_known_args", _parse_known(argparse.ArgumentParser.parse_known_args)),
+        patched(argparse.ArgumentParser, "parse_known_args", parse),
+        _class_attributes(argparse.Namespace),
         _working_directory(),
         _signal_handlers(),
         _environment(OFFLINE),
     ):
-        yield finder
+        yield session
 
 
 @contextlib.contextmanager
@@ -118,15 +131,31 @@ def _parse_args(parser: argparse.ArgumentParser, args: object = None, namespace:
     return parser.parse_known_args([], namespace)[0]  # type: ignore[call-overload]
 
 
-def _parse_known(original: Callable[..., object]) -> Callable[..., object]:
-    """Every option at its default: what a required one would be is not known, so it stays None."""
+def _parse_known(original: Callable[..., object], guessed: dict[str, object]) -> Callable[..., object]:
+    """Every option at its default; a required number or choice is guessed by its name."""
 
     def parse(parser: argparse.ArgumentParser, args: object = None, namespace: object = None) -> object:
-        required = [a for a in parser._actions if a.required]
-        for action in required:
+        for action in parser._actions:
+            if not action.required or action.dest in ("help", argparse.SUPPRESS):
+                continue
             action.required = False
             if not action.option_strings and action.nargs is None:
                 action.nargs = "?"
+            if action.default is None and (action.choices or action.type in (int, float)):
+                kind = getattr(action.type, "__name__", "")
+                action.default = next(iter(action.choices)) if action.choices else guess(action.dest, None, kind)
+                guessed[action.dest] = action.default
         return original(parser, [], namespace)
 
     return parse
+
+
+@contextlib.contextmanager
+def _class_attributes(owner: type) -> Iterator[None]:
+    """Attributes that are put on a class while user code runs are taken off again."""
+    before = set(vars(owner))
+    try:
+        yield
+    finally:
+        for name in set(vars(owner)) - before:
+            delattr(owner, name)

@@ -9,6 +9,7 @@ from gradlint.source.usage import Use
 
 # Parameter name (lower case, whole) → value. The first pattern that matches wins.
 BY_NAME: tuple[tuple[str, object], ...] = (
+    (r"\w*(dropout|drop)\w*|p|pdrop|dp|dp_\w+|\w+_(rate|prob|probability)|rate|prob", 0.1),
     (
         r"(num|n|nb|out|output|number_of)?_?(class|classes|labels?|categories|cls)(_num|_count|_size)?|ncls|nclass|nc_out",
         10,
@@ -61,7 +62,6 @@ BY_NAME: tuple[tuple[str, object], ...] = (
         1,
     ),
     (r"reduction(_ratio)?|r|rank", 4),
-    (r"\w*(dropout|drop|drop_?rate|drop_?path|drop_?prob)\w*|p|pdrop", 0.1),
     (r"eps(ilon)?", 1e-5),
     (r"lr|learning_rate", 1e-3),
     (r"(negative_)?slope|alpha|leak", 0.2),

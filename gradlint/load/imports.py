@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import importlib
 import sys
 import traceback
@@ -13,8 +14,8 @@ from pathlib import Path
 
 from gradlint.error import GradlintError, LoadError
 from gradlint.graph.ir import Span
-from gradlint.load.environment import Place
-from gradlint.load.stub import MissingModuleError, StubFinder
+from gradlint.load.environment import Place, Session
+from gradlint.load.stub import MissingModuleError, lenient
 from gradlint.source.names import binds
 from gradlint.source.text import Source
 
@@ -38,8 +39,9 @@ class Runner:
 
     source: Source
     where: Place
-    finder: StubFinder
+    session: Session
     failed: dict[str, BaseException] = field(default_factory=dict)  # name → why the statement that binds it failed
+    given: dict[str, object] = field(default_factory=dict)  # globals that the module has before it runs
     notes: list[str] = field(default_factory=list)
 
     def module(self, statements: Sequence[ast.stmt]) -> types.ModuleType:
@@ -54,22 +56,29 @@ class Runner:
             try:
                 self._execute(statement, namespace)
             except (Exception, SystemExit) as error:  # noqa: BLE001  whatever user code raises is kept in `failed`
-                self.failed.update(dict.fromkeys(binds(statement) - namespace.keys(), error))
+                self.failed.update(dict.fromkeys(bound(statement) - namespace.keys(), error))
 
     def evaluate(self, expression: ast.expr, namespace: dict[str, object]) -> object:
-        """The value of an expression; the error of the statement that should have bound a missing name is raised instead."""
-        try:
-            return eval(self._compiled(ast.Expression(ast.fix_missing_locations(expression)), "eval"), namespace)
-        except NameError as error:
-            if error.name in self.failed:
-                raise self.failed[error.name] from None
-            raise
+        """The value of an expression."""
+        return eval(self._compiled(ast.Expression(ast.fix_missing_locations(expression)), "eval"), namespace)
+
+    def cause(self, error: BaseException) -> BaseException:
+        """The error of the statement that should have bound a name, for a NameError; any other error itself."""
+        seen: list[BaseException] = []
+        while isinstance(error, NameError) and error not in seen:
+            seen.append(error)
+            error = self.failed.get(error.name or "", self.failed.get("*", error))
+        return error
 
     def _execute(self, statement: ast.stmt, namespace: dict[str, object]) -> None:
         code = self._compiled(ast.Module([*self._future(), statement], []), "exec")
+        importing = isinstance(statement, ast.Import | ast.ImportFrom)
         for _ in range(STUBS):
             try:
-                exec(code, namespace)
+                with lenient() if importing else contextlib.nullcontext():
+                    exec(code, namespace)
+                if importing:
+                    self.session.imported()
                 return
             except ModuleNotFoundError as error:
                 if not self._stub(error):
@@ -82,9 +91,9 @@ class Runner:
         last = traceback.extract_tb(error.__traceback__)[-1] if error.__traceback__ else None
         frames = [f for f in traceback.extract_tb(error.__traceback__) if "importlib" not in f.filename]
         direct = last is not None and bool(frames) and self.where.is_user(frames[-1].filename)
-        if isinstance(error, MissingModuleError) or not name or name in self.finder.names or not direct:
+        if isinstance(error, MissingModuleError) or not name or name in self.session.finder.names or not direct:
             return False
-        self.finder.names.add(name)
+        self.session.finder.names.add(name)
         self.notes.append(f"not installed, so left out: {name}")
         return True
 
@@ -104,9 +113,15 @@ class Runner:
         module = types.ModuleType(name, ast.get_docstring(self.source.tree))
         module.__file__ = str(self.source.path)
         module.__package__ = self.where.package
-        module.__dict__["__builtins__"] = __builtins__
+        module.__dict__.update(self.given, __builtins__=__builtins__)
         sys.modules[name] = module
         return module
+
+
+def bound(statement: ast.stmt) -> set[str]:
+    """The names that a statement binds; "*" stands for those of a star import."""
+    starred = isinstance(statement, ast.ImportFrom) and any(a.name == "*" for a in statement.names)
+    return {"*"} if starred else set(binds(statement))
 
 
 def _import_package(package: str, root: Path) -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,17 +15,21 @@ from torch import nn
 
 from gradlint.error import GradlintError
 from gradlint.load.build import Built, build
-from gradlint.load.environment import Place, place, surroundings
+from gradlint.load.devices import on_cpu, wants_accelerator
+from gradlint.load.downloads import offline
+from gradlint.load.environment import Place, Session, place, surroundings
 from gradlint.load.imports import user_error
 from gradlint.load.inputs import feed
 from gradlint.load.model import LoadedModel
-from gradlint.load.stub import StubFinder
 from gradlint.load.weights import put_weights
 from gradlint.source.models import Candidate
 from gradlint.source.text import Source
 
 if TYPE_CHECKING:
     from gradlint.config import Settings
+
+
+ACCELERATOR = re.compile(r"\b(cuda|mps|xpu)\b")
 
 
 class Loader:
@@ -32,29 +40,50 @@ class Loader:
         self.settings = settings
         self.tracking = tracking
         self.where: Place = place(source.path)
+        self.accelerated = wants_accelerator(settings.device)
+        self.lasting = contextlib.ExitStack()  # closed by nobody but tests
 
     def each(self, found: list[Candidate]) -> Iterator[LoadedModel | GradlintError]:
         """Every candidate loaded, or the reason why it could not be; modules without parameters are left out beside others."""
         with self.tracking:
             built = [self._built(candidate) for candidate in found]
-        trainable = [b for b in built if isinstance(b, Built) and any(True for _ in b.model.parameters())]
+        self._stay_on_cpu()
+        some = any(isinstance(b, Built) and b.trainable for b in built)
         for candidate, result in zip(found, built, strict=True):
             if isinstance(result, GradlintError):
                 yield result
-            elif not trainable or result in trainable:
+            elif result.trainable or not some:
                 yield self._fed(candidate, result)
 
     def _built(self, candidate: Candidate) -> Built | GradlintError:
         try:
-            with self._surroundings() as finder:
-                return build(candidate, self.source, self.where, finder, self.settings.seed)
+            with self._surroundings() as session:
+                built = build(candidate, self.source, self.where, session, self.settings.seed)
+            return replace(built, notes=tuple(dict.fromkeys((*session.notes, *built.notes))))
         except GradlintError as error:
             return error
         except (Exception, SystemExit) as error:  # noqa: BLE001  whatever user code raises is reported as its own
             return user_error(error, self.where, self.source, f"cannot load {candidate.name}")
 
-    def _surroundings(self) -> AbstractContextManager[StubFinder]:
-        return surroundings(self.where)
+    @contextlib.contextmanager
+    def _surroundings(self) -> Iterator[Session]:
+        """Where user code runs: its own folder, no network, and no accelerator when none is there or wanted."""
+        with contextlib.ExitStack() as stack:
+            session = stack.enter_context(surroundings(self.where))
+            downloads = stack.enter_context(offline())
+            device = None if self.accelerated else stack.enter_context(on_cpu())
+            session.imported = downloads.patch
+            yield session
+            session.notes += downloads.notes()
+            if device is not None and device.moved:
+                session.notes.append("asks for an accelerator; run on the CPU")
+
+    def _stay_on_cpu(self) -> None:
+        """A forward may ask for an accelerator again, so the redirection is left on for the rest of the process."""
+        files = [getattr(m, "__file__", None) or "" for m in list(sys.modules.values())]
+        texts = [Path(f).read_text(errors="replace") for f in files if f.endswith(".py") and self.where.is_user(f)]
+        if not self.accelerated and any(ACCELERATOR.search(text) for text in (self.source.text, *texts)):
+            self.lasting.enter_context(on_cpu())
 
     def _fed(self, candidate: Candidate, built: Built) -> LoadedModel | GradlintError:
         """Weights first, since a refused checkpoint must not cost a search for inputs."""

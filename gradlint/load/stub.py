@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.abc
 import importlib.machinery
 import sys
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NoReturn
 
 
@@ -33,10 +34,41 @@ class Stub:
 
     __ror__ = __or__
 
+    def __setitem__(self, key: object, value: object) -> None:
+        if not _LENIENT:
+            self._used()
+
+    def __call__(self, *args: object, **kwargs: object) -> Stub:
+        if not _LENIENT:
+            self._used()
+        return Stub(f"{self._path}(…)")
+
+    def __mro_entries__(self, bases: tuple[object, ...]) -> tuple[type, ...]:
+        if not _LENIENT:
+            self._used()
+        return (type(self._path.rsplit(".", 1)[-1], (), {"__new__": self._used, "__init_subclass__": _accept}),)
+
     def _used(self, *args: object, **kwargs: object) -> NoReturn:
         raise MissingModuleError(f"the model uses {self._path}, which is not installed", name=self._path.split(".")[0])
 
-    __call__ = __iter__ = __mro_entries__ = __enter__ = __add__ = __mul__ = __len__ = __contains__ = _used
+    __iter__ = __enter__ = __add__ = __mul__ = __len__ = __contains__ = _used
+
+
+_LENIENT: list[bool] = []  # not empty while a module is imported that may not need what it calls
+
+
+@contextlib.contextmanager
+def lenient() -> Iterator[None]:
+    """Inside, calling a stand-in gives another one: an imported module may call what the model never needs."""
+    _LENIENT.append(True)
+    try:
+        yield
+    finally:
+        _LENIENT.pop()
+
+
+def _accept(**kwargs: object) -> None:
+    """Any subclass is accepted; making an instance of it raises."""
 
 
 class StubModule(types.ModuleType):

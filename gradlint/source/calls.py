@@ -6,10 +6,12 @@ import ast
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
-from gradlint.source.classes import ModuleClass, definitions, module_classes
-from gradlint.source.names import Function, dotted, imports, is_function, loads, root, walk_scope
-from gradlint.source.text import Source
+from gradlint.error import LoadError
+from gradlint.source.classes import ModuleClass, definitions, imported_names, module_classes, resolve
+from gradlint.source.names import Function, dotted, is_function, loads, root, walk_scope
+from gradlint.source.text import Source, read_beside
 
 # Methods that return the module they are called on.
 RETURNS_SELF = {"to", "cuda", "cpu", "apply", "eval", "train", "double", "float", "half", "bfloat16", "requires_grad_"}
@@ -57,6 +59,7 @@ class Makers:
     classes: Mapping[str, ModuleClass]
     factories: Mapping[str, Factory] = field(default_factory=dict)
     functions: Mapping[str, Function] = field(default_factory=dict)
+    imported: frozenset[str] = frozenset()  # dotted paths of models that local imports bring in
 
     def maker(self, value: ast.AST | None, models: Mapping[str, str] | None = None) -> str:
         """What makes the value of an expression: a class or factory of the file, a library path, or "" for no model.
@@ -80,7 +83,7 @@ class Makers:
             return self.maker(call.args[0], models)
         if isinstance(call.func, ast.Attribute) and (made := self.maker(call.func.value, models)):
             return made if self._returns_self(made, call.func.attr) else ""
-        if self.library_class(path) or (path and not LOSS.fullmatch(path) and LAYER.fullmatch(path)):
+        if path in self.imported or (path and not LOSS.fullmatch(path) and LAYER.fullmatch(path)):
             return path
         return path if LIBRARY.fullmatch(path) else self._registry(call.func)
 
@@ -93,15 +96,6 @@ class Makers:
         else:
             return ""
         return path if path.startswith(("torchvision.models", "timm.models")) else ""
-
-    def library_class(self, path: str) -> bool:
-        """Whether the path names a class imported from a local module that is a torch module."""
-        return path in self.imported
-
-    @property
-    def imported(self) -> frozenset[str]:
-        """Dotted paths of model classes that the file imports from files beside it."""
-        return frozenset()
 
     def _returns_self(self, made: str, method: str) -> bool:
         if method in RETURNS_SELF:
@@ -119,9 +113,46 @@ class Makers:
 
 
 def makers(source: Source) -> Makers:
-    """Find the module classes and the factory functions of a file."""
-    functions = {n.name: n for n in definitions(source.tree.body) if is_function(n)}
-    known = Makers(source, imports(source.tree), module_classes(source), {}, functions)
+    """Find the module classes and the factory functions of a file, and the models that it imports from files beside it."""
+    aliases = imported_names(source)
+    return _factories(
+        Makers(source, aliases, module_classes(source), {}, _functions(source), _local_models(source, aliases))
+    )
+
+
+def _functions(source: Source) -> dict[str, Function]:
+    return {n.name: n for n in definitions(source.tree.body) if is_function(n)}
+
+
+def _local_models(source: Source, aliases: Mapping[str, str]) -> frozenset[str]:
+    """The imported names that a local file defines as a class with a forward or as a factory."""
+    files: dict[Path, set[str]] = {}
+    found = set()
+    for path in set(aliases.values()):
+        file = resolve(path, source)
+        if file is None or file == source.path:
+            continue
+        if file not in files:
+            files[file] = _models_in(file)
+        if path.rsplit(".", 1)[-1].lstrip(".") in files[file]:
+            found.add(path)
+    return frozenset(found)
+
+
+def _models_in(file: Path) -> set[str]:
+    try:
+        other = read_beside(file)
+    except LoadError:
+        return set()
+    aliases = imported_names(other)
+    known = _factories(Makers(other, aliases, module_classes(other), {}, _functions(other)))
+    onward = {name for name, path in aliases.items() if name[:1].isupper() and resolve(path, other) not in (None, file)}
+    return {n for n, info in known.classes.items() if info.forward} | set(known.factories) | onward
+
+
+def _factories(known: Makers) -> Makers:
+    """The makers with the factory functions found, those that call other factories too."""
+    functions = known.functions
     while True:
         new = {
             name: Factory(node, made)

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gradlint.error import LoadError
-from gradlint.source.names import dotted, imports, is_definition, is_function, is_main_guard
-from gradlint.source.text import Source, read
+from gradlint.source.names import binds, dotted, imports, is_definition, is_function, is_main_guard, stars
+from gradlint.source.text import Source, read_beside
 
 FOREIGN = {
     "flax",
@@ -84,7 +84,7 @@ def module_classes(source: Source) -> dict[str, ModuleClass]:
 
 
 def _module_classes(source: Source, visited: frozenset[Path]) -> dict[str, ModuleClass]:
-    aliases = imports(source.tree)
+    aliases = imported_names(source)
     pending = {n.name: n for n in definitions(source.tree.body) if isinstance(n, ast.ClassDef)}
     found: dict[str, ModuleClass] = {}
     while True:
@@ -134,7 +134,7 @@ def _imported(path: str, file: Path, visited: frozenset[Path]) -> tuple[bool, bo
     if file in visited or len(visited) > 8:
         return False, False
     try:
-        other = read(file)
+        other = read_beside(file)
     except LoadError:
         return False, False
     name = path.rsplit(".", 1)[-1]
@@ -143,6 +143,23 @@ def _imported(path: str, file: Path, visited: frozenset[Path]) -> tuple[bool, bo
         return True, classes[name].forward
     onward = imports(other.tree).get(name, "")  # re-exported, as a package's __init__ does
     return _base(onward, False, {}, other, visited | {file}) if onward else (False, False)
+
+
+def imported_names(source: Source, depth: int = 3) -> dict[str, str]:
+    """Local name → dotted path of a file's imports, with what its star imports bring in from local files."""
+    found: dict[str, str] = {}
+    for module in stars(source.tree) if depth else ():
+        prefix = module if module.endswith(".") else f"{module}."
+        file = resolve(f"{prefix}x", source)
+        if file is None or file == source.path:
+            continue
+        try:
+            other = read_beside(file)
+        except LoadError:
+            continue  # an import that the file does not need may be broken
+        found |= {name: f"{prefix}{name}" for s in other.tree.body for name in binds(s) if not name.startswith("_")}
+        found |= {name: f"{prefix}{name}" for name in imported_names(other, depth - 1) if not name.startswith("_")}
+    return found | imports(source.tree)
 
 
 def resolve(path: str, source: Source) -> Path | None:

@@ -12,9 +12,9 @@ from gradlint.source.text import Source
 
 
 def stated_values(source: Source) -> dict[str, object]:
-    """Lower-case name → value, the first statement of a name winning: constants first, then configs, then options."""
+    """Lower-case name → value, the first statement of a name winning: constants, configs, options, then texts compared with."""
     found: dict[str, object] = {}
-    for reader in (_constants, _dictionaries, _fields, _options):
+    for reader in (_constants, _dictionaries, _fields, _options, _compared):
         for name, value in reader(source):
             found.setdefault(normal(name), value)
     return found
@@ -149,3 +149,16 @@ def _options(source: Source) -> Iterator[tuple[str, object]]:
             default = next((k.value for k in node.keywords if k.arg == "default"), None)
             if names and default is not None:
                 yield from _literals(iter([(max(names, key=len), default)]))
+
+
+def _compared(source: Source) -> Iterator[tuple[str, object]]:
+    """The first text that a name is compared with: `if args.net == "vgg16"`."""
+    for node in ast.walk(source.tree):
+        if not isinstance(node, ast.Compare) or not isinstance(node.ops[0], ast.Eq | ast.In):
+            continue
+        left = node.left
+        name = left.attr if isinstance(left, ast.Attribute) else left.id if isinstance(left, ast.Name) else ""
+        options = node.comparators[0]
+        first = options.elts[0] if isinstance(options, ast.Tuple | ast.List) and options.elts else options
+        if name and not name.startswith("__") and isinstance(first, ast.Constant) and isinstance(first.value, str):
+            yield name, first.value

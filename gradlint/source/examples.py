@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from gradlint.source.calls import Makers, assignments
 from gradlint.source.constants import constant, named_constants
@@ -107,7 +108,7 @@ class _Reader:
         literal = {n: v for n, e in values.items() if (v := _literal(e, self._constants)) is not None}
         return Shapes(self.known.aliases, {**self._constants, **literal}, values)
 
-    @property
+    @cached_property
     def _constants(self) -> dict[str, object]:
         return named_constants(self.known.source)
 

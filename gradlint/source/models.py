@@ -16,6 +16,7 @@ from gradlint.source.constants import normal
 from gradlint.source.examples import SourceHints, hints_of
 from gradlint.source.losses import AppliedLoss, applied_losses, loss_of
 from gradlint.source.names import (
+    free,
     Definition,
     binds,
     is_definition,
@@ -36,6 +37,11 @@ Kind = Literal["instance", "class", "factory", "expression"]
 # Modules that serve training and are no network: left out when the file has a network.
 UTILITY = re.compile(
     r"\w*(Loss|Criterion|Metric|Scheduler|Sampler|Augment(ation)?|Dataset|Transform|EarlyStopping)\w*|Identity|Flatten"
+)
+
+# Parts of networks: where a file has anything larger, a part that nothing uses is a leftover.
+BLOCK = re.compile(
+    r"\w*(Block|Layer|Unit|Cell|Bottleneck|ConvBN\w*|Attention|FeedForward|PositionalEncoding|Norm\d?d?|Head)s?\w{0,2}"
 )
 
 
@@ -156,7 +162,7 @@ class _Finder:
         for statement in self.top:
             names = {statement.name} if is_definition(statement) else binds(statement)
             for name in names:
-                found.setdefault(name, set()).update(loads(statement) - {name})
+                found.setdefault(name, set()).update(free(statement) - {name})
         return found
 
     def _reached(self, names: set[str]) -> set[str]:
@@ -182,7 +188,14 @@ class _Finder:
         """Module-level models that are not passed into another one."""
         values = [(n, v) for n, v in assignments(self.top) if n in self.instances]
         inner = {name for owner, v in values for name in loads(v) if name in self.instances and name != owner}
-        return set(self.instances) - inner
+        return set(self._distinct(values)) - inner
+
+    def _distinct(self, values: list[tuple[str, ast.expr]]) -> Iterator[str]:
+        """Of variables that hold the same call (`G_AB = Net(); G_BA = Net()`), the first."""
+        seen: dict[str, str] = {}
+        for name, value in values:
+            if self.known.maker(value, self.instances) and seen.setdefault(ast.dump(value), name) == name:
+                yield name
 
     def _without_layers(self, names: set[str]) -> set[str]:
         """Single layers are models only where nothing else is."""
@@ -207,8 +220,10 @@ class _Finder:
         return [next((n for n in group if n in called), group[0]) for group in groups.values()]
 
     def _without_utilities(self, found: list[Candidate]) -> list[Candidate]:
-        networks = [c for c in found if not (UTILITY.fullmatch(c.made_by) or LOSS.fullmatch(c.made_by))]
-        return networks or found
+        for pattern in (LOSS, UTILITY, BLOCK):
+            larger = [c for c in found if c.kind in ("instance", "expression") or not pattern.fullmatch(c.made_by)]
+            found = larger or found
+        return found
 
     # -- models made outside any model
 
@@ -226,7 +241,7 @@ class _Finder:
                 assigned |= {id(n) for n in ast.walk(value)}
                 yield _Local(scope, name, value, made)
         for statement in body:
-            for node in [] if is_definition(statement) else walk_scope(statement):
+            for node in () if is_definition(statement) else walk_scope(statement):
                 if isinstance(node, ast.Call) and id(node) not in assigned and (made := self._own(node)):
                     yield _Local(scope, "", node, made)
 
@@ -242,9 +257,10 @@ class _Finder:
                 continue
             own = local.made_by in self.known.classes or local.made_by in self.known.factories
             part = any(local.name in loads(x.value) for x in self._locals if x is not local and x.scope is local.scope)
-            if own or part or self.known.is_layer(local.made_by) or local.name in seen:
+            key = local.made_by if local.made_by in self.known.imported else local.name
+            if own or part or self.known.is_layer(local.made_by) or key in seen:
                 continue
-            seen.add(local.name)
+            seen.add(key)
             yield local
 
     # -- candidates

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import TypeGuard
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
@@ -20,20 +21,50 @@ def is_definition(node: ast.AST) -> TypeGuard[Definition]:
     return isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
 
 
+# What `from torch.nn import *` is used for.
+STARRED = (
+    "Module",
+    "Sequential",
+    "ModuleList",
+    "Linear",
+    "Conv1d",
+    "Conv2d",
+    "ReLU",
+    "LSTM",
+    "GRU",
+    "Embedding",
+    "Transformer",
+)
+
+
+@cache
+def import_nodes(tree: ast.AST) -> tuple[ast.Import | ast.ImportFrom, ...]:
+    """Every import statement, at any depth."""
+    return tuple(node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom))
+
+
 def imports(tree: ast.AST) -> dict[str, str]:
     """Local name → dotted path, for every import at any depth; a relative import keeps its leading dots."""
     found: dict[str, str] = {}
-    for node in ast.walk(tree):
+    if "torch.nn" in stars(tree):
+        found = {name: f"torch.nn.{name}" for name in STARRED}
+    for node in import_nodes(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 root = alias.name.split(".")[0]
                 found[alias.asname or root] = alias.name if alias.asname else root
-        elif isinstance(node, ast.ImportFrom):
+        else:
             prefix = "." * node.level + (node.module or "")
             joint = "" if prefix.endswith(".") else "."
-            for alias in node.names:
-                found[alias.asname or alias.name] = f"{prefix}{joint}{alias.name}"
+            names = [alias for alias in node.names if alias.name != "*"]
+            found.update({alias.asname or alias.name: f"{prefix}{joint}{alias.name}" for alias in names})
     return found
+
+
+def stars(tree: ast.AST) -> list[str]:
+    """The modules that `from module import *` statements name, leading dots kept."""
+    nodes = [n for n in import_nodes(tree) if any(a.name == "*" for a in n.names)]
+    return ["." * n.level + (n.module or "") for n in nodes if isinstance(n, ast.ImportFrom)]
 
 
 def dotted(node: ast.AST | None, aliases: Mapping[str, str]) -> str:
@@ -57,12 +88,31 @@ def root(node: ast.AST) -> str:
             return node.id if isinstance(node, ast.Name) else ""
 
 
-def loads(node: ast.AST) -> set[str]:
+@cache
+def loads(node: ast.AST) -> frozenset[str]:
     """Every name that the node reads, string annotations included."""
     names = {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
     for annotation in _string_annotations(node):
         names |= {n.id for n in ast.walk(annotation) if isinstance(n, ast.Name)}
-    return names
+    return frozenset(names)
+
+
+@cache
+def free(node: ast.AST) -> frozenset[str]:
+    """The names that the node reads from around it: those that a function inside it binds for itself are left out."""
+    if not is_function(node) and not isinstance(node, ast.Lambda):
+        if not any(is_function(n) or isinstance(n, ast.Lambda) for n in ast.walk(node)):
+            return loads(node)
+        own = {node.id} if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) else set()
+        return frozenset(own).union(*(free(child) for child in ast.iter_child_nodes(node)))
+    body = node.body if isinstance(node.body, list) else [node.body]
+    bound = {n.arg for n in ast.walk(node.args) if isinstance(n, ast.arg)}
+    declared = {name for n in ast.walk(node) if isinstance(n, ast.Global) for name in n.names}
+    if is_function(node):
+        bound |= frozenset().union(*(binds(s) for s in node.body)) - declared
+    inside = frozenset().union(*(free(part) for part in body)) - bound
+    outside = [node.args, *(node.decorator_list if is_function(node) else []), getattr(node, "returns", None)]
+    return inside.union(*(loads(part) for part in outside if part is not None))
 
 
 def _string_annotations(node: ast.AST) -> Iterator[ast.expr]:
@@ -75,7 +125,8 @@ def _string_annotations(node: ast.AST) -> Iterator[ast.expr]:
                 continue
 
 
-def binds(statement: ast.stmt) -> set[str]:
+@cache
+def binds(statement: ast.stmt) -> frozenset[str]:
     """The names that a statement binds in its own scope, nested blocks included, nested definitions' bodies not."""
     names: set[str] = set()
     for node in walk_scope(statement):
@@ -87,21 +138,23 @@ def binds(statement: ast.stmt) -> set[str]:
             names |= {a.asname or a.name.split(".")[0] for a in node.names}
         elif isinstance(node, ast.ExceptHandler) and node.name:
             names.add(node.name)
-    return names
+    return frozenset(names)
 
 
-def walk_scope(node: ast.AST) -> Iterator[ast.AST]:
+@cache
+def walk_scope(node: ast.AST) -> tuple[ast.AST, ...]:
     """The node and its descendants in the same scope: definitions and lambdas are yielded, not entered."""
-    pending = [node]
+    pending, found = [node], list[ast.AST]()
     while pending:
         current = pending.pop()
-        yield current
+        found.append(current)
         if is_definition(current) or isinstance(current, ast.Lambda):
             pending.extend(current.decorator_list if is_definition(current) else [])
         elif isinstance(current, ast.comprehension):  # its target is bound in the comprehension's own scope
             pending.extend([*current.ifs, current.iter])
         else:
             pending.extend(reversed(list(ast.iter_child_nodes(current))))
+    return tuple(found)
 
 
 def is_main_guard(statement: ast.stmt) -> TypeGuard[ast.If]:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
-from gradlint.source.calls import Makers
-from gradlint.source.names import Function, binds, default_of, is_function, is_main_guard, loads, parameters
-from gradlint.source.slice import Slicer
+from gradlint.source.calls import RETURNS_SELF, Makers
+from gradlint.source.names import Function, default_of, free, is_function, is_main_guard, loads, parameters
+from gradlint.source.slice import Slicer, unbound
 
+PLACING = frozenset(
+    {"to", "cuda", "cpu", "mps", "train", "eval", "share_memory"}
+)  # methods that leave the weights as they are
 DEPTH = 5  # calls followed outwards from the one that makes the model
 
 
@@ -71,12 +75,20 @@ class Cook:
         frames = tuple(self._frames(scope, loads(expression), targets, DEPTH)) if scope.name else ()
         needed = loads(expression).union(extra or (), *(_free(frame) for frame in frames))
         top = targets if not scope.name else frozenset()
-        module = self.slicer.slice(self.known.source.tree.body, needed, top)
-        return Recipe(tuple(module), expression, frames, self.known.source.segment(expression))
+        body = self.known.source.tree.body
+        module = self.slicer.slice(body, needed, top)
+        if guarded := self._guarded(unbound(module, needed)):
+            module = [*self.slicer.slice(body, needed | unbound(guarded), top), *guarded]
+        return Recipe(tuple(module), core(expression, PLACING), frames, self.known.source.segment(core(expression)))
 
-    def _frames(self, scope: Scope, names: set[str], targets: frozenset[str], depth: int) -> Iterator[Frame]:
+    def _guarded(self, missing: AbstractSet[str]) -> list[ast.stmt]:
+        """Statements of the main guard that bind globals which the module only has as a program."""
+        bodies = [s.body for s in self.known.source.tree.body if is_main_guard(s)]
+        return [statement for body in bodies for statement in self.slicer.slice(body, missing)] if missing else []
+
+    def _frames(self, scope: Scope, names: AbstractSet[str], targets: frozenset[str], depth: int) -> Iterator[Frame]:
         body = self.slicer.slice(scope.body, names, targets)
-        needed = names.union(*(loads(s) for s in body))
+        needed = names.union(*(free(s) for s in body))
         if scope.function is None:
             yield Frame(scope.name, body=tuple(body))
             return
@@ -84,7 +96,7 @@ class Cook:
         caller, call = self._call_of(scope) if depth and wanted else (None, None)
         passed = _passed(scope.function, call) if call else {}
         if caller is not None and caller.name:
-            names = set().union(*(loads(passed[p]) for p in wanted if p in passed))
+            names = set[str]().union(*(loads(passed[p]) for p in wanted if p in passed))
             yield from self._frames(caller, names, frozenset(), depth - 1)
         defaults = {p: d for p in wanted if p not in passed and (d := default_of(scope.function, p)) is not None}
         bindings = tuple((p, v) for p, v in {**passed, **defaults}.items() if p in wanted)
@@ -103,6 +115,18 @@ class Cook:
         return None, None
 
 
+def core(expression: ast.expr, methods: AbstractSet[str] = RETURNS_SELF) -> ast.expr:
+    """The call that makes the model, without `methods` chained to it: `Net(3).to(device)` → `Net(3)`."""
+    while (
+        isinstance(expression, ast.Call)
+        and isinstance(expression.func, ast.Attribute)
+        and expression.func.attr in methods
+        and isinstance(expression.func.value, ast.Call)
+    ):
+        expression = expression.func.value
+    return expression
+
+
 def _module_level(statement: ast.stmt) -> Iterator[ast.AST]:
     if not is_function(statement) and not isinstance(statement, ast.ClassDef) and not is_main_guard(statement):
         yield from ast.walk(statement)
@@ -117,8 +141,7 @@ def _passed(function: Function, call: ast.Call) -> dict[str, ast.expr]:
     return dict(zip(names, plain, strict=False)) | {k.arg: k.value for k in call.keywords if k.arg}
 
 
-def _free(frame: Frame) -> set[str]:
+def _free(frame: Frame) -> AbstractSet[str]:
     """The names that a frame reads and does not bind itself."""
-    read = set().union(*(loads(s) for s in frame.body), *(loads(v) for _, v in frame.bindings))
-    bound = set().union(*(binds(s) for s in frame.body))
-    return read - (bound - set().union(*(loads(v) for _, v in frame.bindings)))
+    passed = set[str]().union(*(loads(v) for _, v in frame.bindings))
+    return (unbound(frame.body) - {name for name, _ in frame.bindings} - set(frame.guesses)) | passed

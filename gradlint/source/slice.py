@@ -5,11 +5,12 @@ from __future__ import annotations
 import ast
 import copy
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from gradlint.source.calls import trains
-from gradlint.source.names import Function, binds, dotted, is_definition, is_main_guard, loads, root, walk_scope
+from gradlint.source.names import Function, binds, dotted, free, is_definition, is_main_guard, root, walk_scope
 
 # Methods that leave what they are called on as it was, or that only training needs.
 INERT_METHODS = {
@@ -89,18 +90,30 @@ class Slicer:
     functions: Mapping[str, Function] = field(default_factory=dict)
     classes: frozenset[str] = frozenset()
 
-    def slice(self, body: Sequence[ast.stmt], names: set[str], targets: frozenset[str] = frozenset()) -> list[ast.stmt]:
-        """The statements of `body` that `names` depend on, in order; nested blocks are pruned."""
+    def slice(
+        self, body: Sequence[ast.stmt], names: AbstractSet[str], targets: frozenset[str] = frozenset()
+    ) -> list[ast.stmt]:
+        """The statements of `body` that `names` depend on, in order; nested blocks are pruned.
+
+        What is bound only after the targets were made is kept too: a forward may read it.
+        """
         body = [s for s in body if not is_main_guard(s)]
-        body = body[: self._end(body, targets)]
+        kept = self._kept(body[: self._end(body, targets)], names)
+        later = unbound(kept.values(), names)
+        if targets and later:
+            kept = {**self._kept(body, later - targets), **kept}
+        return [kept[index] for index in sorted(kept)]
+
+    def _kept(self, body: Sequence[ast.stmt], names: AbstractSet[str]) -> dict[int, ast.stmt]:
+        """Index → pruned statement, for the statements that the names depend on, transitively."""
         needed, kept = set(names), dict[int, ast.stmt]()
         while True:
             for index, statement in enumerate(body):
                 if pruned := self._prune(statement, needed):
                     kept[index] = pruned
-            grown = needed.union(*(loads(s) for s in kept.values()))
+            grown = needed.union(*(free(s) for s in kept.values()))
             if grown == needed:
-                return [kept[index] for index in sorted(kept)]
+                return kept
             needed = grown
 
     def _end(self, body: Sequence[ast.stmt], targets: frozenset[str]) -> int:
@@ -194,6 +207,12 @@ class Slicer:
             if DATA.fullmatch(dotted(call.func, self.aliases)) or (local is not None and trains(local)):
                 return True
         return False
+
+
+def unbound(statements: Iterable[ast.stmt], names: AbstractSet[str] = frozenset()) -> frozenset[str]:
+    """The names that the statements (and whoever asks for `names`) read and that none of them binds."""
+    bound = frozenset[str]().union(*(binds(s) for s in statements))
+    return frozenset(names).union(*(free(s) for s in statements)) - bound
 
 
 def _drop(slicer: Slicer, statement: ast.stmt, needed: set[str]) -> ast.stmt | None:

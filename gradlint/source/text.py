@@ -7,6 +7,7 @@ import io
 import tokenize
 import warnings
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 from gradlint.error import LoadError
@@ -40,6 +41,12 @@ def read(path: Path, shown: str | None = None) -> Source:
     shown = shown or str(path)
     text = _decode(path, shown)
     return Source(path.resolve(), shown, text, _parse(text, shown))
+
+
+@lru_cache(maxsize=256)
+def read_beside(path: Path) -> Source:
+    """A file that another one imports; parsed once, since several imports lead to it."""
+    return read(path)
 
 
 def _decode(path: Path, shown: str) -> str:
