@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from gradlint.error import GradlintError, UsageError
 from gradlint.finding import SEVERITIES, Claim, Draft, Finding, Number, Severity, Verdict
-from gradlint.graph.ir import Graph, Op
+from gradlint.graph.ir import Graph, Op, Span
 from gradlint.graph.place import place
 from gradlint.profile import Measurement, Signal
 from gradlint.quantity import QUANTITIES, Facts
@@ -115,7 +115,7 @@ def finish(
         verdict=verdict,
         message=found.message,
         module=found.module if found.module is not None else op.module_path if op else "",
-        span=None if op is None else place(graph, op),
+        span=_span(graph, found, op),
         related=found.related,
         predicted=predicted,
         measured=measured,
@@ -127,6 +127,13 @@ def finish(
         cause=found.cause or rule.name,
         subjects=dict(found.numbers),
     )
+
+
+def _span(graph: Graph, found: Draft, op: Op | None) -> Span | None:
+    """The line of the draft's op, or where the module that it names was constructed."""
+    if op is not None:
+        return place(graph, op)
+    return next((module.constructed for module in graph.modules if module.path == found.module), None)
 
 
 def evaluate(found: Draft, graph: Graph, facts: Facts) -> dict[str, Number]:

@@ -129,6 +129,12 @@ def test_the_place_of_a_call_in_the_users_own_module_is_the_call() -> None:
     assert judged(Draft("here", op=2), None).span == Span("net.py", 20)
 
 
+def test_a_finding_without_an_op_is_placed_where_its_module_was_constructed() -> None:
+    graph = replace(GRAPH, modules=(Module("head", "Linear", constructed=Span("net.py", 7)),))
+    (finding,) = engine.judge([(declare(lossy), Draft("never called", module="head"))], graph, SIGNAL, None)
+    assert finding.span == Span("net.py", 7)
+
+
 def test_findings_on_one_stretch_are_one_finding_with_the_worst_first() -> None:
     rules = {name: declare(lossy, name, family) for name, family in
              [("skip", "architecture"), ("norm", "normalization"), ("init", "init")]}  # fmt: skip

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from gradlint.finding import Draft
 from gradlint.graph.ir import Graph
-from gradlint.probe.health import GATED, SHORT, reaches
+from gradlint.probe.health import SHORT, reached
 from gradlint.profile import Measurement
 from gradlint.rule import rule
+from gradlint_rules import recurrence
 
 
 @rule(
@@ -20,16 +22,17 @@ from gradlint.rule import rule
     options={"share": SHORT},
 )
 def recurrent_vanishing(graph: Graph, probe: Measurement, options: dict[str, float]) -> Iterator[Draft]:
-    """Recurrent ops of 32 steps or more of which the gradient reaches fewer than the given share."""
-    for index, share in reaches(graph, probe).items():
-        op, steps = graph.ops[index], probe.through_time[index]
-        if share >= options["share"] or op.function in GATED:
+    """Recurrences of 32 steps or more of which a gradient that fades backwards reaches too small a share."""
+    for found in recurrence.recurrences(graph, probe):
+        share = reached(found.steps)
+        if share >= options["share"] or found.grows:
             continue
-        finite = [step for step in steps if step > -float("inf")]
+        finite = [step for step in found.steps if math.isfinite(step)]
         yield Draft(
-            message=f"the gradient reaches {round(share * len(steps))} of {len(steps)} time steps of the {op.function}",
-            op=index,
-            ops=(index,),
+            message=f"the gradient reaches {round(share * len(found.steps))} of {len(found.steps)} time steps of the "
+            f"{found.name}",
+            op=found.ops[0],
+            ops=found.ops,
             measured={"reached_share": share, "gradient-change": min(finite) - max(finite) if finite else 0.0},
             cause="recurrent-vanishing",
         )

@@ -10,6 +10,8 @@ from gradlint.rule import rule
 
 # A gradient is defined and zero everywhere.
 STEPS = frozenset({"sign", "round", "floor", "ceil", "trunc", "heaviside"})
+# Written by the author, who may have wanted it; then the parameters behind it should be frozen as well.
+WISHED = frozenset({"detach", "data"})
 NOTHING = -30.0  # log10(g/w) of a parameter without a gradient, which is measured as -inf
 
 
@@ -32,6 +34,7 @@ def broken_gradient(graph: Graph) -> Iterator[Draft]:
                 ops=(op.index,),
                 claim=Claim("relative-gradient", (lost[0],), NOTHING, "below"),
                 predicted={"parameters": len(lost)},
+                severity="warning" if op.function in WISHED else None,
             )
 
 
@@ -45,8 +48,8 @@ def _reached(graph: Graph) -> set[int]:
 
 
 def _breaks(graph: Graph, op: Op) -> bool:
-    """Whether the op itself stops the gradient without being asked to: `detach` and `no_grad` are the author's word."""
-    if not op.grad_enabled or op.function in ("detach", "detach_", "data"):
+    """Whether the op itself stops the gradient; inside `no_grad` nothing does."""
+    if not op.grad_enabled:
         return False
     stops = op.function in STEPS or not any(graph.values[v].requires_grad for v in op.outputs)
     return stops and _used(graph, op)
