@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any
 
-from gradlint.capture.arguments import Arguments
+from gradlint.capture.arguments import Arguments, plain
 
 Attrs = dict[str, Any]
 Extract = Callable[[Arguments], Attrs]
@@ -205,7 +205,7 @@ def repeats(call: Arguments) -> Attrs:
 
 def index(call: Arguments) -> Attrs:
     """The index of `x[…]`: numbers, None, "...", ["slice", start, stop, step], "mask" and "tensor"."""
-    given = call.get("index")
+    given = plain(call.values.get("index"))
     return {"index": given if isinstance(given, tuple) and given[:1] != ("slice",) else (given,)}
 
 

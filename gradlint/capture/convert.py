@@ -87,6 +87,9 @@ class _Conversion:
         entry = None if call.custom else vocabulary.lookup(call.name, short)
         parameters = _parameters(entry, call)
         bound = vocabulary.bind(parameters, call.args) | call.kwargs
+        if entry is not None and (other := vocabulary.overloaded(entry, bound)) is not entry:
+            entry, parameters = other, other.parameters
+            bound = vocabulary.bind(parameters, call.args) | call.kwargs
         operands = list(_operands(parameters, call))
         attrs: dict[str, object] = {"function": call.name}
         kind = "custom" if call.custom else "other"
@@ -196,12 +199,21 @@ def _parameters(entry: Entry | None, call: Call) -> tuple[str, ...]:
 def _operands(parameters: tuple[str, ...], call: Call) -> Iterator[tuple[str, Ref]]:
     """Every tensor argument with its role."""
     for position, value in enumerate(call.args):
-        name = parameters[position] if position < len(parameters) else f"arg{position}"
+        name = _parameter(parameters, position)
         for given, operand in references(name, value):
             yield vocabulary.role(given), operand
     for key, value in call.kwargs.items():
         for given, operand in references(key, value):
             yield vocabulary.role(given), operand
+
+
+def _parameter(parameters: tuple[str, ...], position: int) -> str:
+    """The name of a positional argument; those that a last parameter "*name" takes are "name", "name.1" …"""
+    last = parameters[-1]
+    beyond = position - len(parameters) + 1
+    if last.startswith("*") and beyond >= 0:
+        return f"{last[1:]}.{beyond}" if beyond else last[1:]
+    return parameters[position] if beyond <= 0 else f"arg{position}"
 
 
 def _roles(roles: list[str], recurrent: Mapping[str, object]) -> tuple[str, ...]:

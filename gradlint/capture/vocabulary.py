@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from gradlint.capture.arguments import Arguments
@@ -51,6 +51,28 @@ def lookup(name: str, short: str) -> Entry | None:
         if entry is not None:
             return entry
     return None
+
+
+# calls that are something else than their name says, depending on what they are given
+OVERLOADS: tuple[tuple[str, Callable[[dict[str, Any]], bool], str], ...] = (
+    ("max", lambda given: _is_tensor(given, "dim", "other"), "maximum"),
+    ("min", lambda given: _is_tensor(given, "dim", "other"), "minimum"),
+    ("pow", lambda given: not _is_tensor(given, "input"), "pow.scalar"),
+    ("where", lambda given: not given.keys() & {"input", "other"}, "nonzero"),
+    ("div", lambda given: given.get("rounding_mode") is not None, "floor_divide"),
+)
+
+
+def overloaded(entry: Entry, bound: dict[str, Any]) -> Entry:
+    """The entry that fits the arguments, where calls of one name differ in kind."""
+    for function, holds, other in OVERLOADS:
+        if entry.function == function and holds(bound):
+            return TABLE[other]
+    return entry
+
+
+def _is_tensor(bound: dict[str, Any], *names: str) -> bool:
+    return any(isinstance(bound.get(name), Ref) for name in names)
 
 
 def role(parameter: str) -> str:

@@ -40,8 +40,11 @@ ROWS = (
     Row("matmul", "matmul __matmul__=matmul mm=matmul bmm=matmul mv=matmul dot=matmul vdot=matmul", "input other"),
     Row("matmul", "inner=matmul outer ger=outer linalg_matmul=matmul kron tensordot chain_matmul", "input other"),
     Row("matmul", "linalg.multi_dot=multi_dot multi_dot", "tensors"),
+    Row("matmul", "spmm=matmul smm=matmul hspmm=matmul dsmm=matmul vecdot=matmul linalg_vecdot=matmul", "input other"),
+    Row("matmul", "addr=outer", "bias vec vec2", at.addmm),
+    Row("matmul", "sspaddmm=addmm", "bias input other", at.addmm),
     Row("matmul", "__rmatmul__=matmul", "other input"),
-    Row("matmul", "einsum", "equation operands", at.keep("equation")),
+    Row("matmul", "einsum", "equation *operands", at.keep("equation")),
     Row("matmul", "_grouped_mm=grouped_mm grouped_mm scaled_mm", "input other"),
     Row("conv", "conv1d conv2d conv3d", "input weight bias stride padding dilation groups", at.conv, "conv"),
     Row(
@@ -151,7 +154,7 @@ ROWS = (
     Row("pool", "lp_pool1d lp_pool2d lp_pool3d", "input norm_type kernel_size stride ceil_mode", at.pool, "lp"),
     Row(
         "pool",
-        "fractional_max_pool2d fractional_max_pool3d",
+        "fractional_max_pool2d fractional_max_pool3d fractional_max_pool2d_with_indices",
         "input kernel_size output_size",
         at.pool,
         "fractional_max",
@@ -198,5 +201,6 @@ ROWS = (
     Row("loss", "gaussian_nll_loss", "input target var", at.loss),
     Row("loss", "cosine_embedding_loss margin_ranking_loss", "input1 input2 target", at.loss),
     Row("loss", "triplet_margin_loss triplet_margin_with_distance_loss", "anchor positive negative", at.loss),
+    Row("loss", "linear_cross_entropy", "input weight target bias", at.loss),
     Row("loss", "ctc_loss", "log_probs target input_lengths target_lengths", at.loss),
 )

@@ -28,6 +28,11 @@ ROWS = (
     Row("mul", "__rtruediv__=div __rdiv__=div", "other input", at.scalar, reflected=True),
     Row("mul", "neg __neg__=neg negative=neg", "input", at.minus_one),
     # shape
+    Row("slice", "diagflat msort=sort narrow_copy=narrow roi_align roi_pool ps_roi_align"),
+    Row("concat", "put=index_put as_strided_scatter=index_put index_reduce=index_put", "input index other"),
+    Row("resize", "grid_sampler_3d=grid_sample", "input grid"),
+    Row("reduce", "frobenius_norm=norm nuclear_norm native_norm=norm norm_except_dim=norm pdist trapezoid trapz"),
+    Row("reduce", "cumulative_trapezoid gradient"),
     Row("concat", "cat concat=cat concatenate=cat", "tensors dim", at.concat),
     Row("concat", "stack hstack=cat vstack=cat dstack=cat column_stack=cat row_stack=cat", "tensors dim", at.concat),
     Row("concat", "block_diag", "tensors"),
@@ -136,6 +141,11 @@ ROWS = (
     Row("dropout", "alpha_dropout feature_alpha_dropout", "input p training", at.dropout),
     Row("dropout", "native_dropout=dropout", "input p train", at.dropout),
     # pointwise mathematics
+    Row(
+        "elementwise",
+        "erfcx gammaln=lgamma psi=digamma polygamma zeta igamma igammac i0e i1 i1e ndtri conj_physical=conj",
+    ),
+    Row("elementwise", "multigammaln mvlgamma gammainc gammaincc __rmod__=remainder __imod__=remainder fill_diagonal"),
     Row("elementwise", "exp exp2 expm1 log log2 log10 log1p sqrt rsqrt square reciprocal abs absolute=abs __abs__=abs"),
     Row("elementwise", "sin cos tan asin acos atan sinh cosh asinh acosh atanh arcsin=asin arccos=acos arctan=atan"),
     Row(
@@ -151,7 +161,8 @@ ROWS = (
         "special_log_ndtr=log_ndtr special_ndtr=ndtr ndtr log_ndtr entr xlogy xlog1py hypot polar complex",
     ),
     Row("elementwise", "pow __pow__=pow __ipow__=pow float_power=pow", "input exponent", at.keep("exponent")),
-    Row("elementwise", "__rpow__=rpow", "exponent input", at.keep("input")),
+    Row("elementwise", "__rpow__=rpow", "input base", at.keep("base")),
+    Row("elementwise", "pow.scalar=rpow", "base input", at.keep("base")),
     Row("elementwise", "clamp clip=clamp", "input min max", at.keep("min", "max")),
     Row("elementwise", "clamp_min=clamp", "input min", at.keep("min")),
     Row("elementwise", "clamp_max=clamp", "input max", at.keep("max")),
@@ -172,6 +183,7 @@ ROWS = (
     Row("elementwise", "_weight_norm=weight_norm", "input other dim", at.keep(dim=0)),
     Row("elementwise", "fake_quantize_per_tensor_affine fake_quantize_per_channel_affine", "input"),
     # no gradient
+    Row("compare", "nonzero_static indices _indices crow_indices col_indices int_repr nms lcm histogram unravel_index"),
     Row(
         "compare",
         "eq ne lt le gt ge __eq__=eq __ne__=ne __lt__=lt __le__=le __gt__=gt __ge__=ge",
@@ -244,6 +256,8 @@ ROWS = (
         "like",
     ),
     # the same numbers again
+    Row("copy", "to_sparse sparse_mask coalesce dequantize quantize_per_tensor resize resize_as mtia xpu to_mkldnn"),
+    Row("copy", "cdouble=to chalf=to _to_dense=to_dense _values=values"),
     Row("copy", "contiguous clone alias lift lift_fresh pin_memory share_memory requires_grad identity positive=clone"),
     Row("copy", "__pos__=clone resolve_conj resolve_neg __deepcopy__=clone lift_fresh_copy rename refine_names"),
     Row("copy", "detach data=detach detach_copy=detach data_get=detach"),
@@ -264,6 +278,14 @@ ROWS = (
     Row("copy", "set __set__=set", "overwritten input"),
     Row("copy", "_base grad", "input"),
     # known, and of no kind of their own
+    Row(
+        "other", "eig eigvals eigvalsh svdvals solve_triangular solve_ex inv_ex cholesky_ex cholesky_solve lu lu_solve"
+    ),
+    Row(
+        "other",
+        "lu_factor ldl_factor ldl_solve tensorinv tensorsolve cond matrix_rank geqrf orgqr ormqr cholesky_inverse",
+    ),
+    Row("other", "hfft2 hfftn ihfft ihfft2 ihfftn pca_lowrank svd_lowrank frexp triangular_solve lobpcg deform_conv2d"),
     Row(
         "other",
         "fft ifft rfft irfft fft2 ifft2 rfft2 irfft2 fftn ifftn rfftn irfftn fftshift ifftshift stft istft hfft",

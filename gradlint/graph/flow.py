@@ -65,7 +65,7 @@ def _flow(graph: Graph) -> Flow:
     touched = set(graph.inputs)  # values that depend on an input in any way
     for op in graph.ops:
         sources = {graph.values[v].producer for i, v in enumerate(op.inputs) if differentiable(graph, op, i)}
-        reached = tuple(sorted(source for source in sources if source is not None))
+        reached = tuple(sorted(s for s in sources if s is not None and passes_gradients(graph.ops[s])))
         before.append(reached)
         for source in reached:
             after[source].append(op.index)
