@@ -8,7 +8,6 @@ from types import CodeType, FrameType
 
 import torch
 
-import gradlint
 from gradlint.graph.ir import Span
 
 MACHINERY, LIBRARY, USER = 0, 1, 2
@@ -17,7 +16,7 @@ _IGNORED = tuple(
     str(Path(root)) + "/"
     for root in (
         Path(torch.__file__).parent,
-        Path(gradlint.__file__).parent,
+        Path(__file__).parents[1],
         sysconfig.get_paths()["stdlib"],
     )
 )
