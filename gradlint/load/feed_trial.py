@@ -101,11 +101,22 @@ class Trial:
 
 
 def attempt(model: nn.Module, plan: Plan, *, device: str = "cpu", seed: int = 0) -> Trial:
-    """Run a shadow of the model on the plan. Nothing of the model, its buffers or the random state is changed."""
+    """Run a shadow of the model on the plan. Nothing of the model, its buffers or the random state is changed.
+
+    On meta, questions about values are answered with yes, and with no when that ends in a refusal.
+    """
+    if device != "meta":
+        return _once(model, plan, device, seed, None)
+    trial = _once(model, plan, device, seed, Answers())
+    return (
+        trial if trial.refusal is None or not trial.answered else _once(model, plan, device, seed, Answers(truth=False))
+    )
+
+
+def _once(model: nn.Module, plan: Plan, device: str, seed: int, answers: Answers | None) -> Trial:
     started = time.perf_counter()
     drawn = draw(plan, seed, device)
     watch = Watch(drawn.tensors)
-    answers = Answers() if device == "meta" else None
     outcome = _run(model, drawn.args, drawn.kwargs, watch, answers, device)
     seconds = time.perf_counter() - started
     count = 0 if answers is None else answers.count

@@ -18,7 +18,7 @@ from gradlint.load.infer_repair import Broken, Change, structural
 from gradlint.load.infer_text import textual
 
 REAL_SECONDS = 1.5
-"""After this much time in real runs the search goes on on meta, whose first kernel imports for 1.0 to 1.4 s."""
+"""After this much time in real runs, slow ones go on on meta, whose first kernel imports for 1.0 to 1.4 s."""
 
 HEAVY = 50_000_000
 """Parameters from which plans are tried on meta first: one real run would take seconds."""
@@ -60,16 +60,18 @@ class Search:
     known: Context
     seconds: float = 20.0
     fixed: frozenset[str] = frozenset()  # arguments that the user gave, which no repair changes
-    spent: float = 0.0
+    spent: float = 0.0  # seconds of all real runs, and of the latest
+    latest: float = 0.0
     trials: int = 0
     last: Trial | None = None
     history: dict[int, dict[int, int]] = field(default_factory=dict)
     tried: set[Plan] = field(default_factory=set)
 
     def device(self, plan: Plan) -> str:
-        """Real runs while they are cheap; meta once they are not, where the model is, or when it or its input is big."""
+        """Real runs while they are cheap; meta once they are not, where the model is, or for a large model or input."""
         large = self.known.parameters > HEAVY or plan.elements > LARGE_INPUT
-        return "meta" if self.on_meta or large or self.spent > REAL_SECONDS else "cpu"
+        slow = self.spent > REAL_SECONDS and self.latest > REAL_SECONDS / 5
+        return "meta" if self.on_meta or large or slow else "cpu"
 
     @property
     def on_meta(self) -> bool:
@@ -111,7 +113,9 @@ class Search:
     def _timed(self, plan: Plan, device: str) -> Trial:
         trial = attempt(self.model, plan, device=device)
         self.trials += 1
-        self.spent += trial.seconds if device == "cpu" else 0.0
+        if device == "cpu":
+            self.latest = trial.seconds
+            self.spent += trial.seconds
         return trial
 
     def repairs(self, trial: Trial) -> Iterator[Change]:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from gradlint.load.feed_plan import Axis, Guess, Plan
 from gradlint.load.feed_trial import Trial, all_tensors
 from gradlint.load.infer import Search, affordable
 from gradlint.load.infer_context import SIZES, Context
 from gradlint.load.infer_repair import of_rank
+from gradlint.load.infer_start import guesses, role_of
 from gradlint.load.spec import INTEGERS, Values
 
 BATCH = 8
@@ -30,18 +32,23 @@ SMALL_SAMPLE = 4096
 
 def finished(search: Search, accepted: Trial) -> Trial:
     """The best plan reached from an accepted one by improvements that the model accepts as well."""
-    for step in STEPS:
-        for plan in step(accepted, search.known):
-            better = search.accepted(plan)
-            if better is not None and not _worse(better, accepted):
-                accepted = better
+    for propose, better in STEPS:
+        for plan in propose(accepted, search.known):
+            trial = search.accepted(plan)
+            if trial is not None and better(trial, accepted):
+                accepted = trial
                 break
     return accepted
 
 
-def _worse(new: Trial, old: Trial) -> bool:
-    """Whether numbers became infinite or undefined that were not."""
-    return finite(old) and not finite(new)
+def no_worse(new: Trial, old: Trial) -> bool:
+    """Whether no number became infinite or undefined."""
+    return finite(new) or not finite(old)
+
+
+def with_loss(new: Trial, old: Trial) -> bool:
+    """Whether the model returns a loss that it did not return before."""
+    return own_loss(new) and not own_loss(old)
 
 
 def finite(trial: Trial) -> bool:
@@ -68,6 +75,38 @@ def unflattened(trial: Trial, known: Context) -> Iterator[Plan]:
         if trial.seen.first_shape[path] == trial.plan.shape(guess):
             for axes in _pictures(width):
                 yield trial.plan.put(path, Guess("image", ("B", *axes), guess.dtype))
+
+
+def unsqueezed(trial: Trial, known: Context) -> Iterator[Plan]:
+    """The first thing done to an input is to drop an axis of one that it does not have: an image of one channel."""
+    for path, call in trial.seen.first.items():
+        guess = trial.plan.leaves().get(path)
+        axis = next((a for a in call.arguments if isinstance(a, int)), -1)
+        if guess is None or call.name != "squeeze" or trial.seen.first_shape[path] != trial.plan.shape(guess):
+            continue
+        if 0 < axis < len(guess.axes):
+            yield trial.plan.put(path, replace(guess, axes=(*guess.axes[:axis], 1, *guess.axes[axis:])))
+
+
+def labelled(trial: Trial, known: Context) -> Iterator[Plan]:
+    """An optional argument for labels: with it the model may compute its loss."""
+    given = dict(trial.plan.arguments)
+    for argument in known.arguments:
+        if argument.name not in given and not argument.required and role_of(argument.name) == "labels":
+            ids = [g for g in trial.plan.leaves().values() if g.role == "ids"]
+            for node in (*(replace(g, role="labels", values=None) for g in ids[:1]), *guesses(argument, known)[:2]):
+                plan = trial.plan.put(argument.name, node)
+                yield replace(plan, keywords=plan.keywords | {argument.name})
+
+
+def own_loss(trial: Trial) -> bool:
+    """Whether the output holds a loss: a field of that name, only scalars, or a scalar where labels were given."""
+    output = trial.output
+    named = output.get("loss") if isinstance(output, dict) else getattr(output, "loss", None)
+    tensors = [t for t in all_tensors(output) if t.is_floating_point()]
+    scalars = [t for t in tensors if t.dim() == 0]
+    labels = any(guess.role == "labels" for guess in trial.plan.leaves().values())
+    return isinstance(named, Tensor) or (bool(scalars) and (labels or len(scalars) == len(tensors)))
 
 
 def _pictures(width: int) -> Iterator[tuple[Axis, ...]]:
@@ -134,4 +173,16 @@ def final_batch(trial: Trial, known: Context) -> Iterator[Plan]:
         yield plan.resized(B=BATCH)
 
 
-STEPS = (batched, unflattened, opened, usual_side, bounded_ids, final_batch)
+Propose = Callable[[Trial, Context], Iterator[Plan]]
+Better = Callable[[Trial, Trial], bool]
+
+STEPS: tuple[tuple[Propose, Better], ...] = (
+    (batched, no_worse),
+    (unflattened, no_worse),
+    (unsqueezed, no_worse),
+    (opened, no_worse),
+    (usual_side, no_worse),
+    (labelled, with_loss),
+    (bounded_ids, no_worse),
+    (final_batch, no_worse),
+)

@@ -54,8 +54,22 @@ def structural(broken: Broken) -> Iterator[Change]:
     """Repairs that the refused call's operands give."""
     call = broken.refusal.call
     for demand in DEMANDS[call.name](call) if call is not None and call.name in DEMANDS else ():
+        yield from _shared_out(broken.plan, demand)
         for path in sources(broken.plan, demand.operand):
             yield from meet(broken, path, demand)
+
+
+def _shared_out(plan: Plan, demand: Demand) -> Iterator[Change]:
+    """Several inputs were concatenated into the operand: equal widths that make up what is demanded."""
+    paths = sources(plan, demand.operand)
+    wanted = demand.last or 0
+    ends = [plan.leaves()[path].axes[-1:] for path in paths]
+    widths = [end[0] for end in ends if end and isinstance(end[0], int)]
+    if len(paths) < 2 or len(widths) != len(paths) or sum(widths) != demand.operand.shape[-1] or wanted % len(paths):
+        return
+    for path in paths:
+        plan = set_axis(plan, path, len(plan.leaves()[path].axes) - 1, wanted // len(paths))
+    yield 0.1, plan
 
 
 def sources(plan: Plan, operand: Operand) -> list[str]:

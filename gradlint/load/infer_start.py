@@ -26,11 +26,11 @@ NAMES: dict[str, str] = {
     "item": "user users item items movie movies product",
     "labels": "label labels target targets classes category",
     "step": "t ts time times timestep timesteps step steps sigma noise_level",
-    "state": "h h0 hx hc hidden state0 prev_state prev_hidden carry",
+    "state": "h h0 hx hc hidden state states prev_state prev_hidden carry",
     "signal": "wav wave waveform audio signal speech",
     "sequence": "seq sequence series window history rows src tgt",
     "points": "pts points xyz cloud pointcloud pc",
-    "vector": "z noise latent obs observation action actions features row state",
+    "vector": "z noise latent obs observation action actions features row",
 }
 
 FLAGS: dict[str, object] = {"bool": False, "int": 1, "float": 1.0, "str": "", "None": None}
@@ -53,9 +53,9 @@ def guesses(argument: Argument, known: Context) -> list[Node]:
     typed = _by_annotation(argument, known) or _by_use(argument, known)
     if typed:
         return typed
-    named = _by_name(argument.name, known)
-    rest = [guess for guess in known.entries if guess not in named]
-    return [*named, *rest]
+    first = known.arguments[:1] == (argument,)
+    named = [] if first and role_of(argument.name) == "state" else _by_name(argument.name, known)
+    return list(dict.fromkeys([*named, *known.entries]))
 
 
 def _by_use(argument: Argument, known: Context) -> list[Node]:
@@ -231,6 +231,23 @@ def starts(known: Context) -> Iterator[tuple[float, Plan]]:
     for name, nodes in choices.items():
         for rank, node in enumerate(nodes[1:6], start=1):
             yield rank + 0.5, best.put(name, node)
+        for rank, node in enumerate(anything(known)):
+            yield 4.0 + 0.5 * rank, best.put(name, node)
+
+
+def anything(known: Context) -> list[Node]:
+    """What an argument of unknown meaning may be, whatever the layers are."""
+    return [
+        Guess("ids", ("B", "T"), "int64"),
+        Guess("image", ("B", known.channels, "S", "S")),
+        Guess("sequence", ("B", "T", 8)),
+        *(ROLES["state"](known) if any(isinstance(m, nn.RNNBase) for m in known.model.modules()) else []),
+        Guess("ids", ("B",), "int64"),
+        Guess("vector", ("B", 8)),
+        Guess("vector", ("B",)),
+        Guess("mask", ("B", "T"), "bool"),
+        Group("dict", ()),
+    ]
 
 
 def _as_graph(choices: dict[str, list[Node]]) -> dict[str, list[Node]]:

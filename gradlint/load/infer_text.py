@@ -14,7 +14,7 @@ from gradlint.load.feed_plan import Group, Guess
 from gradlint.load.feed_trial import sources_of, tensors_in
 from gradlint.load.infer_context import Argument
 from gradlint.load.infer_repair import SPATIAL, Broken, Change, other_sides, rerank, retype, set_axis, solve_side
-from gradlint.load.infer_start import BESIDE_BOXES, guesses
+from gradlint.load.infer_start import BESIDE_BOXES, ROLES, guesses
 
 LARGEST = 1 << 16
 
@@ -36,7 +36,8 @@ def swapped_numbers(broken: Broken, match: re.Match[str]) -> Iterator[Change]:
     for path, guess in broken.plan.leaves().items():
         cost = 0.3 if path in touched or not touched else 0.9
         for place, size in enumerate(broken.plan.shape(guess)):
-            others = [n for n in numbers if n != size and 0 < n < LARGEST] if size in numbers and size > 1 else []
+            others = [n for n in numbers if n not in (size, broken.plan.size("B")) and 0 < n < LARGEST]
+            others = others if size in numbers and size > 1 else []
             batch = 1.5 if guess.axes[place] == "B" else 0.0
             for rank, other in enumerate(others[:5]):
                 yield cost + batch + 0.15 * rank, set_axis(broken.plan, path, place, other)
@@ -201,6 +202,13 @@ def token_count(broken: Broken, match: re.Match[str]) -> Iterator[Change]:
                 yield 0.4 + 0.05 * tokens, broken.plan.resized(**{axis: int(side)})
 
 
+def hidden_state(broken: Broken, match: re.Match[str]) -> Iterator[Change]:
+    """A recurrent layer was given a state of another form."""
+    others = broken.plan.arguments[1:]
+    for rank, node in enumerate(ROLES["state"](broken.known)):
+        yield from ((0.3 + 0.3 * rank, broken.plan.put(name, node)) for name, _ in others)
+
+
 def larger(broken: Broken, match: re.Match[str]) -> Iterator[Change]:
     """The size does not suit a pooling, a window or a skip."""
     for path, guess in broken.plan.leaves().items():
@@ -297,6 +305,7 @@ RULES: tuple[tuple[re.Pattern[str], Rule], ...] = tuple(
         (r"same dtype|found long|got long|for 'long'|\(long|floating point|input dtype", floating_numbers),
         (r"only supports boolean|expected.*bool|bool.*expected|must be.*bool", truth_values),
         (r"with a bool tensor|for 'bool'|bool and float|found bool", numeric_mask),
+        (r"\bhx\b|hidden state|expected hidden|hidden\[", hidden_state),
         (r"KeyError", dict_key),
         (r"(?:have|has|need|needs|missing|expects?|requires?|contain) (?:a |an |the )?['\"]?(\w+)['\"]? key", dict_key),
         (r"only integers, slices|indices must be integers|string ind", dict_wanted),

@@ -6,16 +6,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from gradlint.error import InputError, UsageError
 from gradlint.load.feed_own import own_plans
 from gradlint.load.feed_plan import Group, Guess, Node, Plan, describe, draw
-from gradlint.load.feed_trial import Trial, all_tensors
+from gradlint.load.feed_trial import Trial
 from gradlint.load.infer import Search
 from gradlint.load.infer_context import Context, context
-from gradlint.load.infer_finish import finished
+from gradlint.load.infer_finish import finished, own_loss
 from gradlint.load.infer_layers import device_of
 from gradlint.load.infer_repair import Change
 from gradlint.load.infer_start import starts
@@ -64,7 +63,22 @@ def feed(model: nn.Module, settings: InputSettings, hints: SourceHints | None = 
         accepted = search.run(plans, trials)
         if accepted is not None:
             return _feed(search, finished(search, accepted), source, frozenset(given))
+    if not given and model.training:
+        return _in_eval_mode(model, settings, hints, seconds, search)
     raise _nothing_fits(search, specs)
+
+
+def _in_eval_mode(
+    model: nn.Module, settings: InputSettings, hints: SourceHints | None, seconds: float, failed: Search
+) -> Feed:
+    """The last resort, for a model whose training needs more than was found. Leaves the model in the mode that runs."""
+    model.eval()
+    try:
+        found = feed(model, settings, hints, seconds=seconds / 2)
+    except InputError as error:
+        model.train()
+        raise _nothing_fits(failed, ()) from error
+    return replace(found, notes=(*found.notes, "no inputs were found that it trains on: it ran in eval mode"))
 
 
 def _sources(known: Context, given: dict[str, Node], hints: SourceHints) -> Iterator[tuple[str, int, Iterator[Change]]]:
@@ -188,7 +202,9 @@ def _feed(search: Search, trial: Trial, source: str, given: frozenset[str]) -> F
         return drawn.args, drawn.kwargs
 
     args, kwargs = fresh(0)
-    return Feed(args, kwargs, _used(trial.plan, source, given), fresh, _notes(trial), own_loss(trial))
+    return Feed(
+        args, kwargs, _used(trial.plan, source, given), fresh, _notes(trial), "own" if own_loss(trial) else None
+    )
 
 
 def _used(plan: Plan, source: str, given: frozenset[str]) -> tuple[InputUsed, ...]:
@@ -210,15 +226,6 @@ def _notes(trial: Trial) -> tuple[str, ...]:
     return (
         f"{trial.answered} questions about values were answered by assumption, as the model has no numbers on meta",
     )
-
-
-def own_loss(trial: Trial) -> str | None:
-    """ "own" when the model returned a scalar that it calls its loss, or nothing but a scalar."""
-    output = trial.output
-    loss = output.get("loss") if isinstance(output, dict) else getattr(output, "loss", None)
-    alone = list(all_tensors(output))
-    scalar = loss if isinstance(loss, Tensor) else alone[0] if len(alone) == 1 else None
-    return "own" if scalar is not None and scalar.dim() == 0 and torch.is_floating_point(scalar) else None
 
 
 def _nothing_fits(search: Search, specs: tuple[InputSpec, ...]) -> InputError:

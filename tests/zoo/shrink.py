@@ -179,7 +179,7 @@ SPECIAL: dict[str, dict[str, Any]] = {
         "decoder_num_attention_heads": 4,
         "decoder_intermediate_size": 64,
     },
-    "esm": {"mask_token_id": 3, "vocab_size": 33},
+    "esm": {"mask_token_id": 3, "vocab_size": 33, "pad_token_id": 1},
 }
 
 PARTS = ("text_config", "vision_config", "audio_config")

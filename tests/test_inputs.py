@@ -1,0 +1,388 @@
+import types
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from gradlint.error import InputError, UsageError
+from gradlint.load.inputs import Feed, feed
+from gradlint.source.examples import ShapeHint, SourceHints
+
+
+def settings(*inputs: str) -> types.SimpleNamespace:
+    return types.SimpleNamespace(inputs=inputs)
+
+
+def inferred(model: nn.Module, hints: SourceHints | None = None) -> Feed:
+    return feed(model, settings(), hints)
+
+
+def forms(found: Feed) -> dict[str, str]:
+    """name: dtype and shape without the batch, as "float32 3,32,32"."""
+    return {used.name: f"{used.dtype} {','.join(map(str, used.shape[1:]))}" for used in found.inputs}
+
+
+class Convolutional(nn.Module):
+    def __init__(self, channels=3, features=16 * 5 * 5):
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, 6, 5)
+        self.conv2 = nn.Conv2d(6, 16, 5)
+        self.fc = nn.Linear(features, 10)
+
+    def forward(self, x):
+        x = F.max_pool2d(self.conv1(x).relu(), 2)
+        x = F.max_pool2d(self.conv2(x).relu(), 2)
+        return self.fc(x.flatten(1))
+
+
+class Viewed(Convolutional):
+    def forward(self, x):
+        x = F.max_pool2d(self.conv1(x).relu(), 2)
+        x = F.max_pool2d(self.conv2(x).relu(), 2)
+        return self.fc(x.view(-1, self.fc.in_features))
+
+
+class Flattening(nn.Module):
+    def __init__(self, width=784):
+        super().__init__()
+        self.fc = nn.Linear(width, 10)
+
+    def forward(self, x):
+        return self.fc(x.view(x.size(0), -1))
+
+
+class Rows(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.lstm = nn.LSTM(28, 16, batch_first=True)
+
+    def forward(self, image):
+        return self.lstm(image.squeeze(1))[0]
+
+
+class TwoTables(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.users = nn.Embedding(50, 8)
+        self.items = nn.Embedding(70, 8)
+
+    def forward(self, user, item):
+        return (self.users(user) * self.items(item)).sum(-1)
+
+
+class Offset(nn.Module):
+    """The first rows are special tokens, so that ids end below the table's size."""
+
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Embedding(40, 8)
+        self.small = nn.Embedding(36, 8)
+
+    def forward(self, ids):
+        return self.table(ids + 4) + self.small(ids + 0)
+
+
+class Masked(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+
+    def forward(self, x, key_padding_mask):
+        return self.attention(x, x, x, key_padding_mask=key_padding_mask)[0]
+
+
+class Kept(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Embedding(30, 8)
+        self.out = nn.Linear(8, 2)
+
+    def forward(self, ids, attention_mask):
+        h = self.table(ids) + (1 - attention_mask).unsqueeze(-1) * -1e4
+        return self.out(h.amax(1))
+
+
+class Stateful(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.lstm = nn.LSTM(9, 12, num_layers=2, batch_first=True)
+
+    def forward(self, x, state):
+        return self.lstm(x, state)[0]
+
+
+class Diffusion(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.time = nn.Sequential(nn.Linear(1, 16), nn.SiLU())
+        self.conv = nn.Conv2d(3, 16, 3, padding=1)
+        self.out = nn.Conv2d(16, 3, 3, padding=1)
+
+    def forward(self, x, t):
+        return self.out(self.conv(x) + self.time(t[:, None].float())[:, :, None, None])
+
+
+class Language(nn.Module):
+    def __init__(self, longest=11):
+        super().__init__()
+        self.tokens = nn.Embedding(64, 8)
+        self.positions = nn.Embedding(longest, 8)
+        self.head = nn.Linear(8, 64)
+
+    def forward(self, idx, targets=None):
+        steps = idx.shape[1]
+        assert steps <= self.positions.num_embeddings, f"at most {self.positions.num_embeddings} steps, got {steps}"
+        logits = self.head(self.tokens(idx) + self.positions(torch.arange(steps)))
+        if targets is None:
+            return logits
+        return logits, F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+
+
+class FromData(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Linear(5, 4)
+
+    def forward(self, data):
+        source, target = data.edge_index
+        h = self.first(data.x)
+        return torch.zeros_like(h).index_add(0, target, h[source])
+
+
+class Critic(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(14, 1)
+
+    def forward(self, state, action):
+        return self.fc(torch.cat([state, action], 1))
+
+
+class Patches(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.patch = nn.Conv2d(3, 24, 8, 8)
+        self.position = nn.Parameter(torch.zeros(1, 1 + 5 * 5, 24))
+        self.token = nn.Parameter(torch.zeros(1, 1, 24))
+
+    def forward(self, x):
+        h = self.patch(x).flatten(2).mT
+        return torch.cat([self.token.expand(len(x), -1, -1), h], 1) + self.position
+
+
+class ByKey(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(6, 2)
+        self.table = nn.Embedding(20, 2)
+
+    def forward(self, batch):
+        return self.fc(batch["features"]) + self.table(batch["category_ids"]).sum(1)
+
+
+class Unbatched(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Linear(7, 16)
+        self.encoder = nn.TransformerEncoderLayer(16, 4, 32, batch_first=True)
+
+    def forward(self, x):
+        return self.encoder(self.embed(x))
+
+
+FOUND = {
+    "a flattened image's side follows from the linear layer": (Convolutional(), {"x": "float32 3,32,32"}),
+    "also when the flattening is a view over the batch": (Viewed(), {"x": "float32 3,32,32"}),
+    "of one channel": (Convolutional(1, 16 * 4 * 4), {"x": "float32 1,28,28"}),
+    "a net that flattens its input takes images": (Flattening(), {"x": "float32 1,28,28"}),
+    "of three channels where that fits": (Flattening(3072), {"x": "float32 3,32,32"}),
+    "a net that does not takes rows": (nn.Sequential(nn.Linear(784, 9)), {"input": "float32 784"}),
+    "a squeezed channel was there": (Rows(), {"image": "float32 1,24,28"}),
+    "a classifier of signals": (nn.Sequential(nn.Conv1d(2, 4, 9), nn.AdaptiveAvgPool1d(1)), {"input": "float32 2,256"}),
+    "ids are single for users and items": (TwoTables(), {"user": "int64 ", "item": "int64 "}),
+    "a padding mask": (Masked(), {"x": "float32 24,8", "key_padding_mask": "bool 24"}),
+    "a mask that is computed with": (Kept(), {"ids": "int64 24", "attention_mask": "float32 24"}),
+    "the state of an LSTM is a pair": (
+        Stateful(),
+        {"x": "float32 24,9", "state.0": "float32 32,12", "state.1": "float32 32,12"},
+    ),
+    "a time for each image": (Diffusion(), {"x": "float32 3,32,32", "t": "float32 "}),
+    "an asserted length, and targets that give a loss": (Language(), {"idx": "int64 11", "targets": "int64 11"}),
+    "a data object of a graph": (FromData(), {"data.edge_index": "int64 90", "data.x": "float32 5"}),
+    "parts that are concatenated share the width": (Critic(), {"state": "float32 7", "action": "float32 7"}),
+    "a position table gives the image's side": (Patches(), {"x": "float32 3,40,40"}),
+    "a dict by the keys that forward reads": (
+        ByKey(),
+        {"batch.features": "float32 6", "batch.category_ids": "int64 24"},
+    ),
+    "a transformer takes sequences, not one sample": (Unbatched(), {"x": "float32 24,7"}),
+    "half-precision weights": (nn.Sequential(nn.Linear(8, 4)).double(), {"input": "float64 8"}),
+}
+
+
+@pytest.mark.parametrize("case", FOUND)
+def test_inputs_are_found_from_the_model_alone(case: str) -> None:
+    model, expected = FOUND[case]
+    found = inferred(model)
+    assert forms(found) == expected
+    assert {used.source for used in found.inputs} == {"guessed"}
+    model(*found.args, **found.kwargs)
+
+
+def test_ids_reach_over_the_whole_table_of_each_input() -> None:
+    found = inferred(TwoTables())
+    assert [used.values for used in found.inputs] == ["<50", "<70"]
+
+
+def test_ids_stay_below_the_smallest_table_that_takes_them() -> None:
+    found = inferred(Offset())
+    assert found.inputs[0].values == "<36"
+
+
+def test_a_mask_that_hides_everything_is_turned_round() -> None:
+    found = inferred(Masked())
+    assert not found.args[1].any()
+
+
+def test_a_mask_that_keeps_is_all_ones() -> None:
+    found = inferred(Kept())
+    assert bool((found.args[1] == 1).all())
+
+
+def test_the_batch_is_32_for_a_small_net_and_8_for_a_slow_one() -> None:
+    slow = nn.Sequential(nn.Conv2d(3, 64, 3), nn.Conv2d(64, 64, 5), nn.AdaptiveAvgPool2d(1))
+    assert inferred(nn.Linear(6, 2)).inputs[0].shape[0] == 32
+    assert inferred(slow).inputs[0].shape[0] in (6, 8)
+
+
+STEMS = {
+    224: nn.Sequential(nn.Conv2d(3, 8, 7, 2, 3), nn.MaxPool2d(2), nn.AdaptiveAvgPool2d(1)),
+    32: nn.Sequential(nn.Conv2d(3, 8, 3, 1, 1), nn.MaxPool2d(2), nn.AdaptiveAvgPool2d(1)),
+    64: nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), *(nn.Conv2d(4, 4, 3, 2, 1) for _ in range(3))),
+}
+
+
+@pytest.mark.parametrize("side", STEMS)
+def test_a_net_for_any_image_size_gets_the_one_its_downsampling_is_made_for(side: int) -> None:
+    assert inferred(STEMS[side]).inputs[0].shape[-1] == side
+
+
+def test_a_loss_that_the_model_returns_is_noticed() -> None:
+    assert inferred(Language()).loss == "own"
+    assert inferred(nn.Linear(3, 2)).loss is None
+
+
+def test_equal_seeds_draw_equal_inputs_and_others_do_not() -> None:
+    found = inferred(nn.Linear(5, 2))
+    (first,), (again,), (other,) = (found.draw(seed)[0] for seed in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_neither_the_model_nor_the_random_state_changes() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(), nn.Flatten(), nn.Linear(144, 2))
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    state = torch.get_rng_state()
+    inferred(model)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert model.training and all(p.grad is None for p in model.parameters())
+
+
+# ---- what the user, the model or its file says
+
+
+def test_given_specs_are_used_as_they_are() -> None:
+    found = feed(Diffusion(), settings("t=float32[4]~U(5,6)", "float32[4,3,16,16]"))
+    assert [(used.name, used.shape, used.source) for used in found.inputs] == [
+        ("x", (4, 3, 16, 16), "cli"),
+        ("t", (4,), "cli"),
+    ]
+    assert found.args[1].min() >= 5 and found.args[1].max() <= 6
+
+
+def test_what_is_not_given_is_inferred_with_the_same_batch() -> None:
+    found = feed(Diffusion(), settings("x=float32[4,3,16,16]"))
+    assert [(used.name, used.shape, used.source) for used in found.inputs] == [
+        ("x", (4, 3, 16, 16), "cli"),
+        ("t", (4,), "guessed"),
+    ]
+
+
+def test_a_dotted_name_is_an_entry_of_a_dict() -> None:
+    found = feed(ByKey(), settings("batch.features=float32[4,6]", "batch.category_ids=int64[4,3]<20"))
+    assert {key: tuple(value.shape) for key, value in found.args[0].items()} == {
+        "features": (4, 6),
+        "category_ids": (4, 3),
+    }
+
+
+def test_given_ids_without_a_bound_get_the_table_s() -> None:
+    assert feed(Language(), settings("int64[4,7]")).inputs[0].values == "<64"
+
+
+def test_a_name_that_forward_does_not_take_is_a_usage_error() -> None:
+    with pytest.raises(UsageError, match=r"'y': Linear\.forward has no such argument") as caught:
+        feed(nn.Linear(3, 2), settings("y=float32[4,3]"))
+    assert caught.value.hint == "it takes input"
+
+
+def test_given_inputs_that_do_not_fit_are_an_input_error_with_the_model_s_own_message() -> None:
+    with pytest.raises(InputError, match=r"Linear does not accept input=float32\[4, 5\]: .*cannot be multiplied"):
+        feed(nn.Linear(3, 2), settings("float32[4,5]"))
+
+
+class Impossible(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(3, 2)
+
+    def forward(self, x, secret):
+        if secret != "xyzzy":
+            raise ValueError("the secret is wrong")
+        return self.fc(x)
+
+
+def test_when_nothing_fits_the_error_says_what_was_tried_and_what_to_give() -> None:
+    with pytest.raises(InputError) as caught:
+        inferred(Impossible())
+    assert "no inputs were found that Impossible accepts" in caught.value.message
+    assert caught.value.message.endswith("ValueError: the secret is wrong")
+    assert caught.value.hint.startswith("give them: --input 'x=float32[")
+
+
+def test_lightning_s_example_is_taken() -> None:
+    model = nn.Linear(7, 2)
+    model.example_input_array = torch.zeros(5, 3, 7)
+    found = inferred(model)
+    assert (found.inputs[0].shape, found.inputs[0].source) == ((5, 3, 7), "example")
+
+
+def test_timm_s_configuration_is_taken() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.AdaptiveAvgPool2d(1))
+    model.pretrained_cfg = {"input_size": (3, 96, 96)}
+    assert inferred(model).inputs[0].shape[1:] == (3, 96, 96)
+
+
+def test_a_call_in_the_file_is_taken() -> None:
+    hints = SourceHints(calls=((ShapeHint((2, 40, 9), "float32"),),))
+    found = inferred(nn.Linear(9, 2), hints)
+    assert (found.inputs[0].shape[1:], found.inputs[0].source) == ((40, 9), "example")
+
+
+def test_a_call_in_the_file_that_does_not_fit_is_repaired_or_left() -> None:
+    hints = SourceHints(calls=((ShapeHint((2, 3, 8, 8), "float32"),),))
+    assert forms(inferred(Convolutional(), hints)) == {"x": "float32 3,32,32"}
+
+
+def test_a_shape_in_a_docstring_gives_the_rank() -> None:
+    hints = SourceHints(shapes=(ShapeHint(("N", "T", 3), origin="docstring"),))
+    assert forms(inferred(nn.Linear(3, 2), hints)) == {"input": "float32 24,3"}
+
+
+def test_a_model_on_meta_gets_meta_inputs() -> None:
+    with torch.device("meta"):
+        model = Convolutional()
+    found = inferred(model)
+    assert found.args[0].is_meta and found.inputs[0].shape[1:] == (3, 32, 32)
