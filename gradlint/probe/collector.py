@@ -21,6 +21,8 @@ FLOATING = frozenset({torch.float32, torch.float64, torch.complex64, torch.compl
 STRIDED = torch.strided
 SMALL = 1 << 14  # entries; smaller tensors are kept and measured together, larger ones at once
 KEPT = 1 << 23  # entries kept at most
+# Large values whose bounds are taken when the graph is known: those that the functions with a limited domain read.
+RANGED = frozenset({"elementwise", "mul", "softmax", "loss", "reduce", "custom", "other"})
 FEATURES = 512  # entries of each sample of a large tensor that its correlation is estimated from
 
 
@@ -39,6 +41,7 @@ class Collector:
         self._graph = graph
         # Without in-place operations a tensor stays what it is: it need not be copied, and torch can keep its gradient.
         self._settled = graph is not None and not any(op.inplace for op in graph.ops)
+        self._ranged = None if graph is None else _ranged(graph)
         self._nodes: dict[Any, Slots] = {}
         self._activations: list[tuple[Key, Tensor]] = []
         self._gradients: list[tuple[Key, Tensor]] = []
@@ -128,7 +131,7 @@ class Collector:
         function = units.function_of(tensor, key, self._graph)
         if function:
             units.measure(self.ledger, [key], entries.unsqueeze(0), function, units.axis_of(tensor))
-        else:
+        elif self._ranged is None or key in self._ranged:
             low, high = torch.aminmax(entries)
             self._bounds([key], low.reshape(1), high.reshape(1))
         if 1 < self._batch == tensor.shape[0]:
@@ -172,3 +175,10 @@ def _select(stacked: Tensor, places: list[int]) -> Tensor:
     if places == list(range(places[0], places[-1] + 1, step)):
         return stacked[places[0] : places[-1] + 1 : step]
     return stacked[places]
+
+
+def _ranged(graph: Graph) -> frozenset[Key]:
+    """The outputs whose bounds are worth a pass over their entries."""
+    read = {value for op in graph.ops if op.kind in RANGED for value in op.inputs} | set(graph.outputs)
+    producers = ((value, graph.op_of(value)) for value in read)
+    return frozenset((op.index, op.outputs.index(value)) for value, op in producers if op is not None)

@@ -27,8 +27,11 @@ class Ledger:
     _known: dict[str, dict[Hashable, float]] = field(default_factory=dict)
 
     def put(self, table: str, keys: Keys, numbers: Tensor) -> None:
-        """Note one number a key, still on the device."""
-        self._waiting.append((table, keys, numbers))
+        """Note one number a key; they stay on the device until `read`, except on the CPU, where reading is free."""
+        if numbers.device.type == "cpu":
+            self._known.setdefault(table, {}).update(zip(keys, numbers.tolist(), strict=True))
+        else:
+            self._waiting.append((table, keys, numbers))
 
     def note(self, table: str, key: Hashable, number: float) -> None:
         """Note a number that is already here."""

@@ -66,19 +66,17 @@ def measure(ledger: Ledger, keys: list[Key], stacked: Tensor, function: str, axi
     Dead: zero for every sample and position, where the derivative is zero too. Saturated: within 1 % of a bound for
     over 95 % of them. Constant: one value for all of them. `axis` is that of the units in each tensor.
     """
-    rows = stacked.movedim(axis % (stacked.ndim - 1) + 1, 1).reshape(
-        len(keys), stacked.shape[_position(stacked, axis)], -1
-    )
-    low, high = rows.amin(2), rows.amax(2)
+    place = axis % (stacked.ndim - 1) + 1
+    others = [dim for dim in range(1, stacked.ndim) if dim != place]
+    low, high = stacked.amin(others), stacked.amax(others)
     ledger.put("low", keys, low.amin(1))
     ledger.put("high", keys, high.amax(1))
-    ledger.put("count", keys, torch.full((len(keys),), rows.shape[1], device=rows.device))
-    dead = (low == 0) & (high == 0) if function in DYING else torch.zeros_like(low, dtype=torch.bool)
-    ledger.put("dead", keys, _share(dead))
-    ledger.put(
-        "constant", keys, _share((low == high) if rows.shape[2] > 1 else torch.zeros_like(low, dtype=torch.bool))
-    )
-    ledger.put("saturated", keys, _saturated(rows, function, low, high))
+    for key in keys:
+        ledger.note("count", key, stacked.shape[place])
+    several = stacked[0].numel() > stacked.shape[place]
+    ledger.put("dead", keys, _share((low == 0) & (high == 0)) if function in DYING else _none(low))
+    ledger.put("constant", keys, _share(low == high) if several else _none(low))
+    ledger.put("saturated", keys, _saturated(stacked, others, function, low, high))
 
 
 def activations(graph: Graph, keys: list[Key]) -> Iterable[tuple[str, int, list[int]]]:
@@ -137,21 +135,20 @@ def _by_shape(dims: int) -> int:
     return -1 if dims <= 3 else 1
 
 
-def _position(stacked: Tensor, axis: int) -> int:
-    return axis % (stacked.ndim - 1) + 1
-
-
-def _saturated(rows: Tensor, function: str, low: Tensor, high: Tensor) -> Tensor:
-    none = torch.zeros(rows.shape[0], device=rows.device)
+def _saturated(stacked: Tensor, others: list[int], function: str, low: Tensor, high: Tensor) -> Tensor:
     if function not in BOUNDS:
-        return none
+        return _none(low)
     bottom, top = BOUNDS[function]
     near = NEAR * (top - bottom)
     # Asking is free on the CPU only, where it mostly saves the pass over every entry.
-    if rows.device.type == "cpu" and not ((low < bottom + near) | (high > top - near)).any():
-        return none
-    at_bound = (rows < bottom + near) | (rows > top - near)
-    return _share(at_bound.float().mean(2) > MOSTLY)
+    if stacked.device.type == "cpu" and not ((low < bottom + near) | (high > top - near)).any():
+        return _none(low)
+    at_bound = (stacked < bottom + near) | (stacked > top - near)
+    return _share(at_bound.float().mean(others) > MOSTLY)
+
+
+def _none(units: Tensor) -> Tensor:
+    return torch.zeros(units.shape[0], device=units.device)
 
 
 def _share(units: Tensor) -> Tensor:
