@@ -85,6 +85,8 @@ def _same(op: Op, operands: list[Range]) -> Range:
 
 
 def _union(op: Op, operands: list[Range]) -> Range:
+    if not operands:
+        return ANY
     low, high = min(r.low for r in operands), max(r.high for r in operands)
     return Range(
         low,
