@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from gradlint.capture import capture, run
+from gradlint.error import ProbeError
 from gradlint.fix.candidate import Guard, Initialise, Normalise, Rescale, Skip, Step, Swap
 from gradlint.fix.initialisation import initialise
 from gradlint.fix.interventions import apply
@@ -156,6 +157,23 @@ def test_a_vanilla_rnn_runs_with_relu():
     graph, _ = capture(Last(model[0]), (x,), {})
     index = next(op.index for op in graph.ops if op.kind == "recurrent")
     assert torch.allclose(replay(Last(model[0]), x, Swap(index, "rnn_relu"))[0], expected(x)[0])
+
+
+def test_a_run_that_takes_another_way_is_refused():
+    class Fickle(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(6, 6)
+
+        def forward(self, x):
+            x = torch.sigmoid(self.layer(x))
+            if x.min() < 0:  # only once the sigmoid is replaced
+                x = x + 1.0
+            return torch.sigmoid(x)
+
+    torch.manual_seed(0)
+    with pytest.raises(ProbeError, match="another way"):
+        replay(Fickle(), X, Swap(1, "identity"), Swap(4, "relu"))
 
 
 def test_the_callers_model_and_generator_are_left_alone():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gradlint.finding import Finding
 from gradlint.fix import cost, wording
@@ -20,6 +20,7 @@ SMALL_BATCH = 8
 FEW_FEATURES = 4
 # RMS·√fan_in outside this band is an initialisation that no activation asks for; torch's default for nn.Linear is 0.58.
 SOUND_GAIN = (0.3, 3.0)
+EQUAL = 1e-6  # standard deviation over largest entry below which all entries count as one number
 MOST = 0.5  # share of the model's layers from which on a stretch is taken for all of them
 SATURATING = frozenset(
     {"sigmoid", "tanh", "softsign", "hardtanh", "hardsigmoid", "logsigmoid", "softmax", "log_softmax", "softmin"}
@@ -72,7 +73,7 @@ def _scope(graph: Graph, finding: Finding) -> Stretch:
     wide = stretch(graph, ())
     narrow = stretch(graph, _named(finding))
     share = len(narrow.layers) / max(1, len(wide.layers))
-    return narrow if len(narrow.layers) > 1 and share < MOST else wide
+    return narrow if len(narrow.layers) > 1 and share < MOST else replace(wide, named=narrow.named)
 
 
 def build(recipe: Recipe, scope: Stretch, finding: Finding) -> Candidate | None:
@@ -150,16 +151,26 @@ def _per_layer(scope: Stretch, draw: Callable[[Layer, bool], tuple[Step, ...]]) 
 
 
 def _own_weights(scope: Stretch) -> list[Layer]:
-    """The stretch's layers, and those elsewhere whose own initialisation is out of proportion; one a parameter."""
+    """The stretch's layers, constant ones that the finding names, and those out of proportion; one a parameter."""
     inside = {layer.op.index for layer in scope.layers}
-    chosen = [layer for layer in scope.everywhere if layer.op.index in inside or _unsound(layer)]
+    chosen = [
+        layer
+        for layer in scope.everywhere
+        if layer.op.index in inside or _unsound(layer) or (layer.op.index in scope.named and _constant(layer))
+    ]
     return list({layer.param.path: layer for layer in reversed(chosen) if layer.param}.values())[::-1]
 
 
 def _unsound(layer: Layer) -> bool:
-    """Whether the weight is out of proportion; one that is zero is so on purpose."""
+    """Whether the weight is out of proportion; one that is zero may be so on purpose."""
     gain = layer.gain
     return gain is not None and gain > 0 and not SOUND_GAIN[0] <= gain <= SOUND_GAIN[1]
+
+
+def _constant(layer: Layer) -> bool:
+    """Whether all entries of the weight are one number, up to rounding."""
+    param = layer.param
+    return param is not None and param.std is not None and param.std <= EQUAL * (param.abs_max or 0.0)
 
 
 def _match(recipe: Recipe, layer: Layer) -> Matched:
@@ -276,7 +287,8 @@ def _outputs(recipe: Recipe, scope: Stretch, finding: Finding) -> tuple[Step, ..
     named = _named(finding)
     chosen = [op for op in scope.outputs if op.index in named]
     chosen = chosen or (list(scope.outputs[-1:]) if finding.family == "output" else [])
-    return tuple(Swap(op.index, recipe.output) for op in chosen[-1:] if op.function != recipe.output)
+    last = recipe.output == "identity" or chosen[-1:] == list(scope.outputs[-1:])
+    return tuple(Swap(op.index, recipe.output) for op in chosen[-1:] if last and op.function != recipe.output)
 
 
 def _drops(recipe: Recipe, scope: Stretch, finding: Finding) -> tuple[Step, ...]:

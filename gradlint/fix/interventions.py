@@ -12,7 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gradlint.capture.calls import signature
 from gradlint.capture.recorder import Intervention
+from gradlint.error import ProbeError
 from gradlint.fix.candidate import Guard, Initialise, Normalise, Rescale, Skip, Step, Stress, Swap, Witness
 from gradlint.fix.initialisation import initialise
 from gradlint.graph.ir import Graph, Op
@@ -93,6 +95,8 @@ def _call(op: Op, steps: Iterable[Step], store: Store) -> Call:
     ordered = sorted(steps, key=lambda step: ORDER[type(step)])
 
     def replaced(func: Function, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        if op.kind != "custom" and signature(func).name != op.name:
+            raise ProbeError(f"with the change the model takes another way at call {op.index}")
         call = func
         for step in ordered:
             call = WRAPPERS[type(step)](step, call, op, store)

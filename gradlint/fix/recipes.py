@@ -88,9 +88,10 @@ TABLE: Mapping[str, tuple[Recipe, ...]] = {
     "normalization": (NORM, NORM_SKIP, RMS, MATCHED),
     "architecture": (SKIP, NORM_SKIP, RELU_HE, NORM),
     "units": DYING,
+    "one-unit-softmax": (SIGMOID_OUTPUT, NO_OUTPUT),
     "double-activation": (DROP,),
     "not-finite": (GUARD, STRICT_GUARD, *GROWING),
-    "output": (NO_OUTPUT, SIGMOID_OUTPUT),
+    "output": (NO_OUTPUT, SIGMOID_OUTPUT, LOG_SOFTMAX_OUTPUT),
     "numerics": (GUARD, STRICT_GUARD),
 }
 # What may stand at the output depends on the loss that reads it.
@@ -100,7 +101,7 @@ OUTPUTS: Mapping[str, tuple[Recipe, ...]] = {
     "nll": (NO_OUTPUT, LOG_SOFTMAX_OUTPUT),
     "nll_prob": (SIGMOID_OUTPUT,),
     "bce": (SIGMOID_OUTPUT,),
-    "mse": (NO_OUTPUT, SIGMOID_OUTPUT),
+    "mse": (NO_OUTPUT,),
 }
 
 
@@ -108,4 +109,4 @@ def recipes(finding: Finding, loss: str) -> tuple[Recipe, ...]:
     """What to try for a finding, best evidence first; nothing for a cause that no change of numbers cures (wiring)."""
     keys = (finding.cause, finding.rule, finding.family)
     found = next((TABLE[key] for key in keys if key in TABLE), ())
-    return OUTPUTS.get(loss, found) if finding.family == "output" else found
+    return tuple(recipe for recipe in found if not recipe.output or recipe in OUTPUTS.get(loss, found))

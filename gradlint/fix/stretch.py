@@ -54,7 +54,7 @@ class Stretch:
     """What the recipes read. `layers` leaves out heads, the last before an output, unless nothing else is there."""
 
     graph: Graph
-    ops: frozenset[int]
+    named: frozenset[int]  # the ops that were given
     layers: tuple[Layer, ...]
     heads: tuple[Layer, ...]
     everywhere: tuple[Layer, ...]  # every layer of the graph, heads included
@@ -68,7 +68,8 @@ class Stretch:
 
 def stretch(graph: Graph, ops: Iterable[int]) -> Stretch:
     """The stretch between these ops: all that lies on a data path from one to another; the whole graph for none."""
-    scope = hull(graph, ops) or frozenset(range(len(graph.ops)))
+    named = frozenset(ops)
+    scope = hull(graph, named) or frozenset(range(len(graph.ops)))
     feeding, driven, gates = _feeding(graph), flow(graph).fed, gating(graph)
     weighted = [op for op in graph.ops if op.kind in LAYERS and op.grad_enabled and op.index in driven]
     layers = [_layer(graph, op, gate=op.index in gates) for op in weighted]
@@ -78,7 +79,7 @@ def stretch(graph: Graph, ops: Iterable[int]) -> Stretch:
     trunk = [op for op in free if op.index in scope]
     return Stretch(
         graph=graph,
-        ops=scope,
+        named=named,
         layers=body or tuple(layer for layer in layers if layer.op.index in scope),
         heads=heads,
         everywhere=tuple(layers),
@@ -91,9 +92,8 @@ def stretch(graph: Graph, ops: Iterable[int]) -> Stretch:
     )
 
 
-def hull(graph: Graph, ops: Iterable[int]) -> frozenset[int]:
+def hull(graph: Graph, given: frozenset[int]) -> frozenset[int]:
     """The given ops and every op on a data path from one of them to another."""
-    given = frozenset(ops)
     if not given:
         return given
     after = _closure(graph.ops, given, lambda op: _producers(graph, op))
