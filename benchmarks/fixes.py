@@ -51,7 +51,7 @@ from gradlint.source.target import parse
 
 CLASSES = 10
 OPTIMIZERS = {"adam": (1e-3, 3e-3), "sgd": (1e-2, 1e-1)}
-SECONDS = 15.0  # a training: fewer steps for all variants of a model that takes longer
+SECONDS = 5.0  # a training: fewer steps for all variants of a model that takes longer
 LEAST = 60  # steps
 
 
