@@ -33,8 +33,8 @@ RANK: Mapping[str, int] = {
     "wiring": 1,
     "output": 2,
     "init": 3,
-    "vanishing": 4,
     "exploding": 4,
+    "vanishing": 4,
     "units": 5,
     "normalization": 6,
     "architecture": 7,
@@ -71,7 +71,7 @@ def draft(
 
 def applicable(rule: Rule, probe: Measurement | None) -> bool:
     """Whether every fact that the rule asks for exists."""
-    return probe is not None or "probe" not in rule.facts
+    return "idle" not in rule.facts and (probe is not None or "probe" not in rule.facts)
 
 
 def settle(rule: Rule, given: Mapping[str, Number]) -> dict[str, Number]:
@@ -97,6 +97,18 @@ def judge(
     """Findings with their numbers and verdicts, one a cause, worst first; `reason` says why nothing was measured."""
     findings = [finish(rule, found, graph, signal, measurement, reason) for rule, found in drafts]
     return sorted(fold(sorted(findings, key=_explains), graph), key=_order)
+
+
+def regrade(findings: Iterable[Finding], severities: Mapping[str, str]) -> list[Finding]:
+    """The findings with the severities that were asked for, by rule name or code, worst first; refuted ones stay notes."""
+    told = {name: severity for name in severities for severity in SEVERITIES if severity == severities[name]}
+    graded = (
+        finding
+        if finding.verdict == "refuted"
+        else replace(finding, severity=told.get(finding.rule, told.get(finding.code, finding.severity)))
+        for finding in findings
+    )
+    return sorted(graded, key=_order)
 
 
 def finish(

@@ -1,4 +1,4 @@
-"""GL302: weights too large for the activations between them."""
+"""GL204: weights too large for the activations between them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ GAIN = 2.5  # of one layer in front of a bounded activation; the default is 0.58
 DRIVEN = 3.0  # RMS before a bounded activation: beyond it σ′ < 0.05 for most entries
 
 
-@rule(code="GL302", name="large-init", family="init", severity="warning", since="0.1.0")
+@rule(code="GL204", name="large-init", family="exploding", severity="warning", since="0.1.0")
 def large_init(graph: Graph, signal: Signal) -> Iterator[Draft]:
     """Layers whose init amplifies the signal where it explodes or blows up, or drives activations to their bounds."""
     found = diagnosis.diagnose(graph, signal, "vanishing", "exploding", "blow-up")
