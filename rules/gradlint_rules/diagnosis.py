@@ -159,7 +159,18 @@ def _diagnose(graph: Graph, facts: Facts) -> Diagnosis | None:
     if not factors:
         return None
     ops = tuple(graph.ops[factor.op] for factor in factors)
-    return Diagnosis(graph, health, kind, severity, limit, ops, factors, tuple(layers(graph, ops)))
+    return Diagnosis(
+        graph, health, kind, severity, limit, ops, factors, tuple(layers(graph, _with_first(graph, route, ops)))
+    )
+
+
+def _with_first(graph: Graph, route: Route, ops: tuple[Op, ...]) -> tuple[Op, ...]:
+    """The ops of a stretch with the first op of the route before them when they begin right after it.
+
+    The first layer makes the first value whose size is known, so no factor is its own, but its init counts.
+    """
+    begins = len(route.ops) > 1 and ops[0].index == route.ops[1]
+    return (graph.ops[route.ops[0]], *ops) if begins else ops
 
 
 def stretch(graph: Graph, route: Route, sizes: Mapping[int, float], *, forward: bool) -> tuple[Factor, ...]:
