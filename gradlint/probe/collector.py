@@ -51,14 +51,14 @@ class Collector:
     def on_output(self, index: int, outputs: tuple[Tensor, ...]) -> None:
         """Measure or keep the outputs of a call and hook their gradients."""
         for position, tensor in enumerate(outputs):
-            if tensor.dtype in FLOATING and tensor.layout is STRIDED:
-                size = tensor.numel()
+            size = tensor.numel()
+            if size and tensor.dtype in FLOATING and tensor.layout is STRIDED:
                 small = size <= SMALL and self._room > size
                 key = (index, position)
                 if small:
                     self._room -= size
                     self._keep(key, tensor)
-                elif size:
+                else:
                     self._measure(key, tensor, tensor.detach())
                 node = tensor.grad_fn
                 if node is None:

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gradlint.capture import Intervention
-from gradlint.error import GradlintError
+from gradlint.error import GradlintError, ProbeError
 from gradlint.graph.ir import Graph
-from gradlint.probe.health import relative
-from gradlint.probe.isolation import ParamEdit, pick_device
+from gradlint.probe.health import judge, relative
+from gradlint.probe.isolation import ParamEdit, pick_device, undisturbed
 from gradlint.probe.route import widest
 from gradlint.probe.run import Loaded, Plan, once
+from gradlint.probe.seeds import combine, decided
 from gradlint.profile import Measurement, ParamMeasure
 
 K = TypeVar("K", int, str)
 
+DATA = 1000  # seeds of inputs are kept apart from those of weights
 ROUNDS = 3  # zero-initialised heads behind zero-initialised branches open one after another
 SMALL_SCALE = 0.1  # what a zero gain or layer scale is moved to: the branch is open but does not dominate
 
@@ -36,12 +38,18 @@ class Options(Protocol):
     def loss(self) -> str | None:
         """The name of a loss, or None for a guess."""
 
+    @property
+    def seeds(self) -> int:
+        """How many seeds may be spent on a verdict near a limit."""
+
 
 class Described(Loaded, Protocol):
     """A loaded model that knows of a loss."""
 
     loss: str | None
     loss_hint: str | None
+    rebuild: Callable[[], nn.Module] | None
+    draw: Callable[[int], tuple[tuple[object, ...], dict[str, object]]]
 
 
 @dataclass(frozen=True)
@@ -50,6 +58,16 @@ class Fallback:
 
     device: str = "auto"
     loss: str | None = None
+    seeds: int = 1
+
+
+@dataclass
+class Instance:
+    """The model built once more, with other inputs."""
+
+    model: nn.Module
+    args: tuple[object, ...]
+    kwargs: dict[str, object]
 
 
 def measure(
@@ -70,7 +88,8 @@ def measure(
     `dtype` ("float64" …) converts model and inputs; `loss` goes before `settings.loss`, the model's own loss, and the
     one that the user's file applies. When exact zeros keep the gradient from every way through the model and
     `explain_zeros` holds, the pass is taken again in float64 (an underflow then shows its size) and with the
-    zero-initialised parameters moved (`Measurement.unblocked`).
+    zero-initialised parameters moved (`Measurement.unblocked`). A first measurement (without a graph, interventions or
+    edits) is repeated with further seeds, at most `settings.seeds`, while its verdict is near a limit.
 
     Raises ForwardError when the model raises, ProbeError when it cannot be copied, scored or differentiated, UsageError
     for a loss or device that does not exist.
@@ -87,9 +106,38 @@ def measure(
         edits=tuple(edits),
     )
     recorded, measured = once(loaded, plan)
+    plan = replace(plan, graph=recorded)
     if explain_zeros and blocked(recorded, measured):
-        measured = _explain(loaded, replace(plan, graph=recorded), recorded, measured)
+        measured = _explain(loaded, plan, recorded, measured)
+    if graph is None and not plan.interventions and not plan.edits:
+        measured = _repeated(loaded, plan, recorded, measured, options.seeds)
     return recorded, measured
+
+
+def _repeated(loaded: Described, plan: Plan, graph: Graph, measured: Measurement, seeds: int) -> Measurement:
+    """The measurement over as many seeds as it takes to tell on which side of the limits it lies."""
+    found, healths = [measured], [judge(graph, measured)]
+    for seed in range(plan.seed + 1, plan.seed + seeds):
+        if decided(healths):
+            break
+        try:
+            _, another = once(_instance(loaded, seed, plan.device), replace(plan, seed=seed, redrawn=True))
+        except GradlintError as error:  # a run that cannot be repeated is measured once
+            return replace(combine(found), notes=(*measured.notes, f"seed {seed}: {error.message}"))
+        found.append(another)
+        healths.append(judge(graph, another))
+    return combine(found)
+
+
+def _instance(loaded: Described, seed: int, device: torch.device) -> Instance:
+    """The model with weights of this seed (its own where it cannot be built again) and inputs of another one."""
+    with undisturbed(seed, device):
+        try:
+            model = loaded.rebuild() if loaded.rebuild is not None else loaded.model
+            args, kwargs = loaded.draw(DATA + seed)
+        except Exception as error:
+            raise ProbeError(f"the model cannot be built again: {type(error).__name__}: {error}") from error
+    return Instance(model, args, kwargs)
 
 
 def blocked(graph: Graph, measured: Measurement) -> bool:

@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -16,7 +17,7 @@ from gradlint.capture import Intervention, Names, Recording, run, to_graph
 from gradlint.capture.frames import USER, rank
 from gradlint.capture.structure import Named, arguments
 from gradlint.error import ForwardError, GradlintError, ProbeError
-from gradlint.graph.ir import Graph, Op, Span
+from gradlint.graph.ir import Graph, Span
 from gradlint.probe import loss as losses
 from gradlint.probe import parameters
 from gradlint.probe.assembly import INPUT, Seen, Tables, assemble
@@ -67,6 +68,7 @@ class Plan:
     graph: Graph | None = None  # replayed instead of recording
     interventions: tuple[Intervention, ...] = ()
     edits: tuple[ParamEdit, ...] = ()
+    redrawn: bool = False  # the model is another one than the graph was recorded from: its weights are measured anew
 
 
 @dataclass
@@ -104,16 +106,19 @@ def step(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], nam
     collector = Collector(_batch(inputs), plan.graph)
     recording = _forward(model, args, kwargs, collector, plan)
     collector.release()
+    if plan.redrawn and plan.graph is not None and recording.calls != len(plan.graph.ops):
+        raise ProbeError("the run took another way than the recorded one")
     graph = plan.graph or to_graph(recording)
     collector.timed = _steps(graph)
-    for _, position in (key for key in collector.timed if key[0] == INPUT):
-        collector.watch((INPUT, position), inputs[position][1])
+    for call, position in collector.timed:
+        if call == INPUT:
+            collector.watch((call, position), inputs[position][1])
     value = _loss(recording, graph, plan)
     if value is not None:
         _backward(value.total)
     collector.finish(graph)
     names = recording.names or names
-    edited = {change.path for change in plan.edits}
+    edited = set(names.params) if plan.redrawn else {change.path for change in plan.edits}
     parameters.measure(collector.ledger, names.params, edited | set(names.params) - set(graph.params))
     if value is not None:
         _output(collector, value)
@@ -135,7 +140,15 @@ def _forward(
     except GradlintError:
         raise
     except Exception as error:
+        if _is_own(error):
+            raise
         raise forward_error(error) from error
+
+
+def _is_own(error: Exception) -> bool:
+    """Whether the error came out of this package's own observer, not out of the model."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return Path(last.filename).is_relative_to(Path(__file__).parent)
 
 
 def forward_error(error: Exception) -> ForwardError:
@@ -189,15 +202,12 @@ def _steps(graph: Graph) -> dict[Key, int]:
         if value is None or op.attrs.get("cell") or op.attrs.get("packed") or len(value.shape) < 2:
             continue
         axis = 1 if op.attrs.get("batch_first") and len(value.shape) == 3 else 0
-        found[_key(graph, value.id)] = axis
+        producer = graph.op_of(value.id)
+        if producer is not None:
+            found[producer.index, producer.outputs.index(value.id)] = axis
+        elif value.id in graph.inputs:
+            found[INPUT, graph.inputs.index(value.id)] = axis
     return found
-
-
-def _key(graph: Graph, value: int) -> Key:
-    op: Op | None = graph.op_of(value)
-    if op is not None:
-        return op.index, op.outputs.index(value)
-    return INPUT, graph.inputs.index(value) if value in graph.inputs else -1
 
 
 def _differentiable(value: Any) -> Any:
