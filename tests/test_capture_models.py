@@ -295,7 +295,7 @@ def test_an_lstm_is_one_op_with_named_weights():
 def test_a_function_is_captured_as_a_model_without_parameters():
     weight = torch.randn(3, 3, requires_grad=True)
     graph, _ = capture(lambda x: torch.tanh(x @ weight), (torch.randn(2, 3),))
-    assert [op.kind for op in graph.ops] == ["matmul", "activation"]
+    assert [op.kind for op in graph.ops] == ["linear", "activation"]
     (constant,) = [value for value in graph.values if value.origin == "constant"]
     assert constant.requires_grad
     assert graph.params == {}

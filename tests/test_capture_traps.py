@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from gradlint.capture import capture, construction_spans, from_fx, run, to_graph
 from gradlint.capture.patches import replaced
+from gradlint.error import GradlintError
 from gradlint.graph.traversal import reaches_output
 from gradlint.graph.verify import verify
 
@@ -344,3 +345,77 @@ def test_a_model_on_meta_is_recorded_with_assumed_answers():
     assert graph.coverage.method == "recorded-meta"
     assert "answered by assumption" in graph.coverage.notes[0]
     assert graph.params["a.weight"].std is None
+
+
+# odd wrappers --------------------------------------------------------------------------------------------------------
+
+
+def test_a_scripted_module_is_one_op_with_its_parameters():
+    inner = torch.jit.script(nn.Sequential(nn.Linear(4, 4), nn.Tanh()))
+    graph = graph_of(nn.Sequential(nn.Linear(4, 4), inner, nn.Linear(4, 1)), torch.randn(2, 4))
+    assert kinds(graph) == ["linear", "custom", "linear"]
+    assert graph.ops[1].params == ("1.0.weight", "1.0.bias")
+
+
+def test_lazy_layers_are_initialised_first():
+    model = nn.Sequential(nn.LazyLinear(3), nn.LazyBatchNorm1d())
+    with pytest.raises(GradlintError, match="lazy"):
+        run(model, (torch.randn(2, 4),))
+    graph = graph_of(model, torch.randn(2, 4))
+    assert [op.kind for op in graph.ops if op.params] == ["linear", "norm"]
+    assert graph.params["0.weight"].shape == (3, 4)
+
+
+def test_code_under_vmap_is_seen_and_connected():
+    def forward(m, x):
+        return torch.vmap(lambda row: torch.tanh(m.a(row)))(x).sum(1)
+
+    graph = graph_of(Module(forward, a=nn.Linear(4, 4)), torch.randn(2, 4))
+    assert kinds(graph) == ["linear", "activation", "reduce"]
+    assert reaches_output(graph) == {0, 1, 2}
+    assert graph.ops[0].inputs[0] in graph.inputs
+
+
+def test_parameters_in_a_plain_list_are_named_constants():
+    model = Module(lambda m, x: x @ m.ws[0])
+    model.ws = [nn.Parameter(torch.randn(4, 4))]
+    graph = graph_of(model, torch.randn(2, 4))
+    weight = graph.operand(only(graph, "linear"), "weight")
+    assert (weight.origin, weight.name, weight.requires_grad) == ("constant", "ws[0]", True)
+
+
+def test_a_gradient_taken_inside_the_model_is_an_op():
+    def forward(m, x):
+        x = x.clone().requires_grad_()
+        y = m.b(torch.tanh(m.a(x)))
+        (gradient,) = torch.autograd.grad(y.sum(), x, create_graph=True)
+        return y + gradient.sum(1, keepdim=True)
+
+    graph = graph_of(Module(forward, a=nn.Linear(4, 4), b=nn.Linear(4, 1)), torch.randn(2, 4))
+    assert only(graph, "other").function == "grad"
+
+
+def test_an_output_of_any_shape_is_flattened_with_names():
+    def forward(m, x):
+        return torch.distributions.Normal(m.a(x), 1.0), [x + 1, {"k": (x * 2,)}]
+
+    graph = graph_of(Module(forward, a=nn.Linear(4, 4)), torch.randn(2, 4))
+    assert graph.output_names == ("0.loc", "0.scale", "1.0", "1.1.k.0")
+
+
+def test_the_recording_is_also_an_fx_graph():
+    def forward(m, x):
+        left, right = m.a(x).chunk(2, dim=-1)
+        half = x[:, :2]
+        half.mul_(2)
+        return left.relu() * right + m.a.bias.sum() + x.sum()
+
+    _, recording = capture(Module(forward, a=nn.Linear(4, 4)), (torch.randn(2, 4),))
+    recording.graph.lint()
+    kinds_of_nodes = [node.op for node in recording.graph.nodes]
+    assert kinds_of_nodes.count("placeholder") == 1
+    assert kinds_of_nodes.count("get_attr") == 2
+    numbers = [node.meta["call"].index for node in recording.graph.nodes if "call" in node.meta]
+    assert numbers == list(range(recording.calls))
+    chunk = next(node for node in recording.graph.nodes if node.name.endswith("chunk"))
+    assert chunk.meta["span"].path == __file__

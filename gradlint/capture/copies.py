@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy as is_uninitialised
 
 
 def sharing(model: nn.Module) -> nn.Module:
@@ -32,6 +33,11 @@ def inputs_on_meta(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: inputs_on_meta(item) for key, item in value.items()}
     return value
+
+
+def is_lazy(model: nn.Module) -> bool:
+    """Whether a parameter or buffer still waits for the first forward to learn its shape."""
+    return any(is_uninitialised(tensor) for tensor in (*model.parameters(), *model.buffers()))
 
 
 @contextmanager

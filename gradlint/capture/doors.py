@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from torch import fx, nn
 
 from gradlint.capture import copies
@@ -23,10 +24,14 @@ def capture(
 ) -> tuple[Graph, Recording]:
     """Run a model once and return its graph and the recording; `Op.index` is the number of the call.
 
-    A copy is run that shares the parameters, and the random state is put back, so that the model stays as it was. A
-    model on the meta device is run there (`Coverage.method` "recorded-meta"). What the model raises passes through.
+    A copy is run that shares the parameters, and the random state is put back, so that the model stays as it was, but
+    for lazy parameters, which are initialised. A model on the meta device is run there (`Coverage.method`
+    "recorded-meta"). What the model raises passes through.
     """
     given = dict(kwargs or {})
+    if isinstance(model, nn.Module) and copies.is_lazy(model):
+        with copies.undisturbed(), torch.no_grad():
+            model(*args, **given)
     if isinstance(model, nn.Module) and is_on_meta(model, args, given):
         recording = run_on_meta(model, args, given, observer)
         return to_graph(recording), recording

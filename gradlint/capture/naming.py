@@ -69,16 +69,15 @@ class Names:
     def _scan(self, path: str, module: nn.Module) -> None:
         """Find the modules and tensors that the module holds without having registered them."""
         for name, value in list(vars(module).items()):
-            if name.startswith("_") and name in _MODULE_STATE:
+            if name in _MODULE_STATE or type(value) in _PLAIN:
                 continue
             here = f"{path}.{name}" if path else name
-            if isinstance(value, torch.Tensor):
-                if id(value) not in self.tensors:
-                    self.attributes.setdefault(id(value), here)
-                    self._owners.append(value)
-            elif isinstance(value, (nn.Module, list, tuple, dict)):
-                for place, found in _modules_in(value, here, 0):
+            for place, found in _held(value, here, 0):
+                if isinstance(found, nn.Module):
                     self.adopt(found, place)
+                elif id(found) not in self.tensors:
+                    self.attributes.setdefault(id(found), place)
+                    self._owners.append(found)
 
     def adopt(self, module: nn.Module, path: str = "") -> str:
         """Give an unregistered module a path, and its children and parameters theirs; a known one keeps what it has."""
@@ -110,14 +109,19 @@ class Names:
 
 
 _MODULE_STATE = frozenset(vars(nn.Module()))
+_PLAIN = frozenset({int, float, str, bool, type(None)})
+_DEPTH, _LENGTH = 3, 4096  # how deep, and how long, plain containers are looked through
 
 
-def _modules_in(value: object, here: str, depth: int) -> Iterator[tuple[str, nn.Module]]:
-    if isinstance(value, nn.Module):
+def _held(value: object, here: str, depth: int) -> Iterator[tuple[str, nn.Module | torch.Tensor]]:
+    """The modules and tensors in an attribute, in lists, tuples and dicts too, with the path to each."""
+    if isinstance(value, (nn.Module, torch.Tensor)):
         yield here, value
-    elif depth < 3 and isinstance(value, (list, tuple)) and len(value) <= 4096:
+    elif depth < _DEPTH and isinstance(value, (list, tuple)) and len(value) <= _LENGTH:
         for position, item in enumerate(value):
-            yield from _modules_in(item, f"{here}[{position}]", depth + 1)
-    elif depth < 3 and isinstance(value, dict):
+            if type(item) not in _PLAIN:
+                yield from _held(item, f"{here}[{position}]", depth + 1)
+    elif depth < _DEPTH and isinstance(value, dict) and len(value) <= _LENGTH:
         for key, item in value.items():
-            yield from _modules_in(item, f"{here}[{key!r}]", depth + 1)
+            if type(item) not in _PLAIN:
+                yield from _held(item, f"{here}[{key!r}]", depth + 1)

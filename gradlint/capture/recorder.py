@@ -15,10 +15,11 @@ import torch
 from torch import fx, nn
 from torch.overrides import TorchFunctionMode
 
-from gradlint.capture import calls, frames, patches, structure
+from gradlint.capture import calls, copies, frames, patches, structure
 from gradlint.capture.interchange import to_fx
 from gradlint.capture.naming import Names
 from gradlint.capture.tape import Call, Tape, describe
+from gradlint.error import GradlintError
 
 Scratch = dict[str, Any]
 Replace = Callable[[calls.Function, calls.Args, calls.Kwargs], object]
@@ -106,9 +107,12 @@ def run(
     """Run a model or function once and number its torch calls; the same model, inputs and RNG give the same numbers.
 
     The model itself is run, with gradients enabled: buffers and the global RNG move as in any forward pass, so pass a
-    copy where that matters. What the model raises passes through.
+    copy where that matters. What the model raises passes through. Raises GradlintError for a model with lazy
+    parameters: run it once before.
     """
     root = model if isinstance(model, nn.Module) else _Function(model)
+    if copies.is_lazy(root):
+        raise GradlintError("the model has lazy parameters that no forward pass has initialised", "run it once before")
     recorder = Recorder(root, record=record, interventions=interventions, observer=observer)
     return recorder.run(args, dict(kwargs or {}))
 
@@ -257,7 +261,14 @@ class Recorder(TorchFunctionMode):
                 self.observer.on_output(index, outputs)
 
     def _call_module(self, original: calls.Function, module: nn.Module, args: Any, kwargs: Any) -> Any:
-        if self._paused or self.names is None:
+        if self._paused:
+            return original(module, *args, **kwargs)
+        if isinstance(module, torch.jit.ScriptModule):
+            given = (*args, *module.parameters())
+            return self._opaque(
+                lambda *a, **k: original(module, *a[: len(args)], **k), module.original_name, given, kwargs
+            )
+        if self.names is None:
             return original(module, *args, **kwargs)
         path = self.names.path(module, self._active[-1].path)
         self.called[path] = self.called.get(path, 0) + 1
@@ -268,19 +279,23 @@ class Recorder(TorchFunctionMode):
             self._active.pop()
 
     def _call_function(self, original: calls.Function, cls: type, args: Any, kwargs: Any) -> Any:
-        """One user-defined autograd.Function: a single call, whatever it runs inside."""
+        """A user-defined autograd.Function."""
+        return self._opaque(
+            lambda *a, **k: original(cls, *a, **k), f"{cls.__module__}.{cls.__qualname__}", args, kwargs
+        )
+
+    def _opaque(self, function: calls.Function, name: str, args: Any, kwargs: Any) -> Any:
+        """Make one numbered call of something that is not to be looked into."""
         if self._paused:
-            return original(cls, *args, **kwargs)
+            return function(*args, **kwargs)
         start = _autograd_nodes()
         with self._pause():
-            if self.count in self._changes:
-                output = self._changed(lambda *a, **k: original(cls, *a, **k), args, kwargs)
-            else:
-                output = original(cls, *args, **kwargs)
+            change = self._changed if self.count in self._changes else _unchanged
+            output = change(function, args, kwargs)
         outputs = tuple(calls.tensors(output))
         if outputs:
             with torch._C.DisableTorchFunction():
-                self._finish(cls, args, kwargs, output, outputs, start, custom=f"{cls.__module__}.{cls.__qualname__}")
+                self._finish(function, args, kwargs, output, outputs, start, custom=name)
         return output
 
     def _locate(self, frame: FrameType) -> Located:
@@ -336,6 +351,10 @@ def _codes(cls: type) -> frozenset[CodeType]:
         methods = (value for base in cls.__mro__ for value in vars(base).values())
         known = _class_codes[cls] = frozenset(m.__code__ for m in methods if inspect.isfunction(m))
     return known
+
+
+def _unchanged(func: calls.Function, args: calls.Args, kwargs: calls.Kwargs) -> object:
+    return func(*args, **kwargs)
 
 
 def _substitute(args: calls.Args, kwargs: calls.Kwargs, old: object, new: object) -> tuple[calls.Args, dict[str, Any]]:

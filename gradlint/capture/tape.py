@@ -134,7 +134,11 @@ class Tape:
         ref = self._leaves.get(id(tensor))
         if ref is not None and isinstance(ref.node, Leaf) and ref.node.tensor() is tensor:
             return ref
-        return self._view_of_known(tensor) or self._bridged(tensor) or self._attribute(tensor)
+        if id(tensor) in self.names.tensors:
+            return self._attribute(tensor)
+        return (
+            self._unwrapped(tensor) or self._view_of_known(tensor) or self._bridged(tensor) or self._attribute(tensor)
+        )
 
     def _leaf(self, origin: Origin, path: str, tensor: torch.Tensor) -> Ref:
         leaf = Leaf(origin, path, describe(tensor), weakref.ref(tensor))
@@ -168,6 +172,12 @@ class Tape:
     def _view_of_known(self, tensor: torch.Tensor) -> Ref | None:
         base = tensor._base if tensor._is_view() else None
         return None if base is None or id(base) not in self._known else self.refer(base)
+
+    def _unwrapped(self, tensor: torch.Tensor) -> Ref | None:
+        """What a tensor inside `torch.vmap` or `torch.func.grad` stands for."""
+        if not torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+            return None
+        return self.refer(torch._C._functorch.get_unwrapped(tensor))
 
     def _bridged(self, tensor: torch.Tensor) -> Ref | None:
         """Look through code that shows no torch calls (TorchScript, C++) along the autograd graph to a recorded call.

@@ -25,8 +25,8 @@ class Weights:
     def refine(self) -> Iterator[Op]:
         """The ops, with products by a weight turned into kind "linear"."""
         for value in self.values:
-            if value.origin == "param":
-                self._weight.add(value.id)
+            if value.origin == "param" or (value.origin == "constant" and value.requires_grad):
+                self._weight.add(value.id)  # the latter is a parameter that the model has not registered
                 self._source[value.id] = (value.id, False)
             elif value.origin in ("buffer", "constant"):
                 self._fixed.add(value.id)
