@@ -133,6 +133,14 @@ def test_findings_that_share_a_cause_share_the_trials(monkeypatch):
     assert first.fixes == second.fixes and len(runs) == len(set(runs))
 
 
+def test_what_trials_are_compared_with_is_measured_at_their_seed():
+    subject = loaded(chain(20, nn.Sigmoid), 64, 64)
+    graph, measurement = measure(subject, settings=SETTINGS)
+    about = finding(graph, measurement, "saturating-chain", "vanishing")
+    over_seeds = replace(measurement, seeds=(0, 1, 2), params={})  # a median has other numbers
+    assert prove(subject, graph, [about], over_seeds, SETTINGS) == prove(subject, graph, [about], measurement, SETTINGS)
+
+
 def test_no_trial_is_made_when_the_time_is_spent(monkeypatch):
     monkeypatch.setattr("gradlint.fix.trial.SECONDS", 0.0)
     assert proven(chain(20, nn.Sigmoid), (64, 64), "saturating-chain", "vanishing") == ()

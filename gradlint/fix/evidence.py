@@ -78,7 +78,7 @@ def compare(graph: Graph, finding: Finding, pair: Pair) -> tuple[dict[str, Numbe
     What stays equal is left out, but the health; whether a run is finite is said where one is not.
     """
     first, last = _known(graph, finding, pair.before), _known(graph, finding, pair.after)
-    first = {name: number for name, number in first.items() if _agrees(finding, name, number)}
+    first = {name: number for name, number in first.items() if _agrees(graph, finding, name, number)}
     shown = pair.provoked or (pair.before, pair.after)
     if not (shown[0].finite and shown[1].finite):
         first, last = {"finite": shown[0].finite, **first}, {"finite": shown[1].finite, **last}
@@ -97,9 +97,11 @@ def _with_weakest(numbers: dict[str, Number], trial: Trial) -> dict[str, Number]
     return numbers if m is None else {**numbers, "relative-gradient": m}
 
 
-def _agrees(finding: Finding, name: str, number: Number) -> bool:
-    """Whether the number is the one that the finding prints: a rule may mean another subject by the name."""
-    printed = finding.measured.get(name)
+def _agrees(graph: Graph, finding: Finding, name: str, number: Number) -> bool:
+    """Whether a quantity is about what the finding means by its name: known, or told by the number that it prints."""
+    claim, printed = claim_of(graph, finding), finding.measured.get(name)
+    if name in finding.subjects or (claim is not None and claim.quantity == name):
+        return True
     if not isinstance(printed, float) or not isinstance(number, float):
         return True
     return printed == number or math.isclose(printed, number, rel_tol=1e-3, abs_tol=1e-6)

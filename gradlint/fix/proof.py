@@ -15,6 +15,7 @@ from gradlint.fix.experiment import Experiment, experiment
 from gradlint.fix.symptom import clipping
 from gradlint.fix.trial import Laboratory, Trial
 from gradlint.graph.ir import Graph
+from gradlint.probe import measure
 from gradlint.probe.health import judge
 from gradlint.profile import Measurement
 
@@ -56,10 +57,12 @@ def prove(
 ) -> list[Finding]:
     """The findings with `fixes` filled: changes applied to the recorded run, measured again and found to help.
 
-    `measurement` is what the unchanged model showed at the same seed and inputs. Refuted findings and mere notes are
-    returned as they are, and so are those for which nothing helped. What helped one finding is offered to those that
-    have no fix of their own, when it helps them too.
+    `measurement` is what the unchanged model showed; it is taken again at the settings' seed when it is about others.
+    Refuted findings and mere notes are returned as they are, and so are those for which nothing helped. What helped one
+    finding is offered to those that have no fix of their own, when it helps them too.
     """
+    if measurement.seeds != (settings.seed,):  # trials are made at one seed, so what they are compared with is too
+        _, measurement = measure(loaded, settings=settings, graph=graph, seed=settings.seed, loss=measurement.loss)
     laboratory = Laboratory(loaded, graph, settings, Trial(measurement, judge(graph, measurement)))
     proofs = [_search(laboratory, finding) if _wanted(finding) else [] for finding in findings]
     found = [proof for each in proofs for proof in each if proof.pair.setup is None]

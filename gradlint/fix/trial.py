@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from gradlint.load.model import LoadedModel
 
 STATES = ("healthy", "unknown", "warning", "error")
+UNSCORED = "none"  # what a measurement calls the loss of an output that none was found for
 SECONDS = 10.0  # wall clock for all trials of one model …
-LONGEST = 4.0  # … or so many times its longest trial
+LONGEST = 4.0  # … or so many times its longest trial …
+SHARE = 0.25  # … but no more than this of the target's time limit
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class Laboratory:
     @property
     def open(self) -> bool:
         """Whether there is time for another trial."""
-        return self.spent < max(SECONDS, LONGEST * self.longest)
+        return self.spent < min(max(SECONDS, LONGEST * self.longest), SHARE * self.settings.timeout)
 
     def attempt(self, steps: tuple[Step, ...]) -> Trial | None:
         """The trial of these steps; None when the model cannot run with them or no time is left."""
@@ -72,7 +74,7 @@ class Laboratory:
         return self.trials.get(steps)
 
     def _run(self, steps: Sequence[Step]) -> Trial | None:
-        seed = self.settings.seed
+        seed, loss = self.settings.seed, self.before.measurement.loss
         applied = apply(self.graph, steps, seed)
         try:
             _, measured = measure(
@@ -82,7 +84,7 @@ class Laboratory:
                 interventions=applied.interventions,
                 edits=applied.edits,
                 seed=seed,
-                loss=self.before.measurement.loss,
+                loss=None if loss == UNSCORED else loss,
             )
         except GradlintError:  # a norm over one position, a loss that does not take the new range: it does not fit
             return None
