@@ -26,6 +26,9 @@ FACTORIES = frozenset(
 """The functions through which a constructor allocates; `tensor` and `from_numpy` hold data already and are not."""
 
 
+COPIES = frozenset({"clone", "empty_like", "zeros_like", "ones_like", "rand_like", "randn_like", "full_like"})
+
+
 class TooLarge(BaseException):
     """Raised inside a constructor once it has allocated more than the limit (user code cannot catch it by accident)."""
 
@@ -75,8 +78,7 @@ class Allocations(TorchFunctionMode):
         self.elements = 0
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        made = requested(func, args, kwargs or {})
-        self.elements += made
+        self.elements += requested(func, args, kwargs or {}) + copied(func, args)
         if self.elements > self.limit:
             raise TooLarge
         return func(*args, **(kwargs or {}))
@@ -101,6 +103,14 @@ def requested(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
     if name in ("arange", "linspace", "randperm", "normal"):
         return 0
     return math.prod(_integers(given)) if name != "eye" else math.prod(_integers(args)) ** 2
+
+
+def copied(func: Any, args: tuple[Any, ...]) -> int:
+    """How many elements a copy of a tensor allocates: deep-copied layers (nn.TransformerEncoder) clone theirs."""
+    first = args[0] if args else None
+    if getattr(func, "__name__", "") not in COPIES or not isinstance(first, Tensor) or first.is_meta:
+        return 0
+    return first.numel()
 
 
 def _integers(given: Any) -> list[int]:
