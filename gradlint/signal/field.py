@@ -11,6 +11,7 @@ import numpy as np
 
 from gradlint.signal import table as tables
 from gradlint.signal.kernels import SCORES, kernel
+from gradlint.signal.ripple import NONE, Ripple
 from gradlint.signal.scalar import IDENTITY, Scalar, weighted_sum
 from gradlint.signal.table import Array, Dims, Table
 
@@ -53,6 +54,7 @@ class Field:
     mean: Array
     base: Base | None = None
     source: Hashable = field(default_factory=lambda: next(_fresh))
+    ripple: Ripple = NONE
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -74,6 +76,11 @@ class Field:
         """The entries as a function of a Gaussian: their own one when nothing else is known."""
         return self.base or Base(self.table, self.mean, IDENTITY, self.source)
 
+    @property
+    def variance(self) -> float:
+        """Variance over all entries."""
+        return max(self.table.square - self.average**2, 0.0)
+
     def relabelled(self, relabel: Relabel, key: Hashable) -> Field:
         """The same entries in another layout; `key` tells one relabelling from another."""
         table = relabel(self.table)
@@ -81,7 +88,7 @@ class Field:
         if base is not None and len(base.table.values) == len(self.table.values):
             level = _mean_for(table, base.mean, self.table)
             base = Base(relabel(base.table), level, base.function, (key, base.source))
-        return Field(table, _mean_for(table, self.mean, self.table), base, (key, self.source))
+        return Field(table, _mean_for(table, self.mean, self.table), base, (key, self.source), self.ripple)
 
     def gaussian(self) -> Field:
         """The field with its distribution forgotten."""
@@ -92,7 +99,7 @@ class Field:
         if self.table.profile is None:
             return self
         base = self.base if self.base is not None and self.base.table.profile is None else None
-        return Field(self.table.collapse(), np.array([self.average]), base, self.source)
+        return Field(self.table.collapse(), np.array([self.average]), base, self.source, self.ripple)
 
 
 def outer(table: Table, vector: Array) -> Array:

@@ -9,7 +9,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from gradlint.signal.scalar import Scalar
+from gradlint.signal.scalar import IDENTITY, Scalar
 from gradlint.signal.table import Array
 
 GRID = np.linspace(-8.0, 8.0, 640)  # an even number of points: none of them is the kink at 0
@@ -46,6 +46,15 @@ def expectation(function: Scalar, mean: float, variance: float) -> tuple[float, 
     """E[f(z)] and E[f(z)²] for z ~ N(mean, variance)."""
     coefficients, second = series(function, mean, max(variance, 0.0))
     return float(coefficients[0]), second
+
+
+def linear_share(function: Scalar, mean: float, variance: float) -> float:
+    """a₁²/Var f: the share of a small correlation that f passes on."""
+    if function is IDENTITY:
+        return 1.0
+    coefficients, second = series(function, mean, max(variance, 0.0))
+    spread = second - float(coefficients[0]) ** 2
+    return float(coefficients[1]) ** 2 / spread if spread > 1e-12 * second else 0.0
 
 
 @lru_cache(maxsize=65536)

@@ -12,6 +12,7 @@ import numpy as np
 
 from gradlint.signal import table as tables
 from gradlint.signal.field import Cotangent, Field
+from gradlint.signal.ripple import drawn
 from gradlint.signal.site import Contribution, Contributions, Flow, Site, Square, Unanswered
 from gradlint.signal.table import Array, Axis, Table
 from gradlint.signal.transfer_norm import merged
@@ -123,7 +124,10 @@ def convolution(site: Site, x: Field, weight: Weight, bias: Vector | None, geome
         cotangent = cotangents[0]
         return {} if cotangent is None else _backward(site, x, y, sums, geometry, cotangent)
 
-    return Flow((Field(y, np.array([mean])),), backward)
+    ripple = x.ripple
+    if geometry.groups < geometry.n_in:
+        ripple = drawn(x.ripple, weight.shape[1], weight.shape[2:])
+    return Flow((Field(y, np.array([mean]), ripple=ripple),), backward)
 
 
 def _channel_profile_only(x: Field) -> Field:

@@ -8,6 +8,7 @@ import numpy as np
 
 from gradlint.signal import table as tables
 from gradlint.signal.field import Cotangent, Field
+from gradlint.signal.ripple import drawn
 from gradlint.signal.site import Contribution, Contributions, Flow, Site, Square, Unanswered
 from gradlint.signal.table import Array, Axis, Table
 from gradlint.signal.weights import Vector, Weight
@@ -48,7 +49,9 @@ def contraction(site: Site, x: Field, weight: Weight, bias: Vector | None) -> Fl
     out_axis = (Axis(n_out),) if n_out > 1 else ()
     values = tables.put(axes[0] if axes else len(table.axes), y_same, y_different) if out_axis else y_same
     y = Table((*x.dims[:-1], out_axis), values, profile)
-    field = Field(y, np.array([mean]) if profile is None else np.full(len(values), mean))
+    field = Field(
+        y, np.array([mean]) if profile is None else np.full(len(values), mean), ripple=drawn(x.ripple, weight.shape[1])
+    )
 
     def backward(cotangents: Sequence[Cotangent | None]) -> Contributions:
         cotangent = cotangents[0]
@@ -102,6 +105,7 @@ def _linear_backward(site: Site, x: Field, y: Table, weight: Weight, cotangent: 
     n_in = weight.shape[1]
     given = tables.regroup(cotangent.table, y.dims)
     out_axes = list(y.at(-1))
+    arrived = given
     energy, given = _output_energy(given, out_axes, weight)
     same, different = tables.joint(given.values, out_axes, given.sizes)
     row, column, total = weight.sums["0"], weight.sums["1"], weight.sums[""]
@@ -111,8 +115,7 @@ def _linear_backward(site: Site, x: Field, y: Table, weight: Weight, cotangent: 
     contributions: dict[int, Contribution] = {
         site.id("input"): Cotangent(_at_input(x.table, axes, given, into_same, into_different))
     }
-    others = [axis for axis in range(len(x.table.axes)) if axis not in axes]
-    contributions |= _parameter_gradients(site, x.table, axes, others, same, different, weight)
+    contributions |= _parameter_gradients(site, x.table, axes, arrived, out_axes, weight)
     return contributions
 
 
@@ -142,32 +145,45 @@ def _at_input(x: Table, axes: list[int], given: Table, same: Array, different: A
 
 
 def _parameter_gradients(
-    site: Site, x: Table, axes: list[int], others: list[int], same: Array, different: Array, weight: Weight
+    site: Site, x: Table, axes: list[int], given: Table, out_axes: list[int], weight: Weight
 ) -> dict[int, Contribution]:
-    flat = x.collapse()
-    x_same, x_different = tables.joint(flat.values, axes, flat.sizes)
-    g_same, g_different = same.mean(0, keepdims=True), different.mean(0, keepdims=True)
-    sizes = [x.sizes[axis] for axis in others]
-    everything = range(len(sizes))
+    """Σ over pairs of samples and positions of E[δδ′]E[xx′], for the same and for different rows and columns."""
+    x_same, x_different = _halves(x, axes)
+    g_same, g_different = _halves(given, out_axes)
 
-    def summed(values: Array) -> float:
-        return float(tables.pair_sum(values, everything, sizes).sum())
+    def summed(first: Table, second: Table) -> tuple[float, float]:
+        a, b = tables.same_classes(first, tables.regroup(second, first.dims))
+        both = tables.combine(a, b, np.multiply)
+        pairs = range(len(both.axes))
+        total = both.weights @ tables.pair_sum(both.values, pairs, both.sizes)
+        return float(total), float(both.weights @ tables.pair_sum(np.abs(both.values), pairs, both.sizes))
 
     out: dict[int, Contribution] = {}
     value = site.value("weight")
-    if value is not None and value.requires_grad:
-        square = Square(summed(g_same * x_same), summed(np.abs(g_same * x_same)))
-        if site.direct("weight"):
-            out[value.id] = square
-        else:
-            n_out, n_in = weight.shape
-            dims = tables.dims_of((n_out, n_in))
-            table = [[summed(a * b) for b in (x_different, x_same)] for a in (g_different, g_same)]
-            values = np.array(table)[None]
-            values = values if n_in > 1 else values[..., 1]
-            values = values if n_out > 1 else values[:, 1]
-            out[value.id] = Cotangent(Table(dims, values))
+    if value is not None and value.requires_grad and site.direct("weight"):
+        out[value.id] = Square(*summed(g_same, x_same))
+    elif value is not None and value.requires_grad:
+        quarters = [[summed(g, h)[0] for h in (x_different, x_same)] for g in (g_different, g_same)]
+        out[value.id] = Cotangent(_weight_table(np.array(quarters)[None], site, weight))
     bias = site.value("bias")
     if bias is not None and bias.requires_grad:
-        out[bias.id] = Square(summed(g_same), summed(np.abs(g_same)))
+        ones = g_same.with_values(np.ones_like(g_same.values))
+        out[bias.id] = Square(*summed(g_same, ones))
     return out
+
+
+def _halves(table: Table, axes: list[int]) -> tuple[Table, Table]:
+    """The table without its last dimension: that dimension the same, and different."""
+    table = table.collapse_along(axes)
+    same, different = tables.joint(table.values, axes, table.sizes)
+    dims = table.dims[:-1]
+    return Table(dims, same, table.profile), Table(dims, different, table.profile)
+
+
+def _weight_table(values: Array, site: Site, weight: Weight) -> Table:
+    """The gradient of a computed weight, in the weight's own layout (rows are outputs here)."""
+    n_out, n_in = weight.shape
+    values = values if n_in > 1 else values[..., 1]
+    values = values if n_out > 1 else values[:, 1]
+    table = Table(tables.dims_of((n_out, n_in)), values)
+    return tables.permute(table, [1, 0]) if site.op.attrs.get("layout", "oi") == "io" else table

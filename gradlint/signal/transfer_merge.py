@@ -11,10 +11,11 @@ from gradlint.signal import table as tables
 from gradlint.signal.distribution import law_of, split_cotangent, summed
 from gradlint.signal.field import Base, Cotangent, Field, through, uniform_constant
 from gradlint.signal.kernels import kernel
+from gradlint.signal.ripple import Ripple, mixed, settled
 from gradlint.signal.scalar import IDENTITY, Scalar, affine, compose, product, weighted_sum
 from gradlint.signal.site import Contribution, Contributions, Flow, Site, Unanswered
 from gradlint.signal.table import Array, Table
-from gradlint.signal.transfer_pointwise import pointwise, scaled
+from gradlint.signal.transfer_pointwise import passed_on, pointwise, scaled
 
 
 def add(site: Site) -> Flow:
@@ -54,7 +55,9 @@ def _independent_sum(first: int, second: int, x: Field, y: Field, alpha: float) 
     values = summed(x.law, y.law, alpha) if _plain(x, table) and _plain(y, table) else None
     gaussian = x.law.function is IDENTITY and y.law.function is IDENTITY
     base = None if values is None or gaussian else law_of(values.quantiles, table, float(mean[0]))
-    field = Field(table, mean, base)
+    whole = max(x.variance + alpha**2 * y.variance, 1e-300)
+    ripple = mixed([(x.variance / whole, x.ripple), (alpha**2 * y.variance / whole, y.ripple)])
+    field = Field(table, mean, base, ripple=ripple)
 
     def backward(cotangents: Sequence[Cotangent | None]) -> Contributions:
         cotangent = cotangents[0]
@@ -92,7 +95,12 @@ def _same_source(
     """f(z) + αg(z) or f(z)·g(z) of one Gaussian: the function of z is known, and both gradients carry the same ε."""
     law = x.law
     values, mean = kernel(function, law.mean, law.variance, law.rho)
-    field = Field(law.table.with_values(values), mean, Base(law.table, law.mean, function, law.source))
+    field = Field(
+        law.table.with_values(values),
+        mean,
+        Base(law.table, law.mean, function, law.source),
+        ripple=passed_on(x, function),
+    )
 
     def backward(cotangents: Sequence[Cotangent | None]) -> Contributions:
         cotangent = cotangents[0]
@@ -155,7 +163,7 @@ def _independent_product(first: int, second: int, x: Field, y: Field) -> Flow:
     a, b = tables.aligned(x.table, y.table)
     table = tables.combine(a, b, np.multiply)
     mean = _means(a, x.mean) * _means(b, y.mean)
-    field = Field(table, _means(table, mean), _scaled_law(x, y) or _scaled_law(y, x))
+    field = Field(table, _means(table, mean), _scaled_law(x, y) or _scaled_law(y, x), ripple=_gated(x, y))
 
     def backward(cotangents: Sequence[Cotangent | None]) -> Contributions:
         cotangent = cotangents[0]
@@ -164,6 +172,12 @@ def _independent_product(first: int, second: int, x: Field, y: Field) -> Flow:
         return {first: _weighted(cotangent, b, x), second: _weighted(cotangent, a, y)}
 
     return Flow((field,), backward)
+
+
+def _gated(x: Field, y: Field) -> Ripple:
+    """The ripple of the factor that varies more about its mean."""
+    relative = [field.variance / max(field.table.square, 1e-300) for field in (x, y)]
+    return settled((x if relative[0] >= relative[1] else y).ripple)
 
 
 def _scaled_law(x: Field, y: Field) -> Base | None:

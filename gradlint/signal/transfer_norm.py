@@ -11,6 +11,7 @@ import numpy as np
 from gradlint.signal import table as tables
 from gradlint.signal.field import Base, Cotangent, Field, outer, push
 from gradlint.signal.kernels import SCORES
+from gradlint.signal.ripple import settled
 from gradlint.signal.scalar import IDENTITY, affine, compose, product
 from gradlint.signal.site import Contributions, Flow, Site, Square, Unanswered
 from gradlint.signal.table import Array, Table
@@ -139,7 +140,9 @@ def normalised(site: Site, plan: Plan) -> Flow:
             return {}
         return _norm_backward(site, plan, y, unit, inverse * inflation, cotangent)
 
-    shaped = y if y.dims == original.dims else Field(tables.regroup(y.table, y.dims), y.mean, y.base, y.source)
+    shaped = (
+        y if y.dims == original.dims else Field(tables.regroup(y.table, y.dims), y.mean, y.base, y.source, y.ripple)
+    )
     return Flow((_as_shape(shaped, original.shape),), backward)
 
 
@@ -160,6 +163,8 @@ def _centred(values: Array, plan: Plan) -> Array:
 def _inflation(correlation: Array, plan: Plan) -> Array:
     """E[1/s²]E[s²] = 1 + 2/ν for a Gaussian quadratic form of ν = 1/⟨ρ²⟩ effective degrees of freedom."""
     squared = _averaged(correlation**2, plan)
+    if any(plan.x.table.axes[axis].batch for axis in plan.over):
+        squared = squared + plan.x.ripple.excess
     return np.minimum(1.0 + 2.0 * np.minimum(squared, 1.0), 2.0)
 
 
@@ -194,7 +199,7 @@ def _affine_field(plan: Plan, unit: Table, inverse: Array) -> Field:
         values = values + _along(np.ones_like(values), plan, bias.square, bias.cross)
         mean = mean + bias.mean
     table = unit.with_values(values)
-    return Field(table, mean, _law(plan, inverse, mean))
+    return Field(table, mean, _law(plan, inverse, mean), ripple=settled(plan.x.ripple))
 
 
 def _law(plan: Plan, inverse: Array, mean: Array) -> Base | None:

@@ -9,7 +9,8 @@ import numpy as np
 
 from gradlint.signal import table as tables
 from gradlint.signal.field import Base, Cotangent, Field, Tilt, push, through, tilted
-from gradlint.signal.kernels import SCORES
+from gradlint.signal.kernels import SCORES, expectation, linear_share
+from gradlint.signal.ripple import Ripple, shrunk
 from gradlint.signal.scalar import IDENTITY, Scalar, affine, compose, outside_slope, product, scalar_function
 from gradlint.signal.site import Contributions, Flow, Site, Square, Unanswered
 from gradlint.signal.table import Array, Table
@@ -52,7 +53,17 @@ def applied(x: Field, law: Base, function: Scalar) -> Field:
     if not np.all(np.isfinite(table.values)):
         raise Unanswered(f"{function.key} has no finite second moment here")
     table = tables.Table(x.dims, table.values, x.table.profile)
-    return Field(table, first, Base(law.table, law.mean, whole, law.source))
+    return Field(table, first, Base(law.table, law.mean, whole, law.source), ripple=passed_on(x, whole))
+
+
+def passed_on(x: Field, whole: Scalar) -> Ripple:
+    """x's ripple after a function: of the share of a correlation that `whole` keeps, what x's own law already lost."""
+    law = x.law
+    mean, variance = float(law.table.weights @ law.mean), float(law.table.weights @ law.variance)
+    before = linear_share(law.function, mean, variance)
+    forward = linear_share(whole, mean, variance) / before if before > 0 else 0.0
+    level, square = expectation(whole.derivative, mean, variance)
+    return shrunk(x.ripple, forward, level**2 / square if square > 0 else 0.0)
 
 
 def into(x: Field, function: Scalar, cotangent: Cotangent) -> Cotangent:
@@ -122,7 +133,10 @@ def shifted(x: Field, scale: float, shift: float) -> Field:
         table = table.with_values(table.values + shift * (mean_pairs(x, mean)) + shift**2)
     base = x.law
     return Field(
-        table, mean + shift, Base(base.table, base.mean, compose(affine(scale, shift), base.function), base.source)
+        table,
+        mean + shift,
+        Base(base.table, base.mean, compose(affine(scale, shift), base.function), base.source),
+        ripple=x.ripple,
     )
 
 
@@ -200,7 +214,7 @@ def dropout(site: Site) -> Flow:
         cotangent = cotangents[0]
         return {} if cotangent is None else {value: Cotangent(thinned(tables.regroup(cotangent.table, x.dims)))}
 
-    return Flow((Field(thinned(x.table), x.mean),), backward)
+    return Flow((Field(thinned(x.table), x.mean, ripple=x.ripple),), backward)
 
 
 def _shared_mask(site: Site, x: Field) -> list[int]:
