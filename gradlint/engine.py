@@ -100,7 +100,7 @@ def judge(
 
 
 def regrade(findings: Iterable[Finding], severities: Mapping[str, str]) -> list[Finding]:
-    """The findings with the severities that were asked for, by rule name or code, worst first; refuted ones stay notes."""
+    """The findings with the severities asked for, by rule name or code, worst first; refuted ones stay notes."""
     told = {name: severity for name in severities for severity in SEVERITIES if severity == severities[name]}
     graded = (
         finding
@@ -251,6 +251,8 @@ def _kinship(finding: Finding, other: Finding, reach: set[int | str], covered: s
         return 0.0
     if finding.rule == other.rule and finding.span is not None and finding.span == other.span:
         return 2.0
+    if other.severity == "info" and other.claim is None and finding.severity != "info":
+        return 0.0  # a note on the graph explains nothing that went wrong
     if CAUSES[finding.family] == CAUSES[other.family]:
         return 1.0 + shared if shared else 0.0
     if (

@@ -149,7 +149,7 @@ def test_findings_on_one_stretch_are_one_finding_with_the_worst_first() -> None:
 
 def test_the_finding_that_stands_is_as_severe_as_the_worst_folded_under_it() -> None:
     drafts = [
-        (declare(lossy, "init", "init"), Draft("cause", op=0, severity="info")),
+        (declare(lossy, "init", "init"), Draft("cause", op=0, claim=CLAIM, severity="info")),
         (declare(lossy, "skip", "architecture"), Draft("consequence", op=0, severity="error")),
     ]
     (finding,) = engine.judge(drafts, GRAPH, SIGNAL, None)
@@ -187,6 +187,14 @@ def test_numbers_that_are_not_finite_fold_under_what_explodes_wherever_they_show
         (declare(lossy, "large-init", "init"), Draft("init too large", op=0, severity="error")),
     ]
     assert [found.rule for found in engine.judge(drafts, GRAPH, SIGNAL, measurement({}))] == ["large-init"]
+
+
+def test_a_note_without_a_number_does_not_stand_for_what_went_wrong() -> None:
+    drafts = [
+        (declare(lossy, "bias-before-norm", "normalization"), Draft("a note", ops=(0, 1, 2, 3), severity="info")),
+        (declare(lossy, "missing-skip", "architecture"), Draft("the fault", ops=(0, 1, 2, 3))),
+    ]
+    assert [found.message for found in engine.judge(drafts, GRAPH, SIGNAL, None)] == ["the fault", "a note"]
 
 
 def test_findings_that_share_only_a_parameter_are_folded() -> None:

@@ -40,7 +40,7 @@ Kind = Literal["vanishing", "exploding", "blow-up"]
 # none learns at 4 (research/field.md §5).
 VANISHING: tuple[tuple[Severity, float, float], ...] = (
     ("info", -3.0, -2.0),
-    ("warning", -4.0, -4.0),
+    ("warning", -3.0, -4.0),
     ("warning", -5.0, -2.0),
     ("error", -6.0, -2.0),
 )
@@ -101,6 +101,11 @@ class Diagnosis:
     def of_kind(self, *kinds: str) -> tuple[Op, ...]:
         """The ops of the stretch of these kinds."""
         return tuple(op for op in self.ops if op.kind in kinds)
+
+    @property
+    def weighted(self) -> tuple[Op, ...]:
+        """The ops of the stretch that carry the signal through a weight, those that a norm follows included."""
+        return tuple(op for op in self.ops if op.index in weights(self.graph))
 
     @property
     def costliest(self) -> Op:

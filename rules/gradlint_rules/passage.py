@@ -10,7 +10,13 @@ from gradlint.probe import route
 
 KEEPING = frozenset({"copy", "dropout"})  # the same numbers in the same shape
 SHAPING = KEEPING | {"reshape", "permute", "slice", "split", "expand"}  # the same numbers in another shape
+RECTIFIERS = frozenset({"relu", "relu6", "threshold"})
 GATES = frozenset({"mul", "matmul", "attention"})
+
+
+def is_rectifier(op: Op) -> bool:
+    """Whether the op is zero, with no slope, on one side: ReLU, ReLU6 (which torch writes as a hardtanh from 0) …"""
+    return op.function in RECTIFIERS or (op.function == "hardtanh" and op.attrs.get("lower") == 0)
 
 
 def is_scaling(graph: Graph, op: Op) -> bool:

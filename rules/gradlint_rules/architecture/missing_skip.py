@@ -17,13 +17,13 @@ LAYERS = 12  # He et al. 2016: plain nets degrade between 18 and 34 layers; belo
 def missing_skip(graph: Graph, signal: Signal) -> Iterator[Draft]:
     """A stretch of weights that no path goes around, when the gradient over it makes training suffer."""
     found = diagnosis.diagnose(graph, signal, "vanishing", "exploding")
-    if found is None or len(found.layers) < LAYERS or any(_merges(graph, op) for op in found.ops):
+    if found is None or len(found.weighted) < LAYERS or any(_merges(graph, op) for op in found.ops):
         return
     verb = "loses" if found.decades < 0 else "gains"
     yield Draft(
-        message=f"{len(found.layers)} layers in a row without a skip connection: the gradient {verb} "
+        message=f"{len(found.weighted)} layers in a row without a skip connection: the gradient {verb} "
         f"{abs(found.decades):.1f} decades",
-        op=found.layers[0].op.index,
+        op=found.weighted[0].index,
         module=found.module,
         ops=found.indices,
         claim=found.claim(),

@@ -8,6 +8,7 @@ from gradlint.finding import Draft
 from gradlint.graph.ir import Graph, Op
 from gradlint.profile import Measurement
 from gradlint.rule import rule
+from gradlint_rules import passage
 
 
 @rule(code="GL805", name="not-finite", family="numerics", severity="error", since="0.1.0")
@@ -18,13 +19,17 @@ def not_finite(graph: Graph, probe: Measurement) -> Iterator[Draft]:
         yield _draft(graph, op, f"{_name(op)} is the first operation of the forward pass with NaN or infinity")
     elif probe.nonfinite_gradient_op is not None:
         op = graph.ops[probe.nonfinite_gradient_op]
-        yield _draft(graph, op, f"the gradient turns NaN or infinite at {_name(op)}, on the way back")
+        readers = tuple(reader.index for reader in passage.consumers(graph, op))
+        yield _draft(graph, op, f"the gradient turns NaN or infinite at {_name(op)}, on the way back", readers)
 
 
-def _draft(graph: Graph, op: Op, message: str) -> Draft:
-    """About the op and those that it reads: an infinite logarithm shows only in the sum over it."""
-    read = [graph.values[value].producer for value in graph.data_inputs(op)]
-    ops = tuple(sorted({op.index, *(index for index in read if index is not None)}))
+def _draft(graph: Graph, op: Op, message: str, readers: tuple[int, ...] = ()) -> Draft:
+    """About the op and its neighbours: what it reads forwards, what reads it backwards, is where the fault may lie.
+
+    An infinite logarithm shows only in the sum over it, an infinite derivative only in the gradient before it.
+    """
+    read = [graph.values[value].producer for value in graph.data_inputs(op)] if not readers else []
+    ops = tuple(sorted({op.index, *readers, *(index for index in read if index is not None)}))
     return Draft(message=message, op=op.index, ops=ops, measured={"finite": False})
 
 

@@ -9,7 +9,6 @@ from gradlint.graph.ir import Graph, Op
 from gradlint.rule import rule
 from gradlint_rules import passage
 
-RECTIFIERS = frozenset({"relu", "relu6", "threshold"})
 AROUND = frozenset({"softmax", "activation"})  # a softmax or sigmoid on top of the rectifier is still the output
 
 
@@ -18,9 +17,9 @@ def rectified_output(graph: Graph) -> Iterator[Draft]:
     """A rectifier between the last weight and the model's output."""
     value = passage.output(graph)
     op = None if value is None else passage.before(graph, value.id, scaled=True)
-    if op is not None and op.kind in AROUND and op.function not in RECTIFIERS:
+    if op is not None and op.kind in AROUND and not passage.is_rectifier(op):
         op = passage.producer(graph, op)
-    if op is None or op.function not in RECTIFIERS or not _follows_weight(graph, op):
+    if op is None or not passage.is_rectifier(op) or not _follows_weight(graph, op):
         return
     yield Draft(
         message=f"{op.function} on the output units: one that is off for every sample never gets a gradient again",

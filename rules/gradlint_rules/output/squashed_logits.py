@@ -18,6 +18,7 @@ WRONG = {
     "bce_logits": SQUASHING | {"softmax", "log_softmax", "logsigmoid"},
     "nll": SQUASHING | {"softmax"},
 }
+SHRINKING = frozenset({"softmax", "sigmoid"})  # tanh has slope 1 at 0: it is its range that confines the logits
 SHRINKS = -0.3  # decades that the second squashing must take off the gradient: σ′ ≤ ¼ takes 0.6, softmax about log10 K
 
 
@@ -32,6 +33,8 @@ def squashed_logits(graph: Graph, loss: str) -> Iterator[Draft]:
         message=f"the output is a {op.function}, but {loss} takes {EXPECTS[loss]} and squashes them itself",
         op=op.index,
         ops=(op.index,),
-        claim=Claim("gradient-change", (op.inputs[0], op.outputs[0]), SHRINKS, "below"),
+        claim=Claim("gradient-change", (op.inputs[0], op.outputs[0]), SHRINKS, "below")
+        if op.function in SHRINKING
+        else None,
         predicted={"loss": loss},
     )

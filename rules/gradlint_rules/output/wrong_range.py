@@ -26,7 +26,7 @@ def wrong_range(graph: Graph, loss: str) -> Iterator[Draft]:
     op = passage.before(graph, value.id)
     if op is None or (known.low >= low and known.high <= high):
         return
-    above = known.high > high
+    above = known.low >= low  # a logit is rarely above 1 at the start, and as often negative as not
     yield Draft(
         message=f"{loss} takes {what}, and nothing keeps the output {'below' if above else 'above'} "
         f"{high if above else low:g}",

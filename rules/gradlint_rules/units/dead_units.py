@@ -11,8 +11,6 @@ from gradlint.profile import Measurement
 from gradlint.rule import rule
 from gradlint_rules import diagnosis, passage
 
-RECTIFIERS = frozenset({"relu", "relu6", "threshold", "hardswish"})
-
 
 @rule(
     code="GL601",
@@ -29,7 +27,7 @@ def dead_units(graph: Graph, probe: Measurement, options: dict[str, float]) -> I
     dead = [
         graph.ops[index]
         for index, units in probe.units.items()
-        if index in on_route and graph.ops[index].function in RECTIFIERS and units.dead >= options["share"]
+        if index in on_route and passage.is_rectifier(graph.ops[index]) and units.dead >= options["share"]
     ]
     if not dead:
         return

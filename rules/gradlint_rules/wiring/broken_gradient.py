@@ -31,7 +31,9 @@ def broken_gradient(graph: Graph) -> Iterator[Draft]:
                 message=f"{op.function} cuts {len(lost)} parameter{'s' * (len(lost) > 1)} off from the gradient, "
                 f"{lost[0]} first",
                 op=op.index,
-                ops=(op.index,),
+                ops=tuple(
+                    sorted({op.index, *(reader.index for reader in graph.ops if set(lost) & set(reader.params))})
+                ),
                 claim=Claim("relative-gradient", (lost[0],), NOTHING, "below"),
                 predicted={"parameters": len(lost)},
                 severity="warning" if op.function in WISHED else None,
