@@ -137,7 +137,8 @@ def test_what_trials_are_compared_with_is_measured_at_their_seed():
     subject = loaded(chain(20, nn.Sigmoid), 64, 64)
     graph, measurement = measure(subject, settings=SETTINGS)
     about = finding(graph, measurement, "saturating-chain", "vanishing")
-    over_seeds = replace(measurement, seeds=(0, 1, 2), params={})  # a median has other numbers
+    shifted = {path: replace(param, grad=param.grad + 0.1) for path, param in measurement.params.items()}
+    over_seeds = replace(measurement, seeds=(0, 1, 2), params=shifted)  # means over seeds are other numbers
     assert prove(subject, graph, [about], over_seeds, SETTINGS) == prove(subject, graph, [about], measurement, SETTINGS)
 
 
@@ -244,4 +245,4 @@ def test_a_change_that_makes_the_model_worse_elsewhere_does_not_help():
     before = Trial(measurement, judge(graph, measurement))
     huge = loaded(chain(20, nn.ReLU, std=1.0), 64, 64)
     _, exploded = measure(huge, settings=SETTINGS, graph=graph)
-    assert not helped(graph, about, Pair(before, Trial(exploded, judge(graph, exploded))))
+    assert not helped(graph, about, Pair(before, before, Trial(exploded, judge(graph, exploded))))

@@ -21,8 +21,12 @@ NAMES = {"distinct": "distinct-share", "variety": "units unlike each other", "wi
 
 @dataclass(frozen=True)
 class Pair:
-    """The runs without and with a fix, and the same under the finding's experiment where there is one."""
+    """The runs without and with a fix, and the same under the finding's experiment where there is one.
 
+    `found` is what the finding was judged by: the run without, or several seeds of it.
+    """
+
+    found: Trial
     before: Trial
     after: Trial
     setup: Experiment | None = None
@@ -36,18 +40,18 @@ def helped(graph: Graph, finding: Finding, pair: Pair) -> bool:
     else the claim must have fallen, or be half-way to that in a model that is healthier by a state; and without a claim
     that held before, the model must be healthier.
     """
-    before, after = pair.before, pair.after
-    if not after.finite or after.health.state == "error" or after.rank > before.rank:
+    found, after = pair.found, pair.after
+    if not after.finite or after.health.state == "error" or after.rank > found.rank:
         return False
     if pair.setup is not None and pair.provoked is not None:
         return _shown(pair.setup, *pair.provoked)
-    healthier = after.rank < before.rank
+    healthier = after.rank < found.rank
     claim = claim_of(graph, finding)
-    first, last = (None, None) if claim is None else (value(graph, before, claim), value(graph, after, claim))
+    first, last = (None, None) if claim is None else (value(graph, found, claim), value(graph, after, claim))
     if claim is None or last is None or (first is not None and not holds(claim, first)):
         return healthier
     if not holds(claim, last):
-        return first is not None or healthier
+        return healthier if first is None else _nearer(claim, value(graph, pair.before, claim), last)
     return healthier and first is not None and _halfway(claim, first, last)
 
 
@@ -144,6 +148,11 @@ def _ends(graph: Graph, ops: tuple[int, ...]) -> tuple[int, ...]:
     """The value that goes into the first op and the one that the last one makes."""
     inputs = graph.data_inputs(graph.ops[ops[0]])
     return (inputs[0], graph.ops[ops[-1]].outputs[0]) if inputs else ()
+
+
+def _nearer(claim: Claim, before: float | None, after: float) -> bool:
+    """Whether the number moved off the claim in the run that the trial is compared with."""
+    return before is None or (after < before if claim.sense == "above" else after > before)
 
 
 def _halfway(claim: Claim, before: float, after: float) -> bool:

@@ -15,7 +15,6 @@ from gradlint.fix.experiment import Experiment, experiment
 from gradlint.fix.symptom import clipping
 from gradlint.fix.trial import Laboratory, Trial
 from gradlint.graph.ir import Graph
-from gradlint.probe import measure
 from gradlint.probe.health import judge
 from gradlint.profile import Measurement
 
@@ -61,13 +60,13 @@ def prove(
     Refuted findings and mere notes are returned as they are, and so are those for which nothing helped. What helped one
     finding is offered to those that have no fix of their own, when it helps them too.
     """
-    if measurement.seeds != (settings.seed,):  # trials are made at one seed, so what they are compared with is too
-        _, measurement = measure(loaded, settings=settings, graph=graph, seed=settings.seed, loss=measurement.loss)
-    laboratory = Laboratory(loaded, graph, settings, Trial(measurement, judge(graph, measurement)))
+    found = Trial(measurement, judge(graph, measurement))
+    before = found if measurement.seeds == (settings.seed,) else None  # trials are made at one seed, and so is this
+    laboratory = Laboratory(loaded, graph, settings, found, before)
     proofs = [_search(laboratory, finding) if _wanted(finding) else [] for finding in findings]
-    found = [proof for each in proofs for proof in each if proof.pair.setup is None]
+    general = [proof for each in proofs for proof in each if proof.pair.setup is None]
     return [
-        _fixed(laboratory, finding, own or _shared(laboratory, finding, found)) if _wanted(finding) else finding
+        _fixed(laboratory, finding, own or _shared(laboratory, finding, general)) if _wanted(finding) else finding
         for finding, own in zip(findings, proofs, strict=True)
     ]
 
@@ -79,7 +78,7 @@ def _wanted(finding: Finding) -> bool:
 def _search(laboratory: Laboratory, finding: Finding) -> list[Proof]:
     """Tries candidates in the order of the evidence until enough of them leave the model healthy."""
     graph, setup, proofs = laboratory.graph, experiment(finding), list[Proof]()
-    found = candidates(graph, finding, laboratory.before.measurement.loss)[:TRIED]
+    found = candidates(graph, finding, laboratory.found.measurement.loss)[:TRIED]
     for place, candidate in enumerate(found):
         pair = None if _enough(proofs, candidate) else _tried(laboratory, setup, candidate)
         if pair is not None and helped(graph, finding, pair):
@@ -91,10 +90,10 @@ def _tried(laboratory: Laboratory, setup: Experiment | None, candidate: Candidat
     """The runs of a candidate; None when one of them could not be made."""
     always = () if setup is None else setup.steps
     plain = laboratory.attempt(candidate.steps) if setup is None or setup.provokes else None
-    before, after = laboratory.attempt(always), laboratory.attempt((*always, *candidate.steps))
-    if before is None or after is None or (plain is None and (setup is None or setup.provokes)):
+    bare, first, last = (laboratory.attempt(steps) for steps in ((), always, (*always, *candidate.steps)))
+    if bare is None or first is None or last is None or (plain is None and (setup is None or setup.provokes)):
         return None
-    return Pair(laboratory.before, plain or after, setup, None if setup is None else (before, after))
+    return Pair(laboratory.found, bare, plain or last, setup, None if setup is None else (first, last))
 
 
 def _enough(proofs: Sequence[Proof], candidate: Candidate) -> bool:
@@ -114,8 +113,8 @@ def _fixed(laboratory: Laboratory, finding: Finding, proofs: Iterable[Proof]) ->
     kept = sorted(proofs, key=lambda proof: proof.order)[:KEPT]
     fixes = [_fix(laboratory.graph, finding, proof) for proof in kept]
     trials = [proof.pair.after for proof in kept]
-    explodes = finding.family in FLOW and laboratory.before.health.kind in ("exploding", "blow-up")
-    if explodes and (clip := clipping(laboratory.graph, laboratory.before, trials)):
+    explodes = finding.family in FLOW and laboratory.found.health.kind in ("exploding", "blow-up")
+    if explodes and (clip := clipping(laboratory.graph, laboratory.found, trials)):
         fixes.append(clip)
     return replace(finding, fixes=tuple(fixes))
 

@@ -52,7 +52,8 @@ class Laboratory:
     loaded: LoadedModel
     graph: Graph
     settings: Settings
-    before: Trial
+    found: Trial  # what the findings were judged by
+    before: Trial | None = None  # the model as it is at the trials' seed, where that was run
     spent: float = 0.0
     longest: float = 0.0
     trials: dict[tuple[Step, ...], Trial | None] = field(default_factory=dict)
@@ -64,7 +65,7 @@ class Laboratory:
 
     def attempt(self, steps: tuple[Step, ...]) -> Trial | None:
         """The trial of these steps; None when the model cannot run with them or no time is left."""
-        if not steps:
+        if not steps and self.before is not None:
             return self.before
         if steps not in self.trials and self.open:
             started = time.perf_counter()
@@ -74,7 +75,7 @@ class Laboratory:
         return self.trials.get(steps)
 
     def _run(self, steps: Sequence[Step]) -> Trial | None:
-        seed, loss = self.settings.seed, self.before.measurement.loss
+        seed, loss = self.settings.seed, self.found.measurement.loss
         applied = apply(self.graph, steps, seed)
         try:
             _, measured = measure(
