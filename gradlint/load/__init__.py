@@ -38,7 +38,7 @@ def load(
 ) -> list[LoadedModel]:
     """Every model of a target, ready to run. `tracking` is entered while they are built.
 
-    Raises the first GradlintError when none can be loaded; those that fail beside others are named in the others' notes.
+    Raises the first GradlintError when none can be loaded; those that fail beside others are named in their notes.
     """
     results = list(load_each(target, settings, tracking))
     models = [r for r in results if isinstance(r, LoadedModel)]

@@ -1,15 +1,27 @@
-"""Constructor arguments: those given, then those the file states, then guesses; every one that was not given is noted."""
+"""Constructor arguments: those given, those the file states, then guesses; every one that was not given is noted."""
 
 from __future__ import annotations
 
-import ast
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from gradlint.load.guess import guess
 from gradlint.source.constants import normal
 from gradlint.source.usage import CONFIG, Use
+
+LENGTH = 100  # characters of a call that are shown
+
+# Parameters that take a whole network.
+NETWORKS = re.compile(
+    r"(base_?|student_?|teacher_?|vision_?|image_?|text_?)?(net|network|model|backbone|encoder|decoder|transformer|vit|trunk|module"
+    r"|generator|discriminator|student|teacher|feature_extractor|extractor)"
+)
+
+# A layer for a parameter that is called, by a part of its name.
+LAYERS = ((r"norm|^bn$", "BatchNorm2d"), (r"act|nonlin", "ReLU"), (r"", "Identity"))
 
 
 @dataclass
@@ -29,7 +41,7 @@ class Arguments:
     def label(self, name: str) -> str:
         """The call as text: `Net(hidden=64, num_classes=10)`."""
         parts = [brief(a) for a in self.args] + [f"{k}={brief(v)}" for k, v in self.kwargs.items()]
-        return f"{name}({', '.join(parts)})"
+        return shortened(f"{name}({', '.join(parts)})")
 
 
 @dataclass(frozen=True)
@@ -39,20 +51,15 @@ class Guesser:
     stated: Mapping[str, object]
     namespace: Mapping[str, object]
     uses: Mapping[str, Use] = field(default_factory=dict)
-    build: Callable[[object, str], object] | None = (
-        None  # makes a module out of a class of the file, for a module argument
-    )
+    build: Callable[[Callable[..., Any]], object] | None = None  # makes a module of a class of the file
 
-    def complete(
-        self, function: Callable[..., object], given: Arguments, missing: Iterator[str] = iter(())
-    ) -> Arguments:
+    def complete(self, function: Callable[..., object], given: Arguments, missing: Sequence[str] = ()) -> Arguments:
         """The given arguments, and a value for every other parameter that has no default or is named in `missing`."""
-        again = set(missing)
         done = Arguments(list(given.args), dict(given.kwargs))
         for index, parameter in enumerate(_parameters(function)):
             name = parameter.name
             present = index < len(given.args) or name in given.kwargs
-            if present or (parameter.default is not parameter.empty and name not in again):
+            if present or (parameter.default is not parameter.empty and name not in missing):
                 continue
             value, source = self.value(name, _annotation(parameter))
             getattr(done, source)[name] = value
@@ -70,6 +77,8 @@ class Guesser:
             return self._config(name, annotation)
         if kind in ("module", "callable"):
             return self._callable(name, kind), "guessed"
+        if NETWORKS.fullmatch(name.lower()) and kind in (None, "config") and not _plain(annotation):
+            return self._callable(name, "module"), "guessed"
         if kind == "config" and not _plain(annotation):
             return self._config(name, annotation)
         key = normal(name)
@@ -99,19 +108,13 @@ class Guesser:
         from torch import nn
 
         key = name.strip("_").lower()
-        local = [
-            v for k, v in self.namespace.items() if isinstance(v, type) and issubclass(v, nn.Module) and _alike(key, k)
-        ]
+        modules = {k: v for k, v in self.namespace.items() if isinstance(v, type) and issubclass(v, nn.Module)}
+        local = [v for k, v in modules.items() if _alike(key, k)]
         if local:
-            return local[0] if kind == "callable" or self.build is None else self.build(local[0], name)
-        made = (
-            nn.BatchNorm2d
-            if "norm" in key or key == "bn"
-            else nn.ReLU
-            if "act" in key or "nonlin" in key
-            else nn.Identity
-        )
-        return made if kind == "callable" else made() if made is not nn.BatchNorm2d else nn.Identity()
+            return local[0] if kind == "callable" or self.build is None else self.build(local[0])
+        layer = next(made for pattern, made in LAYERS if re.search(pattern, key))
+        factory = getattr(nn, layer)
+        return factory if kind == "callable" else nn.Identity() if layer == "BatchNorm2d" else factory()
 
 
 class GuessedConfig:
@@ -123,7 +126,8 @@ class GuessedConfig:
     def __getattr__(self, name: str) -> object:
         if name.startswith("__"):
             raise AttributeError(name)
-        self.__dict__[name] = self._guesser.value(name)[0]
+        guesser: Guesser = self.__dict__["_guesser"]
+        self.__dict__[name] = guesser.value(name)[0]
         return self.__dict__[name]
 
     def __getitem__(self, name: str) -> object:
@@ -195,6 +199,14 @@ def _alike(parameter: str, name: str) -> bool:
     return len(word) >= 3 and (word in plain or plain in word)
 
 
+def shortened(call: str) -> str:
+    """The text of a call, cut after an argument when it is long."""
+    if len(call) <= LENGTH:
+        return call
+    head, cut, _ = call[:LENGTH].rpartition(", ")
+    return f"{head}, …)" if cut else f"{call.partition('(')[0]}(…)"
+
+
 def brief(value: object) -> str:
     """A value as it would be written in a call, shortened."""
     if isinstance(value, type):
@@ -207,12 +219,3 @@ def brief(value: object) -> str:
 
 def _listed(values: Mapping[str, object]) -> str:
     return ", ".join(f"{name}={brief(value)}" for name, value in values.items())
-
-
-def split_call(expression: ast.expr) -> tuple[ast.expr, list[ast.expr], list[ast.keyword]] | None:
-    """(function, positional arguments, keywords) of a call without unpacking of sequences, or None."""
-    if not isinstance(expression, ast.Call) or any(isinstance(a, ast.Starred) for a in expression.args):
-        return None
-    if any(k.arg is None for k in expression.keywords):
-        return None
-    return expression.func, expression.args, expression.keywords

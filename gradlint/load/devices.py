@@ -24,6 +24,9 @@ QUIET: Mapping[str, object] = {
     "manual_seed_all": None,
 }
 
+# torch.cuda.FloatTensor and its like.
+TYPES = ("FloatTensor", "DoubleTensor", "HalfTensor", "LongTensor", "IntTensor", "ByteTensor", "BoolTensor")
+
 
 class OnCpu(TorchFunctionMode):
     """Turns `.cuda()`, `.to("cuda")` and `device="cuda"` into the CPU; `moved` says whether anything asked."""
@@ -37,10 +40,16 @@ class OnCpu(TorchFunctionMode):
     ) -> Any:
         """Run the call with every accelerator among its arguments replaced by the CPU."""
         kwargs = kwargs or {}
+        if func is torch.device:
+            return func(*args, **kwargs)  # only naming a device asks for nothing
         if func in (torch.Tensor.cuda, torch.Tensor.pin_memory):
             self.moved = True
             return args[0]
         return func(*(self._cpu(a) for a in args), **{k: self._cpu(v) for k, v in kwargs.items()})
+
+    def set_default_device(self, original: Callable[[Any], None]) -> Callable[[Any], None]:
+        """torch.set_default_device, which is no torch function."""
+        return lambda device: original(self._cpu(device))
 
     def _cpu(self, value: Any) -> Any:
         if isinstance(value, torch.device) and value.type in ACCELERATORS:
@@ -55,11 +64,18 @@ class OnCpu(TorchFunctionMode):
 @contextlib.contextmanager
 def on_cpu() -> Iterator[OnCpu]:
     """Inside, nothing reaches an accelerator and asking for one is no error."""
-    answers = {name: (lambda answer: lambda *args, **kwargs: answer)(answer) for name, answer in QUIET.items()}
     with contextlib.ExitStack() as stack:
-        for name, answer in answers.items():
-            stack.enter_context(patched(torch.cuda, name, answer))
-        yield stack.enter_context(OnCpu())
+        for name in QUIET:
+            stack.enter_context(patched(torch.cuda, name, _answering(QUIET[name])))
+        for name in TYPES:
+            stack.enter_context(patched(torch.cuda, name, getattr(torch, name)))
+        mode = OnCpu()
+        stack.enter_context(patched(torch, "set_default_device", mode.set_default_device(torch.set_default_device)))
+        yield stack.enter_context(mode)
+
+
+def _answering(answer: object) -> Callable[..., object]:
+    return lambda *args, **kwargs: answer
 
 
 def wants_accelerator(device: str) -> bool:

@@ -154,7 +154,7 @@ def _config(owner: Any, name: str) -> Any:
     from transformers import CONFIG_MAPPING
 
     plain = re.sub(r"[-_.]", "", name.rsplit("/", 1)[-1].lower())
-    kinds = [kind for kind in CONFIG_MAPPING.keys() if plain.startswith(re.sub(r"[-_]", "", kind))]
+    kinds = [kind for kind in CONFIG_MAPPING if plain.startswith(re.sub(r"[-_]", "", kind))]
     if not kinds:
         raise OSError(f"{name} is not on this machine, and its architecture is not known by its name")
     return CONFIG_MAPPING[max(kinds, key=len)]()

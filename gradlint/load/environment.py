@@ -128,7 +128,7 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
 
 
 def _parse_args(parser: argparse.ArgumentParser, args: object = None, namespace: object = None) -> object:
-    return parser.parse_known_args([], namespace)[0]  # type: ignore[call-overload]
+    return parser.parse_known_args([], namespace)[0]
 
 
 def _parse_known(original: Callable[..., object], guessed: dict[str, object]) -> Callable[..., object]:

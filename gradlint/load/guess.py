@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 
 from gradlint.source.usage import Use
 
@@ -102,7 +101,7 @@ BY_ANNOTATION: tuple[tuple[str, object], ...] = (
 
 
 def guess(name: str, use: Use | None = None, annotation: str = "") -> object:
-    """A plausible plain value (number, text, tuple) for a parameter; callables, modules and configs are not guessed here."""
+    """A plausible number, text or tuple for a parameter."""
     key = name.strip("_").lower()
     if use is not None and use.kind in ("text", "text key") and use.example is not None:
         return use.example
@@ -117,14 +116,16 @@ def guess(name: str, use: Use | None = None, annotation: str = "") -> object:
     return named
 
 
-def alternatives(name: str, value: object) -> Iterator[object]:
-    """Other values worth trying when the constructor rejects a guess."""
+def alternatives(name: str, value: object) -> list[object]:
+    """Other values worth trying when the constructor rejects a guess, the likeliest first."""
     key = name.strip("_").lower()
     if isinstance(value, tuple):
-        yield value[0] if value else 16
-    elif isinstance(value, int) and not isinstance(value, bool):
-        yield _first(SEQUENCES, key, (value, value))
-        yield from (1, 2, 8, 32, 128)
+        return [value[0]] if value else [16]
+    if not isinstance(value, int) or isinstance(value, bool):
+        return []
+    if re.fullmatch(r"(img|image|input|spatial)?_?(size|resolution|side|height|width)", key):
+        return [224, (value, value), 256, 64, 28]
+    return [_first(SEQUENCES, key, (value, value)), 1, 8, 32, 128]
 
 
 def _compatible(value: object, annotated: object) -> bool:

@@ -35,7 +35,7 @@ HINTS: tuple[tuple[type[BaseException], str], ...] = (
 
 @dataclass
 class Runner:
-    """Executes statements of one file in module namespaces, as an import would, tolerating what the model may not need."""
+    """Executes statements of one file as an import would, tolerating the failure of what the model may not need."""
 
     source: Source
     where: Place
@@ -86,7 +86,7 @@ class Runner:
         raise LoadError("more than 30 imports of the file are not installed")
 
     def _stub(self, error: ModuleNotFoundError) -> bool:
-        """Stand in for a missing module that the user's code imports; False when it did already or another's code imports it."""
+        """Stand in for a missing module that the user's code imports; False when it is not the user's to miss."""
         name = error.name or ""
         last = traceback.extract_tb(error.__traceback__)[-1] if error.__traceback__ else None
         frames = [f for f in traceback.extract_tb(error.__traceback__) if "importlib" not in f.filename]
@@ -125,7 +125,7 @@ def bound(statement: ast.stmt) -> set[str]:
 
 
 def _import_package(package: str, root: Path) -> None:
-    """Import the packages that hold the file; one whose `__init__` fails is entered empty, so relative imports still work."""
+    """Import the packages that hold the file; one whose `__init__` fails is entered empty, for relative imports."""
     parts = package.split(".")
     for count in range(1, len(parts) + 1):
         name = ".".join(parts[:count])
@@ -138,7 +138,7 @@ def _import_package(package: str, root: Path) -> None:
 
 
 def user_error(error: BaseException, where: Place, source: Source, doing: str) -> GradlintError:
-    """A LoadError for an exception of the user's code: its type and message, the innermost line of the user's, and a hint."""
+    """A LoadError for an exception of the user's code: type, message, the innermost line of theirs, and a hint."""
     if isinstance(error, GradlintError):
         return error
     span = innermost(error, where, source)

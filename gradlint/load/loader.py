@@ -15,6 +15,7 @@ from torch import nn
 
 from gradlint.error import GradlintError
 from gradlint.load.build import Built, build
+from gradlint.load.construct import parsed_overrides
 from gradlint.load.devices import on_cpu, wants_accelerator
 from gradlint.load.downloads import offline
 from gradlint.load.environment import Place, Session, place, surroundings
@@ -40,11 +41,12 @@ class Loader:
         self.settings = settings
         self.tracking = tracking
         self.where: Place = place(source.path)
+        self.overrides = parsed_overrides(settings.init)
         self.accelerated = wants_accelerator(settings.device)
         self.lasting = contextlib.ExitStack()  # closed by nobody but tests
 
     def each(self, found: list[Candidate]) -> Iterator[LoadedModel | GradlintError]:
-        """Every candidate loaded, or the reason why it could not be; modules without parameters are left out beside others."""
+        """Every candidate loaded, or why it could not be; modules without parameters are left out beside others."""
         with self.tracking:
             built = [self._built(candidate) for candidate in found]
         self._stay_on_cpu()
@@ -58,7 +60,9 @@ class Loader:
     def _built(self, candidate: Candidate) -> Built | GradlintError:
         try:
             with self._surroundings() as session:
-                built = build(candidate, self.source, self.where, session, self.settings.seed)
+                built = build(
+                    candidate, self.source, self.where, session, seed=self.settings.seed, overrides=self.overrides
+                )
             return replace(built, notes=tuple(dict.fromkeys((*session.notes, *built.notes))))
         except GradlintError as error:
             return error

@@ -19,8 +19,8 @@ Draw = Callable[[int], tuple[tuple[object, ...], dict[str, object]]]
 class LoadedModel:
     """One model of a target, with example inputs.
 
-    `rebuild` makes it again with fresh initial weights drawn from torch's global generator (None for a loaded checkpoint);
-    `draw` gives other example inputs of the same shapes for a seed.
+    `rebuild` makes it again with fresh initial weights drawn from torch's global generator (None for a loaded
+    checkpoint); `draw` gives other example inputs of the same shapes for a seed.
     """
 
     model: nn.Module

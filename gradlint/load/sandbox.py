@@ -28,7 +28,7 @@ TICK = 0.05  # seconds between looks at the clock and the memory
 TAIL = 16_384  # bytes of a job's output that are kept
 GRACE = 0.3  # seconds a job that ran out of time has to say where it is
 KINDS = {k.kind: k for k in (UsageError, LoadError, InputError, ForwardError, ProbeError, LimitError, GradlintError)}
-PROCESSES = 256  # more than this many processes of one job is a runaway
+PROCESSES = 64  # more than this many processes of one job is a runaway
 
 _FRAME = re.compile(r'^  File "(?P<path>[^"\n]+)", line (?P<line>\d+) in ', re.MULTILINE)
 

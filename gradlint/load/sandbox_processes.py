@@ -11,7 +11,7 @@ SHARE = 0.9  # of what is left, a job may take
 
 
 def resident(pid: int) -> tuple[int, int]:
-    """(resident bytes, number of processes) of a process and its descendants; pages that forks share are counted once."""
+    """(resident bytes, number of processes) of a process and its descendants; shared pages are counted once."""
     family = descendants(pid)
     return _resident(pid) + sum(_own(p) for p in family), 1 + len(family)
 

@@ -64,11 +64,11 @@ class Server:
         gc.freeze()
         self._tell(Notice("ready", pid=os.getpid()))
         while True:
-            ready, _, _ = select.select([self.control, self.wake], [], [])
+            ready: list[int] = select.select([self.control.fileno(), self.wake], [], [])[0]
             if self.wake in ready:
                 os.read(self.wake, 4096)
                 self._reap()
-            if self.control in ready and not self._accept():
+            if self.control.fileno() in ready and not self._accept():
                 return
 
     def _accept(self) -> bool:
@@ -133,7 +133,7 @@ class Server:
 def isolate(output: int) -> None:
     """Make this process its own group, its output the given pipe, and itself the first to go when memory runs out."""
     os.setsid()
-    with open(os.devnull) as nothing:
+    with Path(os.devnull).open() as nothing:
         os.dup2(nothing.fileno(), 0)
     os.dup2(output, 1)
     os.dup2(output, 2)
@@ -170,6 +170,8 @@ def wrong(error: BaseException) -> Wrong:
         return Wrong("limit", "out of memory", "raise --memory, or name a smaller model", None, trace)
     if isinstance(error, SystemExit):
         return Wrong("load", f"the model's code exits (sys.exit({error.code!r}))", "", None, trace)
+    if not isinstance(error, Exception):
+        return Wrong("load", f"the model's code raised {type(error).__name__}", "", None, trace)
     return Wrong(
         "internal", f"{type(error).__name__}: {error}", "this is a bug of gradlint; --debug shows where", None, trace
     )

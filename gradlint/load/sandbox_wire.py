@@ -16,7 +16,7 @@ _LENGTH = struct.Struct("!I")
 
 @dataclass(frozen=True)
 class Request:
-    """Parent → server: run `function` ("module:name") on `payload` in a fork; the fork answers on the socket sent along."""
+    """Parent → server: run `function` ("module:name") on `payload` in a fork, which answers on its own socket."""
 
     job: int
     function: str

@@ -39,6 +39,7 @@ class Stub:
             self._used()
 
     def __call__(self, *args: object, **kwargs: object) -> Stub:
+        """Another stand-in while importing; otherwise MissingModuleError."""
         if not _LENIENT:
             self._used()
         return Stub(f"{self._path}(…)")
@@ -46,10 +47,12 @@ class Stub:
     def __mro_entries__(self, bases: tuple[object, ...]) -> tuple[type, ...]:
         if not _LENIENT:
             self._used()
-        return (type(self._path.rsplit(".", 1)[-1], (), {"__new__": self._used, "__init_subclass__": _accept}),)
+        name = str(self.__dict__["_path"]).rsplit(".", 1)[-1]
+        return (type(name, (), {"__new__": self._used, "__init_subclass__": _accept}),)
 
     def _used(self, *args: object, **kwargs: object) -> NoReturn:
-        raise MissingModuleError(f"the model uses {self._path}, which is not installed", name=self._path.split(".")[0])
+        path = str(self.__dict__["_path"])
+        raise MissingModuleError(f"the model uses {path}, which is not installed", name=path.split(".")[0])
 
     __iter__ = __enter__ = __add__ = __mul__ = __len__ = __contains__ = _used
 
@@ -67,7 +70,7 @@ def lenient() -> Iterator[None]:
         _LENIENT.pop()
 
 
-def _accept(**kwargs: object) -> None:
+def _accept(*args: object, **kwargs: object) -> None:
     """Any subclass is accepted; making an instance of it raises."""
 
 

@@ -44,7 +44,7 @@ FACTORY = re.compile(
 
 @dataclass(frozen=True)
 class Factory:
-    """A function of the file that returns a model: `makes` names the classes, factories or library calls that it returns."""
+    """A function of the file that returns a model: `makes` names the classes, factories or library calls it returns."""
 
     node: Function
     makes: tuple[str, ...]
@@ -113,7 +113,7 @@ class Makers:
 
 
 def makers(source: Source) -> Makers:
-    """Find the module classes and the factory functions of a file, and the models that it imports from files beside it."""
+    """Find the module classes and factory functions of a file, and the models that it imports from files beside it."""
     aliases = imported_names(source)
     return _factories(
         Makers(source, aliases, module_classes(source), {}, _functions(source), _local_models(source, aliases))
@@ -187,10 +187,12 @@ def assignments(body: list[ast.stmt]) -> Iterator[tuple[str, ast.expr]]:
 def _pairs(target: ast.expr, value: ast.expr) -> Iterator[tuple[str, ast.expr]]:
     if isinstance(target, ast.Name):
         yield target.id, value
-    elif isinstance(target, ast.Tuple | ast.List) and isinstance(value, ast.Tuple | ast.List):
-        if len(target.elts) == len(value.elts):
-            for one, part in zip(target.elts, value.elts, strict=True):
-                yield from _pairs(one, part)
+        return
+    if not isinstance(target, ast.Tuple | ast.List) or not isinstance(value, ast.Tuple | ast.List):
+        return
+    if len(target.elts) == len(value.elts):
+        for one, part in zip(target.elts, value.elts, strict=True):
+            yield from _pairs(one, part)
 
 
 def trains(node: ast.AST) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gradlint.error import LoadError
-from gradlint.source.names import binds, dotted, imports, is_definition, is_function, is_main_guard, stars
+from gradlint.source.names import Function, binds, dotted, imports, is_definition, is_function, is_main_guard, stars
 from gradlint.source.text import Source, read_beside
 
 FOREIGN = {
@@ -107,8 +107,8 @@ def _classify(
 ) -> ModuleClass | None:
     own = _defines(node, "forward") or _defines(node, "__call__")
     bases = tuple(dotted(b.value if isinstance(b, ast.Subscript) else b, aliases) for b in node.bases)
-    verdicts = [_base(path, own, known, source, visited) for path in bases if path]
-    if not any(module for module, _ in verdicts):
+    verdicts = [_base(path, known, source, visited) for path in bases if path]
+    if not any(module or (module is None and own) for module, _ in verdicts):
         return None
     lightning = any(path.endswith("LightningModule") or (path in known and known[path].lightning) for path in bases)
     forward = own or any(brings for _, brings in verdicts) or (lightning and _defines(node, "training_step"))
@@ -116,9 +116,9 @@ def _classify(
 
 
 def _base(
-    path: str, own_forward: bool, known: Mapping[str, ModuleClass], source: Source, visited: frozenset[Path]
-) -> tuple[bool, bool]:
-    """(is a module, brings a forward) for one base class."""
+    path: str, known: Mapping[str, ModuleClass], source: Source, visited: frozenset[Path]
+) -> tuple[bool | None, bool]:
+    """(is a module, brings a forward) for one base class; None when its definition is not at hand."""
     if path in known:
         return True, known[path].forward
     for pattern, module, brings in BASES:
@@ -126,11 +126,10 @@ def _base(
             return module, brings
     if local := resolve(path, source):
         return _imported(path, local, visited)
-    unknown = "." in path and path.split(".")[0] not in FOREIGN
-    return (unknown and own_forward), False
+    return (None if "." in path and path.split(".")[0] not in FOREIGN else False), False
 
 
-def _imported(path: str, file: Path, visited: frozenset[Path]) -> tuple[bool, bool]:
+def _imported(path: str, file: Path, visited: frozenset[Path]) -> tuple[bool | None, bool]:
     if file in visited or len(visited) > 8:
         return False, False
     try:
@@ -141,8 +140,8 @@ def _imported(path: str, file: Path, visited: frozenset[Path]) -> tuple[bool, bo
     classes = _module_classes(other, visited | {file})
     if name in classes:
         return True, classes[name].forward
-    onward = imports(other.tree).get(name, "")  # re-exported, as a package's __init__ does
-    return _base(onward, False, {}, other, visited | {file}) if onward else (False, False)
+    onward = imported_names(other).get(name, "")  # re-exported, as a package's __init__ does
+    return _base(onward, {}, other, visited | {file}) if onward else (False, False)
 
 
 def imported_names(source: Source, depth: int = 3) -> dict[str, str]:
@@ -178,7 +177,15 @@ def resolve(path: str, source: Source) -> Path | None:
 def _defines(node: ast.ClassDef, name: str) -> bool:
     for item in node.body:
         if is_function(item) and item.name == name:
-            return True
+            return not _abstract(item)
         if isinstance(item, ast.Assign) and any(isinstance(t, ast.Name) and t.id == name for t in item.targets):
             return True
     return False
+
+
+def _abstract(function: Function) -> bool:
+    """Whether a method only says that subclasses have it."""
+    last = function.body[-1]
+    raises = isinstance(last, ast.Raise) and last.exc is not None and "NotImplemented" in ast.unparse(last.exc)
+    decorated = any("abstractmethod" in ast.unparse(d) for d in function.decorator_list)
+    return decorated or (raises and len(function.body) <= 2)

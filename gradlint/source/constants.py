@@ -12,7 +12,7 @@ from gradlint.source.text import Source
 
 
 def stated_values(source: Source) -> dict[str, object]:
-    """Lower-case name → value, the first statement of a name winning: constants, configs, options, then texts compared with."""
+    """Lower-case name → value; the first wins: constants, configurations, options, then texts compared with."""
     found: dict[str, object] = {}
     for reader in (_constants, _dictionaries, _fields, _options, _compared):
         for name, value in reader(source):

@@ -39,7 +39,7 @@ MENTION = re.compile(r"(fashion)?[-_ ]?mnist|cifar(-?10{1,2})?", re.IGNORECASE)
 
 
 def dataset_shapes(tree: ast.Module, aliases: Mapping[str, str], mentions: str) -> tuple[str, list[ShapeHint]]:
-    """(the data set, the shapes of a batch of its entries, whole and flat); a data set that is only named comes last."""
+    """(the data set, the shapes of a batch of its entries, whole and flat); one that is only named counts last."""
     name, line = next(_read(tree, aliases), ("", 0))
     if name in TABLES:
         return name, [_hint(("N", TABLES[name]), line)]

@@ -47,7 +47,7 @@ STEPS = {
 
 @dataclass(frozen=True)
 class AppliedLoss:
-    """A loss of the file and the names called to make its first argument, outermost first; none when they are unknown."""
+    """A loss of the file and the names called to make its first argument, outermost first; none when unknown."""
 
     loss: str
     models: tuple[str, ...]
@@ -66,7 +66,7 @@ def loss_of(names: frozenset[str], applied: Sequence[AppliedLoss], *, alone: boo
 
 
 def applied_losses(known: Makers) -> list[AppliedLoss]:
-    """Every application of a known loss outside the models' own forward; a loss that is made and never applied counts too."""
+    """Every application of a known loss outside the models' own forward; else the losses that are only made."""
     bodies = list(_bodies(known))
     made = {name: loss for body in bodies for name, loss in _loss_objects(body, known.aliases)}
     found = [a for body in bodies for a in _applications(body, known.aliases, made)]

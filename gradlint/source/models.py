@@ -1,11 +1,11 @@
-"""Find the models of a file, without importing it: instances, classes and factory functions that are no part of another."""
+"""Find the models of a file without importing it: instances, classes and factories that are no part of another."""
 
 from __future__ import annotations
 
 import ast
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
 
@@ -16,9 +16,9 @@ from gradlint.source.constants import normal
 from gradlint.source.examples import SourceHints, hints_of
 from gradlint.source.losses import AppliedLoss, applied_losses, loss_of
 from gradlint.source.names import (
-    free,
     Definition,
     binds,
+    free,
     is_definition,
     is_function,
     is_main_guard,
@@ -47,7 +47,7 @@ BLOCK = re.compile(
 
 @dataclass(frozen=True)
 class Candidate:
-    """One model of a file and how the file makes it: recipes, best first; the last one of a class or factory only names it."""
+    """One model of a file and the ways to make it, best first; the last one of a class or factory only names it."""
 
     kind: Kind
     name: str  # the variable, class or function, or the user's expression
@@ -56,7 +56,7 @@ class Candidate:
     recipes: tuple[Recipe, ...] = ()
     variables: frozenset[str] = frozenset()  # names that hold it somewhere in the file
     loss: str | None = None
-    hints: SourceHints = SourceHints()
+    hints: SourceHints = field(default_factory=SourceHints)
 
 
 @dataclass(frozen=True)
@@ -115,12 +115,12 @@ class _Finder:
     def roots(self) -> list[Candidate]:
         """Models that no other model of the file uses."""
         instances = self._without_layers(self._free_instances())
-        used = self._uses([n for n in self.known.classes] + [n for n in self.known.factories])
+        used = self._uses([*self.known.classes, *self.known.factories])
         covered = self._reached({self.instances[n] for n in instances} | instances)
         named = [n for n in [*self.known.classes, *self.known.factories] if n not in used | covered]
         named = [n for n in named if self._forwards(n)] or ([] if instances else self._last_of_cycle())
         made = [self._instance(n) for n in instances]
-        made += [self._composed(local) for local in self._compositions(covered | set(named))]
+        made += [self._composed(local) for local in self._compositions()]
         inside = self._reached({n for c in made if c.kind == "expression" for r in c.recipes for n in _names(r)})
         made += [self._named(n) for n in self._one_per_class(named) if n not in inside]
         return self._without_utilities(made)
@@ -249,8 +249,8 @@ class _Finder:
         name = root(call.func) if isinstance(call.func, ast.Name) else ""
         return name if name in self.known.classes or name in self.known.factories else ""
 
-    def _compositions(self, accounted: set[str]) -> Iterator[_Local]:
-        """Models that a script's function or main guard makes of library parts: nn.Sequential(…), resnet18(), imported classes."""
+    def _compositions(self) -> Iterator[_Local]:
+        """Models that a function or the main guard makes of library parts: nn.Sequential(…), imported classes."""
         seen: set[str] = set()
         for local in self._locals:
             if not local.scope.name or local.scope.method or not local.name:
@@ -300,13 +300,17 @@ class _Finder:
         return {n for n in self._references if CONFIG.fullmatch(n.lower()) or normal(n) in wanted}
 
     def _recipes(self, calls: list[_Local]) -> Iterator[Recipe]:
-        for local in calls:
-            if local.name:
-                yield self.cook.recipe(ast.Name(local.name, ast.Load()), local.scope, frozenset({local.name}))
-        for local in calls:
-            yield self.cook.recipe(local.value, local.scope)
+        found = [
+            self.cook.recipe(ast.Name(local.name, ast.Load()), local.scope, frozenset({local.name}))
+            for local in calls
+            if local.name
+        ]
+        found += [self.cook.recipe(local.value, local.scope) for local in calls]
+        for recipe in found:
+            if not any({"self", "cls"} & set(frame.guesses) for frame in recipe.frames):
+                yield recipe
 
 
-def _names(recipe: Recipe) -> set[str]:
+def _names(recipe: Recipe) -> frozenset[str]:
     """Everything that a recipe's frames and expression read."""
     return loads(recipe.expression).union(*(loads(s) for f in recipe.frames for s in f.body))

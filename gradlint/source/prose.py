@@ -20,7 +20,7 @@ _RESULT = re.compile(r"->|→|\breturns?\b|\boutputs?\b|\byields?\b|:returns?:",
 
 
 def prose_shapes(source: Source, owner: ast.ClassDef | Function) -> list[ShapeHint]:
-    """Shapes that the docstrings of a class, of its forward, or of a factory give for inputs, then those of comments."""
+    """Shapes that the docstrings of a class, its forward or a factory give for inputs, then those of comments."""
     forward = _forward(owner)
     names = [p.arg for p in parameters(forward)] if forward else []
     docstrings = [text for node in (owner, forward) if node is not None and (text := ast.get_docstring(node))]

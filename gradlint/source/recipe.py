@@ -39,7 +39,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Scope:
-    """A body of statements that is no part of a model: the module, its main guard, or a function; `function` None for the first two."""
+    """Statements that are no part of a model: the module (""), its main guard ("__main__"), or a function."""
 
     name: str
     body: tuple[ast.stmt, ...]
@@ -71,14 +71,14 @@ class Cook:
     def recipe(
         self, expression: ast.expr, scope: Scope, targets: frozenset[str] = frozenset(), extra: set[str] | None = None
     ) -> Recipe:
-        """The recipe of an expression of a scope; `targets` are the names in it that hold the model, `extra` others to define."""
+        """The recipe of an expression of a scope; `targets` hold the model, `extra` are further names to define."""
         frames = tuple(self._frames(scope, loads(expression), targets, DEPTH)) if scope.name else ()
         needed = loads(expression).union(extra or (), *(_free(frame) for frame in frames))
         top = targets if not scope.name else frozenset()
         body = self.known.source.tree.body
         module = self.slicer.slice(body, needed, top)
         if guarded := self._guarded(unbound(module, needed)):
-            module = [*self.slicer.slice(body, needed | unbound(guarded), top), *guarded]
+            module = [*self.slicer.slice(body, frozenset(needed) | unbound(guarded), top), *guarded]
         return Recipe(tuple(module), core(expression, PLACING), frames, self.known.source.segment(core(expression)))
 
     def _guarded(self, missing: AbstractSet[str]) -> list[ast.stmt]:
@@ -88,7 +88,7 @@ class Cook:
 
     def _frames(self, scope: Scope, names: AbstractSet[str], targets: frozenset[str], depth: int) -> Iterator[Frame]:
         body = self.slicer.slice(scope.body, names, targets)
-        needed = names.union(*(free(s) for s in body))
+        needed = frozenset(names).union(*(free(s) for s in body))
         if scope.function is None:
             yield Frame(scope.name, body=tuple(body))
             return

@@ -72,7 +72,7 @@ DTYPES: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class Shapes:
-    """Reads shapes in one scope: `values` are the expressions assigned to its variables, `constants` the numbers it knows."""
+    """Reads shapes in one scope: `values` are what is assigned to its variables, `constants` the numbers it knows."""
 
     aliases: Mapping[str, str]
     constants: Mapping[str, object] = field(default_factory=dict)
@@ -169,7 +169,7 @@ class Shapes:
         return [size] if size is not None else call.args
 
     def _dims(self, arguments: Sequence[ast.expr]) -> tuple[Dim, ...] | None:
-        """The dimensions that arguments give: `2, 3, 32`, `(2, 3, 32)`, `*shape` or a variable that holds one of these."""
+        """The dimensions that arguments give: `2, 3, 32`, `(2, 3, 32)`, `*shape`, or a variable of one of these."""
         parts: list[Dim] = []
         for argument in arguments:
             inner = argument.value if isinstance(argument, ast.Starred) else argument

@@ -8,9 +8,12 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from gradlint.source.calls import trains
 from gradlint.source.names import Function, binds, dotted, free, is_definition, is_main_guard, root, walk_scope
+
+Node = TypeVar("Node", bound=ast.AST)
 
 # Methods that leave what they are called on as it was, or that only training needs.
 INERT_METHODS = {
@@ -83,7 +86,7 @@ DATA = re.compile(
 class Slicer:
     """Slices the statements of one scope of a file.
 
-    `targets` are the models: a statement that only changes a model (`net.apply(init)`) is kept, one that only uses it is not.
+    `targets` are the models: a statement that changes one (`net.apply(init)`) is kept, one that only uses it is not.
     """
 
     aliases: Mapping[str, str]
@@ -237,7 +240,7 @@ PRUNERS: dict[type[ast.stmt], Callable[[Slicer, ast.stmt, set[str]], ast.stmt | 
 }
 
 
-def _with(node: ast.AST, **fields: object) -> ast.AST:
+def _with(node: Node, **fields: object) -> Node:
     clone = copy.copy(node)
     for name, value in fields.items():
         setattr(clone, name, value)

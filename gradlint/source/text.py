@@ -28,9 +28,9 @@ class Source:
         return Span(self.shown, getattr(node, "lineno", 1), getattr(node, "col_offset", 0))
 
     def segment(self, node: ast.AST) -> str:
-        """The source text of an expression on one line, or its unparsed form when it was synthesised."""
-        text = ast.get_source_segment(self.text, node) or ast.unparse(node)
-        return " ".join(text.split())
+        """The source text of an expression, or its unparsed form when it was synthesised or stands on several lines."""
+        text = ast.get_source_segment(self.text, node)
+        return text if text and "\n" not in text else ast.unparse(node)
 
 
 def read(path: Path, shown: str | None = None) -> Source:

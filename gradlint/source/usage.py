@@ -18,7 +18,7 @@ Kind = Literal["sequence", "config", "callable", "module", "text", "text key", "
 
 @dataclass(frozen=True)
 class Use:
-    """How a parameter is used; `example` is a value it is compared with, `length` the number of entries that are read."""
+    """How a parameter is used; `example` is a value it is compared with, `length` how many entries are read."""
 
     kind: Kind
     example: object = None
@@ -26,7 +26,7 @@ class Use:
 
 
 def parameter_uses(owner: ast.ClassDef | Function) -> dict[str, Use]:
-    """Parameter → how the constructor of a class (and the class's other methods, through `self`) or a function uses it."""
+    """Parameter → how a function, or a class (its constructor, its methods through `self`), uses it."""
     function = owner if is_function(owner) else constructor(owner)
     if function is None:
         return {}
@@ -59,7 +59,7 @@ def _call(node: ast.AST, name: str) -> Iterator[Use]:
     if _is(node.func, name):
         yield Use("callable")
     function = node.func.id if isinstance(node.func, ast.Name) else ""
-    if any(_is(a, name) or _is(getattr(a, "value", None), name) and isinstance(a, ast.Starred) for a in node.args):
+    if any(_is(a.value if isinstance(a, ast.Starred) else a, name) for a in node.args):
         if function in ("len", "zip", "enumerate", "sum", "list", "tuple", "reversed", "iter", "map") or any(
             isinstance(a, ast.Starred) and _is(a.value, name) for a in node.args
         ):

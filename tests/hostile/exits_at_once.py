@@ -1,0 +1,15 @@
+"""Ends the process without a word."""
+
+import os
+
+import torch.nn as nn
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        os._exit(0)
+        self.fc = nn.Linear(4, 2)
+
+    def forward(self, x):
+        return self.fc(x)

@@ -1,0 +1,12 @@
+"""A model that nothing is wrong with: whatever its neighbours do, it is reported."""
+
+import torch.nn as nn
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(4, 2)
+
+    def forward(self, x):
+        return self.fc(x)

@@ -1,0 +1,5 @@
+"""Has no model."""
+
+import torch
+
+x = torch.zeros(3)
