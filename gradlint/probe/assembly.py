@@ -141,8 +141,13 @@ def _first_nonfinite(graph: Graph, profile: Profile, extremes: Mapping[int, tupl
 
 
 def _last_nonfinite(graph: Graph, profile: Profile, params: Mapping[str, ParamMeasure]) -> int | None:
-    """The op nearest the loss with NaN or Inf in the gradient of its output, else in that of its parameters."""
+    """The op nearest the loss with NaN or Inf in the gradient of its output, else in that of its parameters.
+
+    None when every parameter's gradient is finite: a ReLU behind a root at zero takes the Inf back.
+    """
+    broken = {path for path, measured in params.items() if measured.status == "nonfinite"}
+    if not broken:
+        return None
     bad = {value for value, size in profile.gradient.items() if math.isnan(size) or size == math.inf}
     hit = [op.index for op in graph.ops if bad & set(op.outputs)]
-    broken = {path for path, measured in params.items() if measured.status == "nonfinite"}
     return max(hit or [op.index for op in graph.ops if broken & set(op.params)], default=None)

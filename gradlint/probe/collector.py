@@ -48,6 +48,11 @@ class Collector:
         self._arriving: list[tuple[Slots, list[Gradients]]] = []
         self._room = KEPT
 
+    def on_input(self, key: Key, tensor: Tensor) -> None:
+        """Note the size of an input, before the model can change it in place."""
+        if tensor.numel() and tensor.dtype in FLOATING and tensor.layout is STRIDED:
+            log_rms(self.ledger, "activation", key, tensor.detach())
+
     def on_output(self, index: int, outputs: tuple[Tensor, ...]) -> None:
         """Measure or keep the outputs of a call and hook their gradients."""
         for position, tensor in enumerate(outputs):

@@ -104,6 +104,8 @@ def step(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], nam
         args, kwargs = _differentiable(args), _differentiable(kwargs)
     inputs = arguments(tuple(args), kwargs)
     collector = Collector(_batch(inputs), plan.graph)
+    for position, (_, tensor) in enumerate(inputs):
+        collector.on_input((INPUT, position), tensor)
     recording = _forward(model, args, kwargs, collector, plan)
     collector.release()
     if plan.redrawn and plan.graph is not None and recording.calls != len(plan.graph.ops):

@@ -64,14 +64,18 @@ def _clear(numbers: list[float], limits: tuple[float, float], margin: float) -> 
 
 def _profile(profiles: Sequence[Profile]) -> Profile:
     gradient, params = [p.gradient for p in profiles], [p.params for p in profiles]
-    by_value, by_path = _merged(gradient, _deviation), _merged(params, _deviation)
+    spread: dict[int | str, float] = {}
+    for value, deviation in _merged(gradient, _deviation).items():
+        spread[value] = deviation
+    for path, deviation in _merged(params, _deviation).items():
+        spread[path] = deviation
     return replace(
         profiles[0],
         activation=_merged([p.activation for p in profiles], _mean),
         gradient=_merged(gradient, _mean),
         params=_merged(params, _mean),
         correlation=_merged([p.correlation for p in profiles], _mean),
-        spread={**by_value, **by_path},
+        spread=spread,
     )
 
 
