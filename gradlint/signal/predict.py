@@ -11,12 +11,14 @@ import numpy as np
 from gradlint.graph import Graph, Op
 from gradlint.profile import Gain, Profile, Signal
 from gradlint.signal import table as tables
+from gradlint.signal.doubt import FLOOR, Doubt
 from gradlint.signal.field import Cotangent, Field, white
 from gradlint.signal.losses import cotangent
 from gradlint.signal.site import Dependent, Flow, Labels, Site, Square, Unanswered
 from gradlint.signal.table import Table
 from gradlint.signal.transfer import DERIVATIVE, RELABELLING, TRANSFER, WEIGHT
 
+BROKEN = (ValueError, IndexError, KeyError, ZeroDivisionError, OverflowError, AssertionError)
 CANCELLED = 1e-9  # a sum below this share of its terms' magnitudes is a structural zero
 
 
@@ -46,6 +48,10 @@ class _Run:
     squares: dict[str, Square | None] = field(default_factory=dict)
     unknown: dict[int, str] = field(default_factory=dict)
     gains: dict[int, Gain] = field(default_factory=dict)
+    spread: dict[int | str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.doubt = Doubt(self.graph)
 
     def forward(self) -> None:
         self._feed()
@@ -105,10 +111,14 @@ class _Run:
         except Unanswered as reason:
             self.unknown[op.index] = str(reason)
             return
+        except BROKEN as error:
+            self.unknown[op.index] = f"moments of {op.kind} not computable: {error}"
+            return
         self.flows[op.index] = flow
         for value, found in zip(op.outputs, flow.outputs, strict=False):
             if found is not None and self.graph.values[value].shape == found.shape:
                 self.fields[value] = found
+        self.doubt.produced(op, self.fields)
 
     def backward(self, loss: str) -> None:
         self._start(loss)
@@ -142,12 +152,14 @@ class _Run:
             return
         try:
             contributions = flow.backward(arrived)
-        except Unanswered as reason:
+        except (Unanswered, *BROKEN) as reason:
             self.unknown[op.index] = str(reason)
             self._poison(op)
             return
+        squares = {v: c.table.square for v, c in contributions.items() if isinstance(c, Cotangent)}
+        self.doubt.returned(op, self.cotangents, squares)
         for value, contribution in contributions.items():
-            self._add(value, contribution)
+            self._add(op, value, contribution)
         self._gain(op, arrived, contributions)
 
     def _poison(self, op: Op) -> None:
@@ -158,8 +170,11 @@ class _Run:
                 if found.origin == "param":
                     self.squares[found.name] = None
 
-    def _add(self, value: int, contribution: Cotangent | Square) -> None:
+    def _add(self, op: Op, value: int, contribution: Cotangent | Square) -> None:
         found = self.graph.values[value]
+        if found.origin == "param":
+            variance = self.doubt.parameter(op, math.prod(found.shape))
+            self.spread[found.name] = max(self.spread.get(found.name, 0.0), math.sqrt(variance))
         if found.origin == "param" and isinstance(contribution, Cotangent):
             square = contribution.table.square
             magnitude = float(np.abs(contribution.table.values).max())
@@ -210,9 +225,15 @@ class _Run:
             gradient=gradient,
             params=params,
             gains=self.gains,
+            spread=self._spread(gradient),
             correlation={value: correlation(found.table) for value, found in self.fields.items()},
         )
         return Signal(profile, loss, self.unknown, zeros)
+
+    def _spread(self, gradient: Mapping[int, float]) -> dict[int | str, float]:
+        spread = dict(self.spread)
+        spread.update({value: math.sqrt(self.doubt.backward.get(value, 0.0) + FLOOR) for value in gradient})
+        return spread
 
 
 def _integer(dtype: str) -> bool:
