@@ -10,12 +10,14 @@ from typing import Any
 
 from gradlint import engine, fix, registry
 from gradlint.capture import capture, construction_spans
+from gradlint.capture.meta import is_on_meta
 from gradlint.config import Settings
 from gradlint.error import GradlintError, ProbeError
 from gradlint.graph import Graph
 from gradlint.layers import layers
 from gradlint.load import LoadedModel, load_each
 from gradlint.probe import measure
+from gradlint.probe.run import forward_error
 from gradlint.profile import Measurement
 from gradlint.result import ProbeRun, TargetReport, failed
 from gradlint.serialise import from_data, to_data
@@ -23,6 +25,7 @@ from gradlint.signal import predict
 from gradlint.source.target import Target
 
 NOT_ASKED = "--no-probe was given"
+TOO_LARGE = "the model is too large to hold: it was built and run on meta, without numbers"
 
 
 def work(job: dict[str, Any]) -> Iterator[Any]:
@@ -49,8 +52,8 @@ def analyse_model(target: str, path: str | None, loaded: LoadedModel, settings: 
     loss = measurement.loss if measurement else settings.loss or loaded.loss_hint or "unit"
     signal = predict(graph, loss)
     rules = registry.select(settings.select, settings.ignore)
-    drafts = engine.draft(rules, graph, signal, measurement, loss)
-    findings = engine.judge(drafts, graph, signal, measurement, reason)
+    drafts = engine.draft(rules, graph, signal, measurement, loss, settings.options)
+    findings = engine.regrade(engine.judge(drafts, graph, signal, measurement, reason), settings.severities)
     if measurement is not None and settings.fix:
         findings = fix.prove(loaded, graph, findings, measurement, settings)
     return TargetReport(
@@ -78,6 +81,8 @@ def observe(loaded: LoadedModel, settings: Settings) -> tuple[Graph, Measurement
     """
     if not settings.probe:
         return structure(loaded), None, NOT_ASKED
+    if is_on_meta(loaded.model, loaded.args, loaded.kwargs):
+        return structure(loaded), None, TOO_LARGE
     try:
         return *measure(loaded, settings=settings, seed=settings.seed), ""
     except ProbeError as error:
@@ -85,9 +90,13 @@ def observe(loaded: LoadedModel, settings: Settings) -> tuple[Graph, Measurement
 
 
 def structure(loaded: LoadedModel) -> Graph:
-    """The graph of one run without a backward pass, on a copy, so that buffers stay as they are."""
-    graph, _ = capture(loaded.model, loaded.args, loaded.kwargs)
-    return graph
+    """The graph of one run without a backward pass. Raises ForwardError when the model raises."""
+    try:
+        return capture(loaded.model, loaded.args, loaded.kwargs)[0]
+    except GradlintError:
+        raise
+    except Exception as error:
+        raise forward_error(error) from error
 
 
 def _guarded(target: Target, loaded: LoadedModel | GradlintError, settings: Settings) -> TargetReport:
