@@ -191,7 +191,55 @@ class Unbatched(nn.Module):
         return self.encoder(self.embed(x))
 
 
+class Steering(nn.Module):
+    """66 × 200 pixels, or any other size with as many features."""
+
+    def __init__(self):
+        super().__init__()
+        self.convs = nn.Sequential(nn.Conv2d(3, 8, 5, 2), nn.Conv2d(8, 8, 5, 2), nn.Conv2d(8, 16, 5, 2))
+        self.fc = nn.Linear(16 * 5 * 22, 1)
+
+    def forward(self, x):
+        return self.fc(self.convs(x).flatten(1))
+
+
+class Step(nn.Module):
+    """One step of a recurrent net by hand."""
+
+    def __init__(self, features=57, hidden=24):
+        super().__init__()
+        self.hidden_size = hidden
+        self.next = nn.Linear(features + hidden, hidden)
+
+    def forward(self, input, hidden):
+        return self.next(torch.cat((input, hidden), 1)).tanh()
+
+
+class Graphs(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(16, 8)
+
+    def forward(self, x, adj):
+        return torch.bmm(adj, self.fc(x)).relu().mean(1)
+
+
+class Scored(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Embedding(50, 8)
+
+    def forward(self, src, src_mask):
+        h = self.table(src)
+        scores = (h @ h.mT).masked_fill(src_mask == 0, -1e9)
+        return scores.softmax(-1) @ h
+
+
 FOUND = {
+    "a net for rectangles": (Steering(), {"x": "float32 3,104,112"}),
+    "the state of a step by hand": (Step(), {"input": "float32 57", "hidden": "float32 24"}),
+    "several graphs": (Graphs(), {"x": "float32 30,16", "adj": "float32 30,30"}),
+    "a mask for scores": (Scored(), {"src": "int64 24", "src_mask": "bool 1,24"}),
     "a flattened image's side follows from the linear layer": (Convolutional(), {"x": "float32 3,32,32"}),
     "also when the flattening is a view over the batch": (Viewed(), {"x": "float32 3,32,32"}),
     "of one channel": (Convolutional(1, 16 * 4 * 4), {"x": "float32 1,28,28"}),

@@ -14,7 +14,7 @@ from gradlint.load.feed_plan import Plan
 from gradlint.load.feed_trial import Trial, attempt
 from gradlint.load.infer_context import Context
 from gradlint.load.infer_layers import device_of
-from gradlint.load.infer_repair import Broken, Change, structural
+from gradlint.load.infer_repair import Broken, Change, History, structural
 from gradlint.load.infer_text import textual
 
 REAL_SECONDS = 1.5
@@ -64,7 +64,7 @@ class Search:
     latest: float = 0.0
     trials: int = 0
     last: Trial | None = None
-    history: dict[int, dict[int, int]] = field(default_factory=dict)
+    history: History = field(default_factory=dict)
     tried: set[Plan] = field(default_factory=set)
 
     def device(self, plan: Plan) -> str:

@@ -13,7 +13,7 @@ from gradlint.load.feed_plan import Axis, Guess, Plan
 from gradlint.load.feed_trial import Trial, all_tensors
 from gradlint.load.infer import Search, affordable
 from gradlint.load.infer_context import SIZES, Context
-from gradlint.load.infer_repair import of_rank
+from gradlint.load.infer_repair import SIDES, of_rank
 from gradlint.load.infer_start import guesses, role_of
 from gradlint.load.spec import INTEGERS, Values
 
@@ -69,7 +69,12 @@ def unflattened(trial: Trial, known: Context) -> Iterator[Plan]:
     """The first thing done to a vector is to flatten it, which changes nothing: an image was meant."""
     for path, call in trial.seen.first.items():
         guess = trial.plan.leaves().get(path)
-        if guess is None or len(guess.axes) != 2 or call.name not in ("flatten", "view", "reshape"):
+        if (
+            guess is None
+            or guess.role != "vector"
+            or len(guess.axes) != 2
+            or call.name not in ("flatten", "view", "reshape")
+        ):
             continue
         width = trial.plan.size(guess.axes[1])
         if trial.seen.first_shape[path] == trial.plan.shape(guess):
@@ -109,11 +114,14 @@ def own_loss(trial: Trial) -> bool:
     return isinstance(named, Tensor) or (bool(scalars) and (labels or len(scalars) == len(tensors)))
 
 
+FLATTENS = ("flatten", "view", "reshape")
+
+
 def _pictures(width: int) -> Iterator[tuple[Axis, ...]]:
     """Image shapes with this many numbers, and else a table."""
     for channels in (1, 3):
         side = math.isqrt(width // channels)
-        if side >= 8 and channels * side * side == width:
+        if side in SIDES and channels * side * side == width:
             yield (channels, side, side)
 
 
@@ -155,7 +163,9 @@ def _bounds(trial: Trial, path: str) -> list[int]:
     """Table sizes for the ids at `path`, best first."""
     own = [(rows, direct) for rows, sources, direct in trial.seen.bounds if path in sources]
     direct = sorted({rows for rows, is_direct in own if is_direct})
-    return list(dict.fromkeys([*direct[:1], *sorted({rows for rows, _ in own}, reverse=True)]))
+    tables = sorted({rows for rows, _ in own}, reverse=True)
+    parts = [tables[0] // share for share in (2, 4, 8)] if tables else []  # ids that are offset into one table
+    return [rows for rows in dict.fromkeys([*direct[:1], *tables, *parts]) if rows > 0]
 
 
 def final_batch(trial: Trial, known: Context) -> Iterator[Plan]:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
-from gradlint.load.feed_plan import Guess, Plan
+from gradlint.load.feed_plan import Axis, Guess, Plan
 from gradlint.load.feed_trial import Call, Operand, Refusal, Trial
 from gradlint.load.infer_context import Context
 
@@ -35,14 +35,25 @@ class Demand:
     dtype: str = ""
 
 
+@dataclass(frozen=True)
+class Measured:
+    """A flattened size, and the map of features that was flattened (channels, height, width) where it is known."""
+
+    size: int
+    map: tuple[int, ...] = ()
+
+
+History = dict[int, dict[int, Measured]]
+
+
 @dataclass
 class Broken:
-    """A refused trial, and what earlier trials measured: {wanted size: {spatial size: size that came}}."""
+    """A refused trial, and what earlier trials measured: {wanted size: {spatial size: what came}}."""
 
     trial: Trial
     refusal: Refusal
     known: Context
-    history: dict[int, dict[int, int]] = field(default_factory=dict)
+    history: History = field(default_factory=dict)
 
     @property
     def plan(self) -> Plan:
@@ -60,16 +71,18 @@ def structural(broken: Broken) -> Iterator[Change]:
 
 
 def _shared_out(plan: Plan, demand: Demand) -> Iterator[Change]:
-    """Several inputs were concatenated into the operand: equal widths that make up what is demanded."""
-    paths = sources(plan, demand.operand)
-    wanted = demand.last or 0
-    ends = [plan.leaves()[path].axes[-1:] for path in paths]
-    widths = [end[0] for end in ends if end and isinstance(end[0], int)]
-    if len(paths) < 2 or len(widths) != len(paths) or sum(widths) != demand.operand.shape[-1] or wanted % len(paths):
+    """Several inputs were concatenated into the operand: widths that make up the demand, states keeping theirs."""
+    guesses = {path: plan.leaves()[path] for path in sources(plan, demand.operand)}
+    widths = {path: guess.axes[-1] for path, guess in guesses.items() if guess.axes and isinstance(guess.axes[-1], int)}
+    whole = sum(width for width in widths.values() if isinstance(width, int))
+    if len(guesses) < 2 or len(widths) < len(guesses) or whole != demand.operand.shape[-1]:
         return
-    for path in paths:
-        plan = set_axis(plan, path, len(plan.leaves()[path].axes) - 1, wanted // len(paths))
-    yield 0.1, plan
+    free = [path for path, guess in guesses.items() if guess.role != "first"]
+    kept = sum(plan.size(widths[path]) for path in widths if path not in free)
+    share, rest = divmod((demand.last or 0) - kept, max(1, len(free)))
+    for rank, path in enumerate(free if share > 0 else ()):
+        plan = set_axis(plan, path, len(guesses[path].axes) - 1, share + (rank < rest))
+    yield 0.1 if rest == 0 else 0.4, plan
 
 
 def sources(plan: Plan, operand: Operand) -> list[str]:
@@ -152,8 +165,11 @@ def of_rank(known: Context, guess: Guess, rank: int) -> list[Guess]:
             2: replace(guess, axes=("B", "T")),
             3: replace(guess, axes=("B", "T", "T")),
         }
-    flat = [Guess("signal", ("B", "S", "S"))] if rank == 3 and guess.role == "image" else []
-    return list(dict.fromkeys([*steps, *listed, *flat, *([usual[rank]] if rank in usual else [])]))
+    flat = [Guess("image", ("B", "S", "S"))] if rank == 3 and guess.role == "image" else []
+    batch = (
+        [replace(guess, axes=("B", *guess.axes))] if guess.axes[:1] == ("N",) and rank == len(guess.axes) + 1 else []
+    )
+    return list(dict.fromkeys([*batch, *steps, *listed, *flat, *([usual[rank]] if rank in usual else [])]))
 
 
 def resize(broken: Broken, path: str, got: int, wanted: int, operand: Operand) -> Iterator[Change]:
@@ -209,7 +225,7 @@ def solve_side(broken: Broken, path: str, got: int, wanted: int, operand: Operan
     """The image side (or signal length) at which the flattened size is `wanted`.
 
     The size grows with the side, so earlier trials bracket it; between them the usual sides are tried before the
-    proportional estimate.
+    proportional estimate. Where no square fits, height and width are found apart.
     """
     guess = broken.plan.leaves()[path]
     axis = SPATIAL[guess.role]
@@ -217,26 +233,51 @@ def solve_side(broken: Broken, path: str, got: int, wanted: int, operand: Operan
         return
     side = broken.plan.size(axis)
     measured = broken.history.setdefault(wanted, {})
-    measured[side] = got
-    low = max((s for s, size in measured.items() if size < wanted), default=0)
-    high = min((s for s, size in measured.items() if size > wanted), default=2 * side * max(1, wanted // got) + 64)
+    measured[side] = Measured(got, operand.flattened[1:])
+    low = max((s for s, found in measured.items() if found.size < wanted), default=0)
+    high = min(
+        (s for s, found in measured.items() if found.size > wanted), default=2 * side * max(1, wanted // got) + 64
+    )
     for rank, candidate in enumerate(_between(measured, low, high, wanted, axis)):
         yield 0.1 + 0.1 * rank, broken.plan.resized(**{axis: candidate})
-    flat = operand.flattened
-    if len(flat) > 1 and wanted % flat[1]:
+    for rank, axes in enumerate(_rectangles(guess, measured, wanted) if axis == "S" else ()):
+        yield 0.5 + 0.1 * rank, broken.plan.put(path, replace(guess, axes=axes))
+    if len(operand.flattened) > 1 and wanted % operand.flattened[1]:
         yield 1.0, broken.plan.put(path, Guess("vector", ("B", wanted)))
 
 
-def _between(measured: dict[int, int], low: int, high: int, wanted: int, axis: str) -> list[int]:
+def _between(measured: dict[int, Measured], low: int, high: int, wanted: int, axis: str) -> list[int]:
     """Candidate sides strictly between two measured ones, nearest to the estimate first."""
     power = 0.5 if axis == "S" else 1.0
-    near = min(measured, key=lambda side: abs(math.log(measured[side] / wanted)))
-    estimate = near * (wanted / measured[near]) ** power
+    near = min(measured, key=lambda side: abs(math.log(measured[side].size / wanted)))
+    estimate = near * (wanted / measured[near].size) ** power
     usual = [side for side in (SIDES if axis == "S" else LENGTHS) if low < side < high]
     usual.sort(key=lambda side: abs(math.log(side / estimate)))
     rest = [round(estimate), (low + high) // 2]
     inside = [side for side in (*usual[:2], *rest, *usual[2:3]) if low < side < high and side not in measured]
     return list(dict.fromkeys(inside))
+
+
+def _rectangles(guess: Guess, measured: dict[int, Measured], wanted: int) -> list[tuple[Axis, ...]]:
+    """Heights and widths at which the map has as many entries as wanted, nearest to a square first.
+
+    A step of the total stride in the input is a step of one in the map; two trials of different sides give the stride.
+    """
+    known = [(side, found.map) for side, found in sorted(measured.items()) if len(found.map) == 3]
+    if len(known) < 2 or wanted % known[0][1][0]:
+        return []
+    (side, (channels, *now)), (other, (_, *then)) = known[-1], known[0]
+    strides = [_stride(side - other, a - b) for a, b in zip(now, then, strict=True)]
+    entries = wanted // channels
+    pairs = [(a, entries // a) for a in range(1, entries + 1) if entries % a == 0]
+    pairs.sort(key=lambda pair: abs(math.log(pair[0] / pair[1])))
+    sides = [[side + s * (p - n) for s, p, n in zip(strides, pair, now, strict=True)] for pair in pairs]
+    return [(*guess.axes[:-2], *pair) for pair in sides if min(pair) > 0]
+
+
+def _stride(sides: int, maps: int) -> int:
+    """The power of two nearest to the ratio of two differences."""
+    return 1 << round(math.log2(max(1.0, sides / max(1, maps))))
 
 
 def other_sides(broken: Broken, path: str) -> Iterator[Change]:

@@ -28,7 +28,7 @@ NAMES: dict[str, str] = {
     "step": "t ts time times timestep timesteps step steps sigma noise_level",
     "state": "h h0 hx hc hidden state states prev_state prev_hidden carry",
     "signal": "wav wave waveform audio signal speech",
-    "sequence": "seq sequence series window history rows src tgt",
+    "sequence": "seq sequence series window history rows src tgt context memory",
     "points": "pts points xyz cloud pointcloud pc",
     "vector": "z noise latent obs observation action actions features row",
 }
@@ -168,11 +168,15 @@ def _images(known: Context) -> list[Node]:
     ]
 
 
+HIDDEN_ATTRIBUTES = ("hidden_size", "hidden_dim", "hidden_units", "n_hidden", "nhid")
+
+
 def _states(known: Context) -> list[Node]:
     """The initial state that the first recurrent layer takes."""
     layer = next((m for m in known.model.modules() if isinstance(m, (nn.RNNBase, nn.RNNCellBase))), None)
     if layer is None:
-        return _of_rank(known, 2)
+        stated = [getattr(known.model, name, None) for name in HIDDEN_ATTRIBUTES]
+        return [*(Guess("first", ("B", width)) for width in stated if isinstance(width, int)), *_of_rank(known, 2)]
     shape: tuple[Axis, ...] = ("B", layer.hidden_size)
     if isinstance(layer, nn.RNNBase):
         shape = (layer.num_layers * (2 if layer.bidirectional else 1), *shape)

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from gradlint.load.feed_plan import Group, Guess
+from gradlint.load.feed_plan import Axis, Group, Guess
 from gradlint.load.feed_trial import sources_of, tensors_in
 from gradlint.load.infer_context import Argument
 from gradlint.load.infer_repair import SPATIAL, Broken, Change, other_sides, rerank, retype, set_axis, solve_side
@@ -38,9 +38,10 @@ def swapped_numbers(broken: Broken, match: re.Match[str]) -> Iterator[Change]:
         for place, size in enumerate(broken.plan.shape(guess)):
             others = [n for n in numbers if n not in (size, broken.plan.size("B")) and 0 < n < LARGEST]
             others = others if size in numbers and size > 1 else []
-            batch = 1.5 if guess.axes[place] == "B" else 0.0
+            unlikely = 1.5 if guess.axes[place] == "B" else 0.0
             for rank, other in enumerate(others[:5]):
-                yield cost + batch + 0.15 * rank, set_axis(broken.plan, path, place, other)
+                single = 2.0 if other == 1 and isinstance(guess.axes[place], str) else 0.0
+                yield cost + unlikely + single + 0.15 * rank, set_axis(broken.plan, path, place, other)
 
 
 def stated_size(broken: Broken, match: re.Match[str]) -> Iterator[Change]:
@@ -202,6 +203,25 @@ def token_count(broken: Broken, match: re.Match[str]) -> Iterator[Change]:
                 yield 0.4 + 0.05 * tokens, broken.plan.resized(**{axis: int(side)})
 
 
+def mask_form(broken: Broken, match: re.Match[str]) -> Iterator[Change]:
+    """A mask that does not broadcast to the scores: the forms that attention code uses."""
+    for path, guess in broken.plan.leaves().items():
+        if guess.role in ("mask", "open mask") and _touches(broken, path):
+            for rank, axes in enumerate(MASKS):
+                yield 0.3 + 0.1 * rank, broken.plan.put(path, replace(guess, axes=axes))
+
+
+MASKS: tuple[tuple[Axis, ...], ...] = (("B", 1, "T"), ("T", "T"), ("B", 1, 1, "T"), ("B", "T", "T"), ("B", "T"))
+
+
+def too_flat(broken: Broken, match: re.Match[str]) -> Iterator[Change]:
+    """ "batch1 must be a 3D tensor": every operand of another rank."""
+    wanted = int(match[1])
+    for operand in broken.refusal.call.operands if broken.refusal.call is not None else ():
+        for path in operand.sources & set(broken.plan.leaves()) if len(operand.shape) != wanted else ():
+            yield from rerank(broken, path, wanted - len(operand.shape))
+
+
 def hidden_state(broken: Broken, match: re.Match[str]) -> Iterator[Change]:
     """A recurrent layer was given a state of another form."""
     others = broken.plan.arguments[1:]
@@ -305,6 +325,8 @@ RULES: tuple[tuple[re.Pattern[str], Rule], ...] = tuple(
         (r"same dtype|found long|got long|for 'long'|\(long|floating point|input dtype", floating_numbers),
         (r"only supports boolean|expected.*bool|bool.*expected|must be.*bool", truth_values),
         (r"with a bool tensor|for 'bool'|bool and float|found bool", numeric_mask),
+        (r"must match|broadcast|expanded size|shape of the mask|size of mask", mask_form),
+        (r"must be a (\d)-?D", too_flat),
         (r"\bhx\b|hidden state|expected hidden|hidden\[", hidden_state),
         (r"KeyError", dict_key),
         (r"(?:have|has|need|needs|missing|expects?|requires?|contain) (?:a |an |the )?['\"]?(\w+)['\"]? key", dict_key),
