@@ -169,11 +169,11 @@ def choose(outputs: Sequence[Named], graph: Graph) -> tuple[str, str]:
 
 def targets(outputs: Sequence[Named], graph: Graph) -> list[Target]:
     """Every floating output that requires a gradient, in order, one called `loss` first."""
-    made = [last_op(graph, value) for value in graph.outputs] if len(graph.outputs) == len(outputs) else []
-    ops = dict(zip((id(tensor) for _, tensor in outputs), made, strict=False))
+    known = len(graph.outputs) == len(outputs)
+    values = dict(zip((id(tensor) for _, tensor in outputs), graph.outputs, strict=False)) if known else {}
     named = [(name, tensor) for name, tensor in outputs if _differentiable(tensor)]
     named.sort(key=lambda item: item[0].rpartition(".")[2] != "loss")
-    found = {id(tensor): _target(tensor, graph, ops.get(id(tensor))) for _, tensor in named}
+    found = {id(tensor): _target(tensor, graph, values.get(id(tensor))) for _, tensor in named}
     return list(found.values())
 
 
@@ -186,7 +186,7 @@ def last_op(graph: Graph, value: int) -> Op | None:
 
 
 def class_axis(tensor: Tensor, graph: Graph, op: Op | None) -> int:
-    """The axis that holds the classes of an output.
+    """The axis that holds the classes of an output; `op` is the one that made it.
 
     A softmax says it itself. Otherwise the last weighted op does: a linear map, embedding or recurrent op puts its
     features last, a convolution puts them second. Behind a reshape that hides it: the last axis of (N, C); of (N, A, B)
@@ -228,7 +228,7 @@ def guess(target: Target) -> tuple[str, str]:
         return "mse", "the output is complex"
     if target.output.ndim >= 4:
         return "mse", f"the output of shape {_text(shape)} is an image"
-    if target.classes >= 2:
+    if target.output.ndim > 1 and target.classes >= 2:
         return "ce", f"logits over {target.classes} classes"
     return "mse", f"one number a sample, shape {_text(shape)}"
 
@@ -250,10 +250,11 @@ def _differentiable(tensor: Tensor) -> bool:
     return tensor.requires_grad and (tensor.is_floating_point() or tensor.is_complex()) and tensor.numel() > 0
 
 
-def _target(tensor: Tensor, graph: Graph, op: Op | None) -> Target:
+def _target(tensor: Tensor, graph: Graph, value: int | None) -> Target:
+    op = None if value is None else last_op(graph, value)
     if tensor.is_complex():
-        return Target(torch.view_as_real(tensor), tensor.ndim - 1, op)
-    return Target(tensor, class_axis(tensor, graph, op), op)
+        return Target(torch.view_as_real(tensor), max(0, tensor.ndim - 1), op)
+    return Target(tensor, class_axis(tensor, graph, None if value is None else graph.op_of(value)), op)
 
 
 def _covering(candidates: list[Target], *, own_first: bool) -> list[Target]:
