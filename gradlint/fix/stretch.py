@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from gradlint.graph.flow import flow, is_weighted
 from gradlint.graph.ir import Graph, Op, Param
+from gradlint.graph.merge import between, residuals
 
 LAYERS = frozenset({"linear", "conv"})
 SHAPING = frozenset({"reshape", "permute", "copy", "dropout", "expand", "slice", "pad", "split"})
@@ -167,9 +168,10 @@ def bias_of(graph: Graph, op: Op) -> Param | None:
 
 
 def blocks(graph: Graph, layers: Iterable[Layer]) -> Iterator[Block]:
-    """The layers a skip fits around: their block ends before the next weight, in the shape it began with."""
+    """The layers a skip fits around: outside residual branches, their block ends in the shape that it began with."""
+    branches = {op for merge in residuals(graph) for op in between(graph, merge)}
     for layer in layers:
-        if layer.gate:
+        if layer.gate or layer.op.index in branches:
             continue
         sources, end = operands(graph, layer.op), _block_end(graph, layer.op)
         if not sources or end is layer.op:
