@@ -1,0 +1,360 @@
+"""The verdict: which way the signal takes, what it loses on it, and whether the model will train."""
+
+import math
+import subprocess
+import sys
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from gradlint.capture import capture
+from gradlint.graph.ir import Graph, Op, Param, Value
+from gradlint.probe import attribution, measure
+from gradlint.probe.health import LIMITS, chaos, grade, judge, reached, relative
+from gradlint.probe.route import series, weights, widest
+from gradlint.profile import Measurement, ParamMeasure, Profile, Signal
+
+X = torch.randn(16, 32, generator=torch.Generator().manual_seed(0))
+
+
+class Lambda(nn.Module):
+    def __init__(self, function, **parts):
+        super().__init__()
+        self.function = function
+        for name, part in parts.items():
+            setattr(self, name, part)
+
+    def forward(self, *args):
+        return self.function(self, *args)
+
+
+def probe(model, *args):
+    loaded = SimpleNamespace(model=model, args=args, kwargs={}, loss=None, loss_hint=None, rebuild=None, draw=None)
+    return measure(loaded)
+
+
+def state(model, *args):
+    return judge(*probe(model, *args)).state
+
+
+def mlp(depth, activation, width=32, std=None):
+    layers = [layer for _ in range(depth) for layer in (nn.Linear(width, width), activation())]
+    model = nn.Sequential(*layers, nn.Linear(width, 10))
+    for layer in model if std is not None else ():
+        if isinstance(layer, nn.Linear):
+            nn.init.normal_(layer.weight, 0, std)
+    return model
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
+# the way of the signal -----------------------------------------------------------------------------------------------
+
+
+def graph_of(model, *args):
+    return capture(model, args)[0]
+
+
+def numbers(graph, table):
+    return widest(graph, lambda path: table[path.removesuffix(".weight")])
+
+
+def two_branches():
+    return Lambda(
+        lambda m, x: m.head(m.left(x).tanh() + m.right(x).tanh()),
+        left=nn.Linear(32, 32),
+        right=nn.Linear(32, 32),
+        head=nn.Linear(32, 4),
+    )
+
+
+def test_a_dead_branch_beside_a_live_one_does_not_count():
+    route = numbers(graph_of(two_branches(), X), {"left": -9.0, "right": -1.0, "head": 0.0})
+    assert (route.width, route.weakest) == (-1.0, "right.weight")
+
+
+def test_two_dead_branches_do_although_neither_is_in_series():
+    graph = graph_of(two_branches(), X)
+    assert numbers(graph, {"left": -9.0, "right": -8.0, "head": 0.0}).width == -8.0
+    assert [graph.ops[index].params[0] for index in series(graph)] == ["head.weight"]
+
+
+def test_a_way_without_any_weight_is_no_excuse():
+    model = Lambda(lambda m, x: x + m.body(x), body=nn.Linear(32, 32))
+    assert numbers(graph_of(model, X), {"body": -9.0}).width == -9.0
+
+
+def test_weights_of_a_residual_branch_are_not_in_series():
+    model = Lambda(
+        lambda m, x: m.head((h := m.stem(x)) + m.body(h)),
+        stem=nn.Linear(32, 32),
+        body=nn.Linear(32, 32),
+        head=nn.Linear(32, 4),
+    )
+    graph = graph_of(model, X)
+    assert [graph.ops[index].params[0] for index in series(graph)] == ["stem.weight", "head.weight"]
+
+
+def test_computed_weights_count_for_the_op_that_uses_them():
+    model = nn.Sequential(nn.utils.parametrizations.spectral_norm(nn.Linear(32, 32)), nn.ReLU(), nn.Linear(32, 4))
+    graph = graph_of(model, X)
+    assert list(weights(graph).values()) == [("0.parametrizations.weight.original",), ("2.weight",)]
+
+
+def test_the_signal_starts_behind_a_frozen_or_detached_part():
+    model = Lambda(
+        lambda m, x: m.head(m.body(m.frozen(x)).detach().tanh()),
+        frozen=nn.Linear(32, 32).requires_grad_(False),
+        body=nn.Linear(32, 32),
+        head=nn.Linear(32, 4),
+    )
+    assert numbers(graph_of(model, X), {"body": -9.0, "head": -1.0}).width == -1.0
+
+
+def test_the_worst_output_of_several_decides():
+    model = Lambda(lambda m, x: (m.good(x), m.bad(x)), good=nn.Linear(32, 4), bad=nn.Linear(32, 4))
+    assert numbers(graph_of(model, X), {"good": 0.0, "bad": -9.0}).weakest == "bad.weight"
+
+
+def test_layers_of_a_recurrent_op_are_in_series_and_the_weights_of_one_are_not():
+    graph = graph_of(nn.LSTM(32, 8, 2, batch_first=True), X.view(4, 4, 32))
+    table = {"weight_ih_l0": -9.0, "weight_hh_l0": -1.0, "weight_ih_l1": -2.0, "weight_hh_l1": -9.0}
+    assert widest(graph, table.__getitem__).weakest == "weight_ih_l1"
+
+
+# the verdict ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("m", -1.0, "healthy"),
+        ("m", LIMITS["any"]["m"][0] - 0.1, "warning"),
+        ("m", -20.0, "error"),
+        ("m", -math.inf, "error"),
+        ("m", math.nan, "error"),
+        ("c", 1.9, "healthy"),
+        ("c", 2.5, "warning"),
+        ("c", 40.0, "error"),
+        ("s", 0.5, "healthy"),
+        ("s", 2.0, "warning"),
+        ("s", math.inf, "error"),
+    ],
+)
+def test_a_statistic_is_graded_by_its_limits(name, value, expected):
+    assert grade(value, LIMITS["any"][name]) == expected
+
+
+def test_a_told_optimiser_moves_the_limits():
+    graph, measured = probe(mlp(6, nn.Sigmoid), X)
+    verdicts = {name: judge(graph, measured, optimizer=name) for name in LIMITS}
+    assert verdicts["sgd"].m == verdicts["adam"].m < LIMITS["sgd"]["m"][1]
+    assert verdicts["sgd"].state == "error"
+    assert verdicts["adam"].state == "warning"
+
+
+FAULTY = {
+    "20 sigmoid layers": (lambda: mlp(20, nn.Sigmoid), "vanishing"),
+    "20 ReLU layers as nn.Linear draws them": (lambda: mlp(20, nn.ReLU), "vanishing"),
+    "10 tanh layers of small weights": (lambda: mlp(10, nn.Tanh, std=0.01), "vanishing"),
+    "30 ReLU layers from N(0, 1)": (lambda: mlp(30, nn.ReLU, std=1.0), "blow-up"),
+    "30 tanh layers from N(0, 1)": (lambda: mlp(30, nn.Tanh, std=1.0), "exploding"),
+}
+
+
+@pytest.mark.parametrize("name", FAULTY)
+def test_a_net_that_will_not_train_is_an_error(name):
+    make, kind = FAULTY[name]
+    verdict = judge(*probe(make(), X))
+    assert (verdict.state, verdict.kind) == ("error", kind)
+    assert verdict.reasons
+    assert verdict.score > 1
+
+
+class ScaledBlock(nn.Module):
+    def __init__(self, width, scale):
+        super().__init__()
+        self.body = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.GELU(), nn.Linear(width, width))
+        self.scale = nn.Parameter(torch.full((width,), scale))
+
+    def forward(self, x):
+        return x + self.scale * self.body(x)
+
+
+def scaled_only():
+    """Every way leads through gains of 1e-5, as in the class attention of CaiT."""
+    return Lambda(
+        lambda m, x: m.head(m.scale * m.body(m.stem(x)) + m.token),
+        stem=nn.Linear(32, 32),
+        body=nn.Linear(32, 32),
+        scale=nn.Parameter(torch.full((32,), 1e-5)),
+        token=nn.Parameter(torch.randn(32)),
+        head=nn.Linear(32, 10),
+    )
+
+
+def small_head():
+    model = mlp(3, nn.ReLU)
+    nn.init.uniform_(model[-1].weight, -3e-5, 3e-5)
+    return model
+
+
+def he(depth):
+    return mlp(depth, nn.ReLU, std=(2 / 32) ** 0.5)
+
+
+HEALTHY = {
+    "20 ReLU layers from He": lambda: he(20),
+    "layer scale of 1e-6": lambda: nn.Sequential(
+        nn.Linear(32, 32), *(ScaledBlock(32, 1e-6) for _ in range(8)), nn.Linear(32, 10)
+    ),
+    "layer scale of 0": lambda: nn.Sequential(
+        nn.Linear(32, 32), *(ScaledBlock(32, 0.0) for _ in range(8)), nn.Linear(32, 10)
+    ),
+    "gains of 1e-5 on every way": scaled_only,
+    "a head drawn small on purpose": small_head,
+    "an autoencoder with a sigmoid output": lambda: nn.Sequential(
+        nn.Linear(32, 8), nn.ReLU(), nn.Linear(8, 32), nn.Sigmoid()
+    ),
+    "a post-norm transformer": lambda: nn.Sequential(
+        nn.Unflatten(1, (2, 16)), nn.TransformerEncoderLayer(16, 2, 32, batch_first=True), nn.Linear(16, 10)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HEALTHY)
+def test_a_net_that_trains_is_healthy(name):
+    verdict = judge(*probe(HEALTHY[name](), X))
+    assert verdict.state == "healthy", verdict.reasons
+
+
+def test_the_scale_of_a_mean_over_many_outputs_is_the_losss_own():
+    def net(outputs):
+        return nn.Sequential(*mlp(3, nn.Sigmoid)[:-1], nn.Linear(32, outputs), nn.Tanh())
+
+    few, many = judge(*probe(net(1), X)), judge(*probe(net(10_000), X))
+    assert few.weakest == many.weakest == "0.weight"
+    assert many.m == pytest.approx(few.m, abs=0.8)
+
+
+def test_a_prediction_whose_band_straddles_a_limit_is_unknown():
+    graph = graph_of(mlp(1, nn.Tanh), X)
+    between = sum(LIMITS["any"]["m"]) / 2 + math.log10(graph.params["0.weight"].rms)
+    values = {"0.weight": between, "2.weight": -1.0}
+    signal = Signal(Profile(params=values, spread={"0.weight": 0.01}), "ce")
+    assert judge(graph, signal).state == "warning"
+    wide = replace(signal, profile=replace(signal.profile, spread={"0.weight": 0.8}))
+    assert judge(graph, wide).state == "unknown"
+
+
+def test_prediction_and_measurement_are_judged_alike():
+    graph, measured = probe(he(5), X)
+    signal = Signal(replace(measured.profile, spread={}), measured.loss)
+    seen, predicted = judge(graph, measured), judge(graph, signal)
+    assert predicted.m == pytest.approx(seen.m, abs=1e-5)
+    assert predicted.c == pytest.approx(seen.c, abs=1e-5)
+    assert predicted.s == pytest.approx(seen.s, abs=1e-5)
+
+
+def test_a_structural_zero_is_not_held_against_a_prediction():
+    graph = graph_of(mlp(1, nn.Tanh), X)
+    signal = Signal(Profile(params={"0.weight": -math.inf, "2.weight": -1.0}), "ce", zeros={"0.weight": "zero head"})
+    assert judge(graph, signal).state == "healthy"
+
+
+def test_nothing_known_is_unknown():
+    assert judge(graph_of(mlp(1, nn.Tanh), X), Signal(Profile(), "ce")).state == "unknown"
+
+
+def test_a_parameter_that_is_zero_and_gets_no_gradient_never_moves():
+    graph, measured = probe(mlp(1, nn.Tanh), X)
+    dead = ParamMeasure(-math.inf, -math.inf, "zero")
+    moving = ParamMeasure(-1.0, -math.inf, "ok")
+    assert relative(graph, replace(measured, params={"0.weight": dead}))("0.weight") == -math.inf
+    assert relative(graph, replace(measured, params={"0.weight": moving}))("0.weight") is None
+
+
+def test_chaos_is_what_the_elasticity_gains_towards_the_input():
+    graph, measured = probe(mlp(3, nn.Tanh), X)
+    excess, strongest = chaos(graph, measured)
+    top = max(measured.params[path].elasticity for path in ("0.weight", "2.weight", "4.weight", "6.weight"))
+    assert excess == pytest.approx(top - measured.params["6.weight"].elasticity)
+    assert measured.params[strongest].elasticity == top
+
+
+def test_the_share_of_time_that_a_gradient_reaches():
+    assert reached((-20.0, -10.0, -2.0, -1.0)) == 0.5
+    assert reached((-math.inf,) * 4) == 1.0
+
+
+# attribution ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "stretch"),
+    [
+        ([-1.0, -1.0, -1.0], (0, 3)),
+        ([0.1, -5.0, 0.0, -0.1], (1, 2)),
+        ([3.0, 3.0, 0.1, 0.0], (0, 2)),
+        ([0.0, -math.inf, 0.0], (1, 2)),
+        ([-1.0, 2.0, -1.0, -4.0], (3, 4)),
+    ],
+)
+def test_the_stretch_is_the_shortest_that_loses_nine_tenths(changes, stretch):
+    assert attribution.shortest(changes) == stretch
+
+
+def test_factors_multiply_to_what_the_gradient_loses_and_name_the_derivative():
+    graph, measured = probe(nn.Sequential(*he(3)[:-1], *mlp(10, nn.Sigmoid)), X)
+    found = attribution.gradient(graph, judge(graph, measured).route, measured.profile.gradient)
+    assert sum(factor.decades for factor in found.factors) == found.decades
+    assert found.decades <= 0.9 * found.total < 0
+    first, last = graph.ops[found.ops[0]], graph.ops[found.ops[-1]]
+    assert first.index > 5  # behind the healthy part
+    loss = measured.profile.gradient[first.inputs[0]] - measured.profile.gradient[last.outputs[0]]
+    assert found.decades == pytest.approx(loss)
+    assert {factor.label for factor in found.factors} == {"σ′(z)", "W"}
+
+
+def test_the_growth_of_an_activation_is_attributed_too():
+    graph, measured = probe(mlp(30, nn.ReLU, std=1.0), X)
+    found = attribution.activation(graph, judge(graph, measured).route, measured.profile.activation)
+    assert found.total > 15
+    assert {graph.ops[index].kind for index in found.ops} == {"linear", "activation"}
+
+
+def test_nothing_is_attributed_to_a_single_op():
+    graph, measured = probe(nn.Linear(32, 4), X)
+    assert attribution.gradient(graph, judge(graph, measured).route, measured.profile.gradient) is None
+
+
+# without torch -------------------------------------------------------------------------------------------------------
+
+
+def test_health_and_attribution_are_imported_without_torch():
+    code = (
+        "import sys, gradlint.probe, gradlint.probe.health, gradlint.probe.attribution\n"
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_graph_made_by_hand_is_judged():
+    values = (
+        Value(0, (4, 3), "float32", "input", consumers=(0,)),
+        Value(1, (2, 3), "float32", "param", "weight", consumers=(0,), requires_grad=True),
+        Value(2, (4, 2), "float32", "op", producer=0, requires_grad=True),
+    )
+    op = Op(0, "linear", "torch.nn.functional.linear", (0, 1), ("input", "weight"), (2,), params=("weight",))
+    graph = Graph((op,), values, {"weight": Param("weight", (2, 3), "float32", True, 3, 2)}, (0,), (2,))
+    measured = Measurement(
+        Profile(), {"weight": ParamMeasure(-9.0, 0.0, "ok")}, {}, "ce", 1.0, 0.7, output_rms=0.0, output_spread=0.0
+    )
+    assert judge(graph, measured).m == -9.0
+    assert judge(graph, measured).state == "error"
