@@ -46,7 +46,7 @@ VANISHING: tuple[tuple[Severity, float, float], ...] = (
 )
 EXPLODING: tuple[tuple[Severity, float], ...] = (("warning", 2.0), ("error", 3.0))
 BLOW_UP: tuple[tuple[Severity, float], ...] = (("warning", 1.5), ("error", 3.0))
-NEARLY = 0.8  # of the largest factor from which on another one counts as equal to it
+OUTSTANDING = 0.3  # of a stretch's change that one op must make to stand for all of it
 SAME_RATE = 0.5  # of a stretch's change per op from which on the ops beside it belong to it
 
 
@@ -109,10 +109,11 @@ class Diagnosis:
 
     @property
     def costliest(self) -> Op:
-        """The op that costs or gains most; of several that are nearly equal, the first."""
-        largest = max(abs(factor.decades) for factor in self.factors)
-        first = next(factor for factor in self.factors if abs(factor.decades) >= NEARLY * largest)
-        return self.graph.ops[first.op]
+        """The op that stands out by what it costs or gains; where none does, the first layer of the stretch."""
+        largest = max(self.factors, key=lambda factor: abs(factor.decades))
+        if abs(largest.decades) >= OUTSTANDING * abs(self.decades) or not self.weighted:
+            return self.graph.ops[largest.op]
+        return self.weighted[0]
 
     @property
     def saturating(self) -> tuple[Op, ...]:
