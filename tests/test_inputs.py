@@ -1,3 +1,4 @@
+import threading
 import types
 
 import pytest
@@ -336,6 +337,29 @@ def test_neither_the_model_nor_the_random_state_changes() -> None:
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert model.training and all(p.grad is None for p in model.parameters())
+
+
+def test_lazy_layers_keep_waiting_for_their_shape() -> None:
+    model = nn.Sequential(nn.LazyConv2d(4, 3), nn.ReLU(), nn.Flatten(), nn.LazyLinear(3))
+    assert forms(inferred(model)) == {"input": "float32 3,32,32"}
+    assert isinstance(model[-1].weight, nn.UninitializedParameter)
+
+
+class Locked(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.lock = threading.Lock()
+        self.norm = nn.BatchNorm1d(5)
+
+    def forward(self, x):
+        with self.lock:
+            return self.norm(x)
+
+
+def test_a_model_that_cannot_be_copied_is_left_as_it_was() -> None:
+    model = Locked()
+    assert forms(inferred(model)) == {"x": "float32 5"}
+    assert model.norm.num_batches_tracked == 0 and not model.norm.running_mean.any()
 
 
 # ---- what the user, the model or its file says

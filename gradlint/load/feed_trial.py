@@ -6,6 +6,7 @@ import contextlib
 import copy
 import io
 import itertools
+import pickle
 import time
 import traceback
 import warnings
@@ -20,6 +21,7 @@ from torch.overrides import TorchFunctionMode
 
 from gradlint.load.feed_cost import Cost
 from gradlint.load.feed_plan import Plan, draw
+from gradlint.load.infer_layers import has_shape
 from gradlint.load.meta import Answers
 
 TORCH = str(Path(torch.__file__).parent)
@@ -133,19 +135,19 @@ def _run(
     answers: Answers | None,
     device: str,
 ) -> tuple[object] | Refusal:
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(quiet())
-        stack.enter_context(torch.random.fork_rng(devices=[]))
-        runner = shadow(model, device)
-        stack.callback(nn.modules.module.register_module_forward_pre_hook(watch.entered).remove)
-        if answers is not None:
-            stack.enter_context(torch.device("meta"))
-            stack.enter_context(answers)
-        stack.enter_context(watch)
-        try:
+    try:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(quiet())
+            stack.enter_context(torch.random.fork_rng(devices=[]))
+            runner = stack.enter_context(stand_in(model, device))
+            stack.callback(nn.modules.module.register_module_forward_pre_hook(watch.entered).remove)
+            if answers is not None:
+                stack.enter_context(torch.device("meta"))
+                stack.enter_context(answers)
+            stack.enter_context(watch)
             return (runner(*args, **kwargs),)
-        except Exception as error:  # noqa: BLE001 the user's forward may raise anything; it is the answer
-            return Refusal(error, watch.raised(error), _frame(error.__traceback__))
+    except Exception as error:  # noqa: BLE001 the user's forward may raise anything; it is the answer
+        return Refusal(error, watch.raised(error), _frame(error.__traceback__))
 
 
 @contextlib.contextmanager
@@ -156,13 +158,41 @@ def quiet() -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def stand_in(model: nn.Module, device: str = "cpu") -> Iterator[nn.Module]:
+    """A copy to run; for a model that holds what cannot be copied (a lock, a file) itself, its buffers put back."""
+    try:
+        copied = shadow(model, device)
+    except UNCOPYABLE:
+        if device == "meta":
+            raise
+    else:
+        yield copied
+        return
+    held = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
+    try:
+        yield model
+    finally:
+        with torch.no_grad():
+            for buffer, before in held:
+                buffer.copy_(before)
+
+
+UNCOPYABLE = (TypeError, RuntimeError, ValueError, AttributeError, NotImplementedError, pickle.PicklingError)
+
+
 def shadow(model: nn.Module, device: str = "cpu") -> nn.Module:
-    """A copy that shares the parameters (or has them on meta) and owns its buffers and its Python state."""
+    """A copy that shares the parameters (or has them on meta) and owns its buffers and its Python state.
+
+    Parameters of lazy layers, which take their shape from the first run, are its own too.
+    """
     memo: dict[int, object] = {}
-    for parameter in model.parameters():
+    for parameter in filter(has_shape, model.parameters()):
         memo[id(parameter)] = _on_meta(parameter) if device == "meta" else parameter
     for tensor in _other_tensors(model):
         memo.setdefault(id(tensor), tensor.detach().to(device).clone())
+    for module in model.modules():
+        memo |= {id(v): v.clone_state() for v in vars(module).values() if isinstance(v, torch.Generator)}
     return copy.deepcopy(model, memo)
 
 
@@ -172,7 +202,7 @@ def _on_meta(parameter: nn.Parameter) -> nn.Parameter:
 
 def _other_tensors(model: nn.Module) -> Iterator[Tensor]:
     """Buffers, and tensors that hooks left as plain attributes (weight_norm's computed weight)."""
-    yield from model.buffers()
+    yield from filter(has_shape, model.buffers())
     for module in model.modules():
         yield from (value for value in vars(module).values() if isinstance(value, Tensor))
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from gradlint.load.feed_plan import Guess, Node, Plan
-from gradlint.load.infer_layers import entry_guesses, floating_of, stated_sides, stem_sides
+from gradlint.load.infer_layers import entry_guesses, floating_of, has_shape, stated_sides, stem_sides
 from gradlint.load.infer_source import Use, type_comments, uses
 
 SIZES = {"B": 6, "T": 24, "S": 64, "L": 256, "D": 8, "N": 30, "E": 90}
@@ -56,9 +56,9 @@ def context(model: nn.Module) -> Context:
     arguments, extra = signature(model)
     side = next(itertools.chain(stated_sides(model), stem_sides(model)), SIZES["S"])
     conv = next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)
-    channels = conv.in_channels if conv is not None else 3
+    channels = conv.in_channels if conv is not None and conv.in_channels else 3
     entries = tuple(dict.fromkeys(entry_guesses(model))) or (Guess("vector", ("B", 8)),)
-    parameters = sum(p.numel() for p in model.parameters())
+    parameters = sum(p.numel() for p in model.parameters() if has_shape(p))
     batch = SIZES["B"] if parameters < LARGE else LARGE_BATCH
     return Context(
         model, arguments, entries, {**SIZES, "B": batch, "S": side}, channels, extra, parameters, uses(model)

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from gradlint.load.feed_plan import Axis, Guess
 
@@ -24,6 +25,11 @@ IMAGE_ATTRIBUTES = (
 SEQUENCE_LAYERS = (nn.RNNBase, nn.MultiheadAttention, nn.TransformerEncoderLayer)
 
 Kinds = type[nn.Module] | tuple[type[nn.Module], ...]
+
+
+def has_shape(tensor: torch.Tensor) -> bool:
+    """Whether a parameter or buffer has its shape already; a lazy layer's has not."""
+    return not is_lazy(tensor)
 
 
 def leaves(model: nn.Module) -> list[nn.Module]:
@@ -49,7 +55,7 @@ def entry_guesses(model: nn.Module) -> Iterator[Guess]:
 def raw_guesses(model: nn.Module) -> Iterator[Guess]:
     """What a bare weight takes: x @ W, or W applied as a layer applies it."""
     bare = [m for m in leaves(model)[:6] if not any(isinstance(m, kinds) for kinds, _ in TAKES)]
-    weights = [p for module in bare for p in module.parameters(recurse=False)]
+    weights = [p for module in bare for p in module.parameters(recurse=False) if has_shape(p)]
     yield from (Guess("image", ("B", p.shape[1], "S", "S")) for p in weights if p.dim() == 4)
     widths = [width for p in weights if p.dim() == 2 for width in p.shape]
     yield from (Guess("vector", ("B", width)) for width in widths)
@@ -69,7 +75,12 @@ def _steps(batch_first: object) -> tuple[Axis, Axis]:
 
 
 def _flat(*shape: int) -> list[Guess]:
-    return [Guess("vector", ("B", *shape)), Guess("sequence", ("B", "T", *shape))]
+    widths = tuple(width or LAZY_WIDTH for width in shape)
+    return [Guess("vector", ("B", *widths)), Guess("sequence", ("B", "T", *widths))]
+
+
+LAZY_WIDTH = 16
+"""Features for a lazy layer, which takes any; images get three channels, signals one."""
 
 
 def _transposed(layer: Any) -> list[Guess]:
@@ -79,15 +90,15 @@ def _transposed(layer: Any) -> list[Guess]:
 
 
 def _image(channels: int) -> Guess:
-    return Guess("image", ("B", channels, "S", "S"))
+    return Guess("image", ("B", channels or 3, "S", "S"))
 
 
 def _volume(channels: int) -> Guess:
-    return Guess("volume", ("B", channels, "D", "S", "S"))
+    return Guess("volume", ("B", channels or 1, "D", "S", "S"))
 
 
 def _signal(channels: int) -> Guess:
-    return Guess("signal", ("B", channels, "L"))
+    return Guess("signal", ("B", channels or 1, "L"))
 
 
 TAKES: tuple[tuple[Kinds, Callable[[Any], list[Guess]]], ...] = (
@@ -140,7 +151,7 @@ def _table_sides(model: nn.Module) -> Iterator[int]:
     """A patch convolution and a learned position table of n entries (and a class token or two) give the side."""
     convs = (m for m in model.modules() if isinstance(m, nn.Conv2d))
     patch = next((m for m in convs if m.kernel_size == m.stride and m.stride[0] >= 2), None)
-    tables = [p for name, p in model.named_parameters() if "pos" in name.lower() and p.dim() in (2, 3)]
+    tables = [p for name, p in model.named_parameters() if "pos" in name.lower() and has_shape(p) and p.dim() in (2, 3)]
     for table, tokens in itertools.product(tables, (0, 1, 2)) if patch is not None else ():
         patches = max(table.shape[-2] - tokens, 0)
         root = math.isqrt(patches)

@@ -203,7 +203,7 @@ def _feed(search: Search, trial: Trial, source: str, given: frozenset[str]) -> F
 
     args, kwargs = fresh(0)
     return Feed(
-        args, kwargs, _used(trial.plan, source, given), fresh, _notes(trial), "own" if own_loss(trial) else None
+        args, kwargs, _used(trial.plan, source, given), fresh, _notes(search, trial), "own" if own_loss(trial) else None
     )
 
 
@@ -220,8 +220,8 @@ def _used(plan: Plan, source: str, given: frozenset[str]) -> tuple[InputUsed, ..
     )
 
 
-def _notes(trial: Trial) -> tuple[str, ...]:
-    if not trial.answered:
+def _notes(search: Search, trial: Trial) -> tuple[str, ...]:
+    if not (trial.answered and search.on_meta):
         return ()
     return (
         f"{trial.answered} questions about values were answered by assumption, as the model has no numbers on meta",
