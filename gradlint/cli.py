@@ -2,36 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib
 import os
 import sys
-import threading
-import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import click
 
+from gradlint import checking
 from gradlint import report as reports
-from gradlint.config import COLORS, FORMATS, LOSSES, THRESHOLDS, Settings, device, loss, memory, resolve, suggest
+from gradlint.checking import INTERRUPTED, Upkeep, failure, refuse, show
+from gradlint.config import COLORS, FORMATS, LOSSES, THRESHOLDS
+from gradlint.config_file import find, merge
+from gradlint.config_keys import device, loss, memory, suggest
 from gradlint.error import GradlintError, UsageError
-from gradlint.report.outcome import CLEAN, FAILED, FOUND, exit_code
-from gradlint.result import Failure, Report
+from gradlint.report.outcome import CLEAN, FAILED, FOUND
+from gradlint.result import Failure
 from gradlint.version import __version__
 
-Run = Callable[[Sequence[str], Settings], Report]
-INTERRUPTED = Failure("interrupted", "interrupted")
-MACHINE = (
-    "json",
-    "json-lines",
-    "sarif",
-    "gitlab",
-    "junit",
-)  # formats whose stdout is a valid document whatever happens
-PATIENCE = 1.0  # seconds before a terminal is told what takes so long
+BARE = "gradlint.bare"  # set when the command line is empty: help, unless models are configured
 EPILOG = """\b
 exit status: 0 nothing found · 1 findings at or above --fail-on · 2 could not do the job
 gradlint runs the file it is given, as pytest does"""
@@ -42,13 +33,16 @@ class Group(click.Group):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Put `check` first unless another command, --help or --version is asked for."""
-        if args and args[0] not in {*self.commands, "--help", "-h", "--version"}:
+        if not args or args[0] not in {*self.commands, "--help", "-h", "--version"}:
+            ctx.meta[BARE] = not args
             args = ["check", *args]
         return super().parse_args(ctx, args)
 
     def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Show what most people type."""
-        formatter.write_usage("gradlint", "[OPTIONS] TARGET…\n       gradlint rule NAME|--all")
+        formatter.write_usage(
+            "gradlint", "[OPTIONS] TARGET…\n       gradlint diff BASE HEAD [TARGET…]\n       gradlint rule NAME|--all"
+        )
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the options of `check` too, so that one page says it all."""
@@ -75,7 +69,7 @@ DEVICE = Parsed("device", device, lambda _: "auto, cpu, cuda, cuda:N, mps or met
 SIZE = Parsed("size", memory, lambda _: "write it as 4G or 512M")
 
 
-@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]}, epilog=EPILOG, no_args_is_help=True)
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]}, epilog=EPILOG)
 @click.version_option(__version__, prog_name="gradlint", message="%(prog)s %(version)s")
 def cli() -> None:
     """Find out whether gradients will reach every layer of a network, before training it.
@@ -85,7 +79,7 @@ def cli() -> None:
 
 
 @cli.command(epilog=EPILOG)
-@click.argument("targets", nargs=-1, required=True, metavar="TARGET…")
+@click.argument("targets", nargs=-1, metavar="TARGET…")
 @click.option(
     "--input",
     "inputs",
@@ -115,7 +109,25 @@ def cli() -> None:
 @click.option("--timeout", type=click.FloatRange(0), metavar="SECONDS", help="limit for each target [default: 120]")
 @click.option("--memory", type=SIZE, metavar="SIZE", help="limit for each target, such as 8G")
 @click.option("-j", "--jobs", type=click.IntRange(1), metavar="N", help="targets at once [default: cores, at most 4]")
-@click.option("--output-format", type=click.Choice(FORMATS), help="what stdout shows [default: full]")
+@click.option("--exclude", multiple=True, metavar="PATTERN", help="gitignore pattern left out of folders; repeatable")
+@click.option(
+    "--skip-modelless", is_flag=True, default=None, help="skip files without a model, also when they are named"
+)
+@click.option(
+    "--cache/--no-cache",
+    default=None,
+    envvar="GRADLINT_CACHE",
+    help="reuse results of unchanged models, in .gradlint_cache [default: cache]",
+)
+@click.option("--baseline", type=click.Path(), metavar="FILE", help="findings listed in FILE do not fail the run")
+@click.option("--write-baseline", "written", type=click.Path(), metavar="FILE", help="list the findings in FILE")
+@click.option("--prune-baseline", "pruned", is_flag=True, help="drop what is no longer found from the baseline")
+@click.option(
+    "--output-format",
+    type=click.Choice(FORMATS),
+    envvar="GRADLINT_OUTPUT_FORMAT",
+    help="what stdout shows [default: full]",
+)
 @click.option(
     "-o",
     "--output",
@@ -128,26 +140,57 @@ def cli() -> None:
 @click.option("-q", "--quiet", is_flag=True, default=None, help="only findings at or above --fail-on")
 @click.option("-v", "--verbose", is_flag=True, default=None, help="every finding in full, every layer of the chart")
 @click.option("--debug", is_flag=True, default=None, help="tracebacks of errors")
-@click.option("--color", type=click.Choice(COLORS), help="[default: auto, as NO_COLOR and FORCE_COLOR say]")
+@click.option("--statistics", is_flag=True, help="count findings by rule instead of showing them")
+@click.option(
+    "--color",
+    type=click.Choice(COLORS),
+    envvar="GRADLINT_COLOR",
+    help="[default: auto, as NO_COLOR and FORCE_COLOR say]",
+)
 @click.option(
     "--config",
     "file",
     type=click.Path(path_type=Path),
+    envvar="GRADLINT_CONFIG",
     metavar="FILE",
     help="configuration file [default: the nearest to the targets]",
 )
 @click.option("--isolated", is_flag=True, help="read no configuration file")
-def check(*, targets: Sequence[str], file: Path | None, isolated: bool, **given: Any) -> None:
+@click.option("--show-settings", is_flag=True, help="print each setting and where it comes from, and lint nothing")
+@click.option("--show-files", is_flag=True, help="print what would be linted, and lint nothing")
+@click.pass_context
+def check(
+    ctx: click.Context,
+    /,
+    *,
+    targets: Sequence[str],
+    file: Path | None,
+    isolated: bool,
+    written: str | None,
+    pruned: bool,
+    statistics: bool,
+    show_settings: bool,
+    show_files: bool,
+    **given: Any,
+) -> None:
     """Lint models (the default command)."""
-    told = {name: value for name, value in given.items() if value != ()}
-    settings = resolve(told, targets, file, isolated=isolated)
+    told = {name: value for name, value in given.items() if value is not None and value != ()}
+    configuration = find(targets, file, isolated=isolated)
+    settings = merge(configuration, told)
+    if show_settings or show_files:
+        show(targets, settings, configuration, told, both=(show_settings, show_files))
+        return
+    if not (targets or settings.models):
+        if ctx.meta.get(BARE):
+            raise click.exceptions.NoArgsIsHelpError(ctx.find_root())
+        raise UsageError("no TARGET… is given and no model configured", "gradlint --help lists every option")
     try:
-        status = _check(targets, settings)
+        status = checking.check(targets, settings, configuration, Upkeep(written, pruned), statistics=statistics)
     except GradlintError as error:
-        status = _refuse(failure(error), settings.output_format, debug=settings.debug)
+        status = refuse(failure(error), settings.output_format, debug=settings.debug)
     except KeyboardInterrupt:
-        status = _refuse(INTERRUPTED, settings.output_format)
-    click.get_current_context().exit(CLEAN if settings.exit_zero and status == FOUND else status)
+        status = refuse(INTERRUPTED, settings.output_format)
+    ctx.exit(CLEAN if settings.exit_zero and status == FOUND else status)
 
 
 @cli.command()
@@ -161,7 +204,10 @@ def rule(*, name: str | None, every: bool, color: reports.Color) -> None:
     if every == bool(name):
         raise UsageError("give the name of one rule, or --all", "gradlint rule saturating-chain")
     if every:
-        _list(registry.rules(), registry.summary)
+        from gradlint import listing
+
+        for line in listing.rules(registry.rules(), registry.summary):
+            click.echo(line)
         return
     page = registry.page(registry.find(str(name)))
     if reports.colored(color, sys.stdout):
@@ -192,75 +238,19 @@ def _command(words: Sequence[str]) -> int:
         click.echo(error.format_message(), err=True)
         return FAILED
     except (click.Abort, KeyboardInterrupt):
-        return _refuse(INTERRUPTED, _asked(words))
+        return refuse(INTERRUPTED, _asked(words))
     except click.ClickException as error:
         problem = Failure("usage", _lower(error.format_message()), "gradlint --help lists every option")
-        return _refuse(problem, _asked(words))
+        return refuse(problem, _asked(words))
     except GradlintError as error:
-        return _refuse(failure(error), _asked(words), debug="--debug" in words)
+        return refuse(failure(error), _asked(words), debug="--debug" in words)
     except BrokenPipeError:
         raise
     except Exception as error:  # noqa: BLE001  # the last line of defence: a status of 1 would say that a model is ill
         problem = Failure(
             "internal", f"{type(error).__name__}: {error}", "this is a bug in gradlint; --debug says more"
         )
-        return _refuse(problem, _asked(words), debug="--debug" in words)
-
-
-def _check(targets: Sequence[str], settings: Settings) -> int:
-    """Run, write and judge. Raises GradlintError for what concerns no single target."""
-    files = [reports.output(text) for text in settings.output]
-    _select(settings)
-    with _progress(targets):
-        report = _runner()(targets, settings)
-    _write(report, files, settings)
-    return exit_code(report, settings.fail_on)
-
-
-def failure(error: GradlintError) -> Failure:
-    """The error as a report holds it."""
-    span = error.span
-    return Failure(error.kind, error.message, error.hint, span.path if span else None, span.line if span else None)
-
-
-def _runner() -> Run:
-    run: Run = importlib.import_module("gradlint.session").run
-    return run
-
-
-def _select(settings: Settings) -> None:
-    """Raise UsageError for a rule that does not exist before any model is built."""
-    if settings.select or settings.ignore:
-        from gradlint import registry
-
-        registry.select(settings.select, settings.ignore)
-
-
-def _write(report: Report, files: Sequence[tuple[str, str]], settings: Settings) -> None:
-    options: Mapping[str, Any] = {
-        "threshold": settings.fail_on if settings.quiet and settings.fail_on != "never" else None,
-        "verbose": settings.verbose,
-    }
-    for format, path in files:
-        try:
-            with Path(path).open("w", encoding="utf-8") as file:
-                reports.render(report, format, file, color="never", **options)
-        except OSError as error:
-            raise UsageError(f"cannot write {path}: {error.strerror}") from error
-    reports.render(report, settings.output_format, sys.stdout, color=_color(settings.color), **options)
-
-
-def _refuse(problem: Failure, output_format: str, *, debug: bool = False) -> int:
-    """Say on stderr what went wrong; where JSON was asked for, print a document with it, too."""
-    if debug:
-        traceback.print_exc()
-    if output_format in MACHINE:
-        reports.render(Report((), __version__, errors=(problem,)), output_format, sys.stdout)
-    where = f"{problem.path}:{problem.line or 1}: " if problem.path else ""
-    click.echo(problem.message if problem is INTERRUPTED else f"error: {where}{problem.message}", err=True)
-    if problem.hint:
-        click.echo(f"  help: {problem.hint}", err=True)
-    return FAILED
+        return refuse(problem, _asked(words), debug="--debug" in words)
 
 
 def _asked(words: Sequence[str]) -> str:
@@ -272,42 +262,11 @@ def _asked(words: Sequence[str]) -> str:
     return last
 
 
-@contextlib.contextmanager
-def _progress(targets: Sequence[str], stream: TextIO | None = None) -> Iterator[None]:
-    """A spinner on stderr while a terminal waits for more than a second, nothing otherwise."""
-    err = stream or sys.stderr
-    if not err.isatty() or os.environ.get("CI"):
-        yield
-        return
-    from rich.console import Console
-
-    what = targets[0] if len(targets) == 1 else f"{len(targets)} targets"
-    spinner = Console(file=err).status(f"analysing {what}", spinner="dots")
-    timer = threading.Timer(PATIENCE, spinner.start)
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
-        timer.join()
-        spinner.stop()
-
-
-def _list(rules: Sequence[Any], summary: Callable[[Any], str]) -> None:
-    width = max((len(rule.name) for rule in rules), default=0)
-    for rule in rules:
-        click.echo(f"{rule.code}  {rule.name:{width}}  {rule.severity:7}  {summary(rule)}")
-
-
 def _typeset(page: str) -> None:
     from rich.console import Console
     from rich.markdown import Markdown
 
     Console(force_terminal=True).print(Markdown(page))
-
-
-def _color(text: str) -> reports.Color:
-    return "always" if text == "always" else "never" if text == "never" else "auto"
 
 
 def _lower(message: str) -> str:

@@ -90,6 +90,15 @@ class Fix:
 
 
 @dataclass(frozen=True)
+class Suppression:
+    """Why a finding does not count: a comment in the source, the configuration, or the baseline that knows it."""
+
+    kind: Literal["comment", "configuration", "baseline"]
+    reason: str = ""
+    span: Span | None = None  # of the comment
+
+
+@dataclass(frozen=True)
 class Finding:
     """One finding of the report."""
 
@@ -113,3 +122,9 @@ class Finding:
     cause: str = ""
     folded: tuple[str, ...] = ()  # messages of findings on the same cause, folded under this one
     subjects: Mapping[str, tuple[int | str, ...]] = field(default_factory=dict)  # of further quantities, by name
+    suppression: Suppression | None = None
+
+    @property
+    def stands(self) -> bool:
+        """Whether the finding counts: the probe did not refute it, and nothing suppresses it."""
+        return self.verdict != "refuted" and self.suppression is None

@@ -33,6 +33,12 @@ def packs() -> tuple[str, ...]:
     return tuple(dict.fromkeys(builtin + sorted(declared)))
 
 
+def folders() -> tuple[str, ...]:
+    """Where the packs lie, without importing them."""
+    specs = [importlib.util.find_spec(pack) for pack in packs()]
+    return tuple(folder for spec in specs if spec for folder in spec.submodule_search_locations or ())
+
+
 def rules_of(pack: str) -> list[Rule]:
     """The rules that the modules of one package declare. Raises GradlintError when one of them cannot be imported."""
     root = _import(pack)

@@ -93,6 +93,8 @@ class Report:
     seconds: float = 0.0
     settings: Mapping[str, object] = field(default_factory=dict)
     errors: tuple[Failure, ...] = ()  # what went wrong outside any target: usage, configuration, interruption
+    notes: tuple[str, ...] = ()  # on the run as a whole: stale entries of the baseline
+    cached: int = 0  # how many of the targets were known from an earlier run
 
     @property
     def findings(self) -> tuple[Finding, ...]:
@@ -100,8 +102,8 @@ class Report:
         return tuple(f for target in self.targets for f in target.findings)
 
     def count(self, severity: Severity) -> int:
-        """How many findings of this severity stand (refuted ones do not)."""
-        return sum(1 for f in self.findings if f.severity == severity and f.verdict != "refuted")
+        """How many findings of this severity stand (refuted and suppressed ones do not)."""
+        return sum(1 for f in self.findings if f.severity == severity and f.stands)
 
 
 def failed(target: str, path: str | None, error: GradlintError) -> TargetReport:

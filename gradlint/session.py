@@ -2,80 +2,97 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from gradlint.config import Settings
-from gradlint.error import GradlintError
-from gradlint.load import candidates
+from gradlint import baseline, cache
+from gradlint.config import Settings, inside
 from gradlint.load.sandbox import Outcome, Sandbox
+from gradlint.plan import Job, plan
+from gradlint.report.source import Sources
 from gradlint.result import Report, TargetReport, failed
 from gradlint.serialise import from_data, to_data
-from gradlint.source.target import Target, expand
+from gradlint.suppress import Entry, suppress
 from gradlint.version import __version__
 
-WORK = "gradlint.analysis:work"
+WORK = "gradlint.footprint:work"
 PRELOAD = ("torch", "gradlint.analysis")
+Reports = tuple[TargetReport, ...]
 
 
 def run(texts: Sequence[str], settings: Settings) -> Report:
-    """The report on everything that the texts name. What fails costs its own target only.
+    """The report on everything that the texts name (without any: on the configured models), known results reused.
 
-    A file met in a folder that defines no model is "skipped"; one named by the user is "failed".
+    What fails costs its own target only. A file met in a folder that defines no model is "skipped"; one named by the
+    user is "failed". Raises UsageError when there is nothing to lint, or the baseline cannot be read.
     """
     started = time.monotonic()
-    plan = [entry for text in texts for entry in _planned(text, settings)]
-    jobs = [entry for entry in plan if isinstance(entry, Target)]
-    done = _done(jobs, settings)
-    reports = tuple(r for entry in plan for r in (done[entry] if isinstance(entry, Target) else (entry,)))
-    return Report(reports, __version__, time.monotonic() - started, settings=to_data(settings))
+    known = baseline.read(settings.baseline) if settings.baseline else {}
+    entries = plan(texts, settings)
+    jobs = [entry for entry in entries if isinstance(entry, Job)]
+    done = _cached(jobs, settings)
+    hits = len(done)
+    done |= _done([job for job in jobs if id(job) not in done], settings)
+    found = [each for entry in entries for each in _entries(entry, done, settings)]
+    targets = tuple(suppress(found, Sources()))
+    seconds = time.monotonic() - started
+    report = Report(targets, __version__, seconds, settings=to_data(settings), cached=hits)
+    return baseline.apply(report, known, settings.baseline) if settings.baseline else report
 
 
-def _planned(text: str, settings: Settings) -> Iterable[Target | TargetReport]:
-    """The targets that a worker must analyse, and the reports of those that need none."""
-    try:
-        targets = expand([text])
-    except GradlintError as error:
-        yield failed(text, text.partition(":")[0], error)
-        return
-    for target in targets:
-        try:
-            candidates(target, all_classes=settings.all_classes)
-        except GradlintError as error:
-            yield (
-                TargetReport(target.text, target.shown, None, "skipped")
-                if _modelless(target, error)
-                else failed(target.text, target.shown, error)
-            )
-        else:
-            yield target
+def _entries(entry: Job | TargetReport, done: Mapping[int, Reports], settings: Settings) -> list[Entry]:
+    if isinstance(entry, TargetReport):
+        return [Entry(entry, settings, entry.path or entry.target, whole=False)]
+    target = entry.target
+    file = target.shown or str(target.path)
+    return [Entry(report, entry.settings, file, whole=not target.expression) for report in done[id(entry)]]
 
 
-def _modelless(target: Target, error: GradlintError) -> bool:
-    return target.found and error.message.startswith("no model found")
+def _cached(jobs: Sequence[Job], settings: Settings) -> dict[int, Reports]:
+    """The results of earlier runs that still hold, by the id of their job."""
+    store = cache.at(settings)
+    found = {id(job): store.get(job.target, job.settings) for job in jobs} if store else {}
+    return {job: reports for job, reports in found.items() if reports is not None}
 
 
-def _done(targets: Sequence[Target], settings: Settings) -> Mapping[Target, tuple[TargetReport, ...]]:
-    if not targets:
+def _done(jobs: Sequence[Job], settings: Settings) -> dict[int, Reports]:
+    if not jobs:
         return {}
-    payloads = [{"target": _job(target), "settings": to_data(settings)} for target in targets]
-    jobs = min(settings.jobs, len(targets))
-    with Sandbox(jobs=jobs, verbose=settings.verbose, preload=PRELOAD) as sandbox:
+    payloads = [{"target": _target(job), "settings": to_data(inside(job.settings))} for job in jobs]
+    with Sandbox(jobs=min(settings.jobs, len(jobs)), verbose=settings.verbose, preload=PRELOAD) as sandbox:
         outcomes = sandbox.run(WORK, payloads, timeout=settings.timeout, memory=settings.memory)
-        return {targets[index]: _reports(targets[index], outcome, settings) for index, outcome in outcomes}
+        return {id(jobs[index]): _reports(jobs[index], outcome, settings) for index, outcome in outcomes}
 
 
-def _job(target: Target) -> dict[str, Any]:
-    return {**to_data(target), "path": str(target.path)}
+def _target(job: Job) -> dict[str, Any]:
+    return {**to_data(job.target), "path": str(job.target.path)}
 
 
-def _reports(target: Target, outcome: Outcome, settings: Settings) -> tuple[TargetReport, ...]:
+def _reports(job: Job, outcome: Outcome, settings: Settings) -> Reports:
     if settings.debug and outcome.trace:
         print(outcome.trace, file=sys.stderr)
-    reports = [from_data(TargetReport, data) for data in outcome.results]
+    reports = [from_data(TargetReport, data["report"]) for data in outcome.results if "report" in data]
     if outcome.error is not None:
-        reports.append(replace(failed(target.text, target.shown, outcome.error), seconds=outcome.seconds))
+        reports.append(replace(failed(job.target.text, job.target.shown, outcome.error), seconds=outcome.seconds))
+    files = next((data["files"] for data in outcome.results if "files" in data), None)
+    if files is not None and all(report.status == "analysed" for report in reports):
+        _keep(job, tuple(reports), files, settings)
     return tuple(reports)
+
+
+def _keep(job: Job, reports: Reports, files: Mapping[str, str], settings: Settings) -> None:
+    """Store a result; a cache that cannot be written costs a warning."""
+    store = cache.at(settings)
+    if store is None:
+        return
+    try:
+        store.put(job.target, job.settings, reports, files)
+    except OSError as error:
+        place = os.path.relpath(store.folder)
+        print(
+            f"warning: the cache {place} cannot be written ({error.strerror}); --no-cache goes without", file=sys.stderr
+        )

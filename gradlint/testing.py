@@ -19,8 +19,13 @@ from pathlib import Path
 import pytest
 
 from gradlint import registry
+from gradlint.config import Settings
 from gradlint.finding import Finding
+from gradlint.report.source import Sources
+from gradlint.result import ProbeRun, TargetReport
 from gradlint.rule import Rule
+from gradlint.source.comments import comments
+from gradlint.suppress import Entry, suppress
 
 _FENCE = re.compile(r"^```py\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _HEADING = re.compile(r"^(#{2,3}) (.+)$", re.MULTILINE)
@@ -67,7 +72,9 @@ def run(section: Section, path: Path) -> list[Finding]:
         assert not missing, f"the example defines no {' and no '.join(sorted(missing))}"
         loss = namespace.get("loss")
         assert loss is None or isinstance(loss, str), f"loss is a name, not {loss!r}"
-        return lint(namespace["model"], namespace["inputs"], loss=loss, rules=rules_for(section, path))
+        rules = rules_for(section, path)
+        found = lint(namespace["model"], namespace["inputs"], loss=loss, rules=rules)
+    return commented(found, section, path, rules)
 
 
 def lint(
@@ -78,7 +85,6 @@ def lint(
     `inputs` is a tensor, a tuple of positional arguments or a dict of keyword arguments; `loss` is a name of `--loss`.
     """
     from gradlint.analysis import analyse_model
-    from gradlint.config import Settings
     from gradlint.load import LoadedModel
 
     args = () if isinstance(inputs, dict) else inputs if isinstance(inputs, tuple) else (inputs,)
@@ -97,15 +103,25 @@ def lint(
     return list(analyse_model(loaded.name, None, loaded, settings).findings)
 
 
+def commented(findings: Iterable[Finding], section: Section, path: Path, rules: Iterable[Rule]) -> list[Finding]:
+    """The findings as the section's suppression comments leave them, and those on comments that suppress nothing."""
+    report = TargetReport(path.stem, str(path), None, "analysed", probe=ProbeRun(True), findings=tuple(findings))
+    settings = Settings(select=tuple(rule.name for rule in rules))
+    (judged,) = suppress([Entry(report, settings, str(path))], Sources({str(path): section.code}))
+    return list(judged.findings)
+
+
 def rules_for(section: Section, path: Path) -> tuple[Rule, ...]:
-    """The page's own rule and those of the section's markers; every stable one for a section without markers."""
+    """The page's own rule and those of the section's markers and comments; every stable one without markers."""
+    known = {rule.name for rule in registry.rules()}
     named = {rule for _, rule in section.expected}
+    named |= {rule for comment in comments(section.code) for rule in comment.rules if named and rule in known}
     return registry.select(sorted({_own(path).name, *named})) if named else registry.select()
 
 
 def compare(expected: Iterable[Expected], findings: Iterable[Finding]) -> list[str]:
     """One line for each finding that is missing (marked, not found) or noisy (found, not marked, no mere note)."""
-    standing = [finding for finding in findings if finding.verdict != "refuted"]
+    standing = [finding for finding in findings if finding.stands]
     found = {_place(finding) for finding in standing}
     loud = {_place(finding) for finding in standing if finding.severity != "info"}
     wanted = set(expected)

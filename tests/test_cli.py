@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from gradlint import cli
+from gradlint import checking, cli
+from gradlint.config import Settings
 from gradlint.error import LoadError, UsageError
 from gradlint.finding import Finding
 from gradlint.graph.ir import Span
@@ -41,7 +42,7 @@ def run(monkeypatch, capsys, tmp_path):
                 raise result
             return result or report()
 
-        monkeypatch.setattr(cli, "_runner", lambda: analyse)
+        monkeypatch.setattr(checking, "runner", lambda: analyse)
         with pytest.raises(SystemExit) as stop:
             cli.main(words)
         out, err = capsys.readouterr()
@@ -108,7 +109,7 @@ def test_options_become_settings(run):
     )
     ((targets, settings),) = run.calls
     assert targets == ("a.py:Net(n=1)", "b.py")
-    assert settings == cli.Settings(
+    assert settings == Settings(
         select=("vanishing",),
         ignore=("GL101",),
         inputs=("x=float32[8,3]", "int64[8]<10"),
@@ -299,9 +300,9 @@ def test_python_m_gradlint_is_the_command():
 
 def test_a_locale_without_unicode_does_not_break_the_report(tmp_path):
     code = (
-        "import sys; from gradlint import cli; from gradlint.report import render; "
+        "import sys; from gradlint import checking, cli; from gradlint.report import render; "
         "from gradlint.result import *; sys.stdout.reconfigure(encoding='ascii'); "
-        "cli._runner = lambda: lambda t, s: Report((), '0', errors=(Failure('x', 'σ′ → ü'),)); cli.main(['n.py'])"
+        "checking.runner = lambda: lambda t, s: Report((), '0', errors=(Failure('x', 'σ′ → ü'),)); cli.main(['n.py'])"
     )
     done = command(code=code)
     assert done.returncode == 2 and "s' -> ?" in done.stdout and "Traceback" not in done.stderr
@@ -316,11 +317,11 @@ def test_a_reader_that_leaves_early_gets_no_traceback():
 def test_control_c_is_one_message_and_status_2():
     code = textwrap.dedent("""
         import time
-        from gradlint import cli
+        from gradlint import checking, cli
         def analyse(targets, settings):
             print("started", flush=True)
             time.sleep(30)
-        cli._runner = lambda: analyse
+        checking.runner = lambda: analyse
         cli.main(["n.py"])
     """)
     process = subprocess.Popen(

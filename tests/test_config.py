@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from gradlint.config import KEYS, Settings, load, memory, nearest, resolve, start
+from gradlint.config import Settings
+from gradlint.config_file import load, locate, nearest, resolve, start
+from gradlint.config_keys import KEYS, memory
 from gradlint.error import UsageError
 
 EVERY_KEY = """
@@ -17,7 +19,7 @@ name = "x"
 [tool.gradlint]
 select = ["vanishing", "GL201"]
 ignore = "missing-skip"
-input = ["x=float32[8,3]"]
+inputs = ["x=float32[8,3]"]
 init = { num_classes = 10, name = "a" }
 loss = "mypkg.losses:focal"
 device = "cuda:0"

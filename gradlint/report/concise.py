@@ -16,6 +16,8 @@ def write(report: Report, stream: TextIO, view: View) -> None:
         stream.write(f"{_failed(failure, failure.path or 'gradlint', failure.line)}\n")
     for target in report.targets:
         for finding in view.visible(target.findings):
+            if finding.suppression:
+                continue
             stream.write(f"{line(finding, target, view.sources)}\n")
         if target.error:
             stream.write(f"{_failed(target.error, target.path or target.target, target.line)}\n")

@@ -14,13 +14,13 @@ from gradlint.graph.ir import Span
 from gradlint.report import chart
 from gradlint.report.block import block, source
 from gradlint.report.number import count, seconds
-from gradlint.report.outcome import stands
+from gradlint.report.outcome import stands, suppressed
 from gradlint.report.plot import plot
 from gradlint.report.snippet import snippets
 from gradlint.report.source import shown
 from gradlint.report.terminal import STYLES, WIDEST, hang, linked, note, packed
 from gradlint.report.view import View
-from gradlint.report.wording import facts, remarks, verdict
+from gradlint.report.wording import facts, remarks, suppressed_by, verdict
 from gradlint.result import Failure, Report, TargetReport
 
 # for a stream that speaks no Unicode
@@ -29,7 +29,7 @@ ASCII = str.maketrans(
     | {"✓": "ok", "→": "->", "…": "...", "≤": "<=", "≥": ">=", "√": "sqrt", "φ": "phi"}
 )
 CHART_ROWS, HEALTHY_ROWS = 36, 24
-LEGEND = {"decade": "a decade is a factor of 10", "RMS": "RMS is the root mean square of a tensor's entries"}
+LEGEND = {"decade": "a decade is a factor of 10"}
 
 
 def write(report: Report, stream: TextIO, view: View) -> None:
@@ -67,6 +67,8 @@ def _explained(lines: Iterator[Text], report: Report, view: View) -> Iterator[Te
     if used and view.threshold is None:
         meaning = "; ".join(text for word, text in LEGEND.items() if word in used)
         yield from hang(Text("units: ", STYLES["faint"]), Text(meaning, STYLES["faint"]), view)
+    for remark in report.notes:
+        yield from hang(Text("note: ", STYLES["faint"]), Text(remark, STYLES["faint"]), view)
     yield from hang(Text(), _summary(report), view)
 
 
@@ -75,7 +77,7 @@ def _target(target: TargetReport, view: View, *, alone: bool) -> Iterator[Text]:
         return
     shown_findings = view.visible(target.findings)
     blocks = [f for f in shown_findings if stands(f) and (view.verbose or f.severity != "info")]
-    brief = [f for f in shown_findings if f not in blocks]
+    brief = [f for f in shown_findings if f not in blocks and (view.verbose or not f.suppression)]
     if not alone and view.threshold is None:
         yield Text(target.target, STYLES["strong"])
     for finding in blocks:
@@ -95,9 +97,10 @@ def _target(target: TargetReport, view: View, *, alone: bool) -> Iterator[Text]:
 
 def _brief(finding: Finding, view: View) -> Iterator[Text]:
     """A finding that needs no action: one dim line."""
-    word = "refuted" if finding.verdict == "refuted" else finding.severity
+    word = "suppressed" if finding.suppression else "refuted" if finding.verdict == "refuted" else finding.severity
     place = f"  {shown(finding.span.path)}:{finding.span.line}" if finding.span else ""
-    why = f" ({finding.reason})" if finding.reason else ""
+    reason = suppressed_by(finding.suppression) if finding.suppression else finding.reason
+    why = f" ({reason})" if reason else ""
     head = Text.assemble((f"{word}[{finding.rule}]", STYLES["info"] if word == "info" else "dim"), " ")
     yield from hang(head, Text(f"{finding.message}{why}{place}", STYLES["faint"]), view, indent=6)
 
@@ -140,21 +143,34 @@ def _overview(target: TargetReport, view: View, *, healthy: bool, alone: bool) -
 
 def _summary(report: Report) -> Text:
     standing = [f for f in report.findings if stands(f)]
-    fixable, refuted = sum(bool(f.fixes) for f in standing), len(report.findings) - len(standing)
+    fixable, refuted = sum(bool(f.fixes) for f in standing), sum(f.verdict == "refuted" for f in report.findings)
     failed = sum(t.error is not None for t in report.targets)
+    hidden, known = suppressed(report, "comment", "configuration"), suppressed(report, "baseline")
     parts = [
         _found(report, standing) if standing or any(t.status == "analysed" for t in report.targets) else "",
         f"{fixable} with a measured fix" if fixable else "",
         f"{refuted} refuted by the probe" if refuted else "",
+        f"{hidden} suppressed" if hidden else "",
+        f"{known} known to the baseline" if known else "",
         f"{count(failed, 'target')} could not be analysed" if failed else "",
-        f"{count(len(report.targets), 'target')} in {seconds(report.seconds)}"
-        if report.targets
-        else "nothing analysed",
+        _amount(report),
     ]
     first, *rest = filter(None, parts)
     worst = next((s for s in SEVERITIES if s != "info" and report.count(s)), None)
-    style = STYLES[worst] if worst else STYLES["error"] if failed or not report.targets else STYLES["good"]
+    clean = report.targets and not failed
+    style = STYLES[worst] if worst else STYLES["good"] if clean else STYLES["error"]
     return Text.assemble((first, style), " · ".join(["", *rest]))
+
+
+def _amount(report: Report) -> str:
+    """How much was done in which time."""
+    if not report.targets:
+        return "nothing analysed"
+    empty = sum(target.status == "skipped" for target in report.targets)
+    done = count(len(report.targets) - empty, "target") if empty < len(report.targets) else ""
+    skipped = f"{count(empty, 'file')} without a model" if empty else ""
+    cached = f" ({report.cached} from the cache)" if report.cached else ""
+    return f"{' and '.join(filter(None, (done, skipped)))} in {seconds(report.seconds)}{cached}"
 
 
 def _found(report: Report, standing: list[Finding]) -> str:

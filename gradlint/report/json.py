@@ -11,8 +11,9 @@ import numbers
 from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
 
-from gradlint.finding import Claim, Factor, Finding, Fix, Related
+from gradlint.finding import Claim, Factor, Finding, Fix, Related, Suppression
 from gradlint.graph.ir import Span
+from gradlint.report.fingerprint import fingerprints
 from gradlint.report.outcome import counts
 from gradlint.report.view import View
 from gradlint.result import Failure, InputUsed, Layer, ProbeRun, Report, TargetReport
@@ -31,17 +32,19 @@ def document(report: Report) -> dict[str, Any]:
 
 
 def _report(report: Report) -> dict[str, object]:
+    marks = {id(finding): mark for _, finding, mark in fingerprints(report)}
     return {
         "schema": SCHEMA,
         "tool": {"name": "gradlint", "version": report.version},
-        "targets": [_target(target) for target in report.targets],
+        "targets": [_target(target, marks) for target in report.targets],
         "summary": counts(report),
         "errors": [_failure(failure) for failure in report.errors],
         "settings": report.settings,
+        "notes": report.notes,
     }
 
 
-def _target(target: TargetReport) -> dict[str, object]:
+def _target(target: TargetReport, marks: Mapping[int, str]) -> dict[str, object]:
     return {
         "target": target.target,
         "path": target.path,
@@ -55,7 +58,7 @@ def _target(target: TargetReport) -> dict[str, object]:
             "unknown": [{"op": name, "count": count} for name, count in target.unknown],
         },
         "probe": _probe(target.probe),
-        "findings": [_finding(finding) for finding in target.findings],
+        "findings": [{**_finding(f), "fingerprint": marks[id(f)]} for f in target.findings],
         "layers": [_layer(layer) for layer in target.layers],
         "parameters": target.parameters,
         "notes": target.notes,
@@ -117,6 +120,17 @@ def _finding(finding: Finding) -> dict[str, object]:
         "cause": finding.cause,
         "folded": finding.folded,
         "ops": finding.ops,
+        "suppression": _suppression(finding.suppression) if finding.suppression else None,
+    }
+
+
+def _suppression(suppression: Suppression) -> dict[str, object]:
+    span = suppression.span
+    return {
+        "kind": suppression.kind,
+        "reason": suppression.reason,
+        "path": span.path if span else None,
+        "line": span.line if span else None,
     }
 
 

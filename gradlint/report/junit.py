@@ -12,7 +12,7 @@ from gradlint.report.number import quantities
 from gradlint.report.outcome import reaches, stands
 from gradlint.report.source import Sources
 from gradlint.report.view import View
-from gradlint.report.wording import changes
+from gradlint.report.wording import changes, suppressed_by
 from gradlint.result import Failure, Report, TargetReport
 
 FAILING = "warning"  # without --quiet: what fails a run by default
@@ -41,7 +41,9 @@ def _suite(root: Element, target: TargetReport, view: View) -> None:
         case = SubElement(
             suite, "testcase", classname=_legal(name), name=_legal(f"{finding.rule} {finding.module}".strip())
         )
-        if stands(finding) and reaches(finding.severity, threshold):
+        if finding.suppression:
+            SubElement(case, "skipped", message=_legal(f"suppressed {suppressed_by(finding.suppression)}"))
+        elif stands(finding) and reaches(finding.severity, threshold):
             failure = SubElement(case, "failure", type=finding.severity, message=_legal(finding.message))
             failure.text = _legal("\n".join(_text(finding, target, sources)))
         else:

@@ -36,6 +36,7 @@ def write(report: Report, stream: TextIO, view: View) -> None:
 
 def _sections(report: Report, view: View) -> Iterator[str]:
     yield f"## gradlint: {headline(report)}\n\n"
+    yield from (f"> {_escape(note)}\n\n" for note in report.notes)
     for failure in report.errors:
         yield _failure("gradlint", failure, None)
     for target in report.targets:
@@ -47,7 +48,9 @@ def _sections(report: Report, view: View) -> Iterator[str]:
             yield from (_details(finding, target, view) for finding in findings if stands(finding))
 
 
-def _target(target: TargetReport, findings: list[Finding]) -> str:
+def _target(target: TargetReport, visible: list[Finding]) -> str:
+    findings = [finding for finding in visible if not finding.suppression]
+    hidden = len(visible) - len(findings)
     probe = target.probe
     how = (
         f"{count(len(probe.seeds), 'seed')}, loss {probe.loss}, {probe.device}"
@@ -58,7 +61,8 @@ def _target(target: TargetReport, findings: list[Finding]) -> str:
     lines = [
         f"### {_code(target.target)}",
         "",
-        f"{target.ops - unknown} of {count(target.ops, 'op')} analysed · {how}",
+        f"{target.ops - unknown} of {count(target.ops, 'op')} analysed · {how}"
+        + (f" · {hidden} suppressed" if hidden else ""),
         "",
     ]
     if not findings:

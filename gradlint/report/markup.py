@@ -16,7 +16,7 @@ from gradlint.report.number import amount, count, label, number, power, seconds
 from gradlint.report.outcome import reaches, stands
 from gradlint.report.snippet import SourceLine, snippets
 from gradlint.report.source import Sources, shown
-from gradlint.report.wording import facts, headline, remarks, tone, verdict
+from gradlint.report.wording import facts, headline, remarks, suppressed_by, tone, verdict
 from gradlint.result import Layer, Report, TargetReport
 
 VERDICTS = {
@@ -141,6 +141,7 @@ FILTERS: Mapping[str, Any] = {
     "size": _size,
     "facts": lambda target: list(facts(target)),
     "remarks": remarks,
+    "suppressed_by": suppressed_by,
     "verdict": verdict,
     "tree": tree,
     "lossy": lambda target: bool(stretch(target)),

@@ -10,12 +10,13 @@ from gradlint.result import Report, Status
 
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 STATUSES: tuple[Status, ...] = get_args(Status)
+SUPPRESSIONS = ("comment", "configuration", "baseline")
 CLEAN, FOUND, FAILED = 0, 1, 2
 
 
 def stands(finding: Finding) -> bool:
-    """Whether the finding counts: the probe did not refute it."""
-    return finding.verdict != "refuted"
+    """Whether the finding counts."""
+    return finding.stands
 
 
 def reaches(severity: Severity, threshold: str) -> bool:
@@ -23,10 +24,19 @@ def reaches(severity: Severity, threshold: str) -> bool:
     return threshold in SEVERITIES and SEVERITIES.index(severity) <= SEVERITIES.index(threshold)
 
 
+def suppressed(report: Report, *kinds: str) -> int:
+    """How many findings are suppressed in one of these ways."""
+    return sum(f.suppression is not None and f.suppression.kind in kinds for f in report.findings)
+
+
 def exit_code(report: Report, fail_on: str = "warning") -> int:
-    """2 when something failed or nothing was analysed, 1 when a standing finding reaches `fail_on`, else 0."""
+    """2 when something failed or nothing was analysed, 1 when a standing finding reaches `fail_on`, else 0.
+
+    Where files without a model may be named (--skip-modelless), skipping all of them is no failure.
+    """
     broken = report.errors or any(t.error or t.status == "failed" for t in report.targets)
-    if broken or not any(t.status == "analysed" for t in report.targets):
+    nothing = not any(t.status == "analysed" for t in report.targets)
+    if broken or (nothing and not (report.targets and report.settings.get("skip_modelless"))):
         return FAILED
     return FOUND if any(stands(f) and reaches(f.severity, fail_on) for f in report.findings) else CLEAN
 
@@ -38,6 +48,7 @@ def counts(report: Report) -> Mapping[str, object]:
         "targets": {status: sum(t.status == status for t in report.targets) for status in STATUSES},
         "findings": {severity: report.count(severity) for severity in SEVERITIES},
         "verdicts": {verdict: sum(f.verdict == verdict for f in report.findings) for verdict in VERDICTS},
+        "suppressed": {kind: suppressed(report, kind) for kind in SUPPRESSIONS},
         "fixable": sum(bool(f.fixes) for f in standing),
         "exit_code": exit_code(report, str(report.settings.get("fail_on", "warning"))),
         "seconds": report.seconds,

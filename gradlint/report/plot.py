@@ -9,7 +9,7 @@ from rich.text import Text
 
 from gradlint.report import chart
 from gradlint.report.number import power
-from gradlint.report.terminal import STYLES, WIDEST, middle
+from gradlint.report.terminal import STYLES, WIDEST, hang, middle
 from gradlint.report.view import View
 
 COLUMNS = {"measured": "● measured", "predicted": "○ predicted"}
@@ -23,7 +23,7 @@ def plot(rows: list[chart.Bar], view: View) -> Iterator[Text]:
     columns = [column for column in COLUMNS if any(_sizes(row)[column] is not None for row in rows)]
     label = min(34, max(map(len, names)))
     width = max(20, min(view.width or 100, WIDEST) - label - 5 - 13 * len(columns))
-    yield from _title(rows)
+    yield from _title(rows, view)
     heads = "".join(f"{COLUMNS[column]:>13}" for column in columns)
     yield Text(f"{'':{label + 3}}{_ticks(axis, width)}{heads}", STYLES["faint"])
     for row, name in zip(rows, names, strict=True):
@@ -32,12 +32,10 @@ def plot(rows: list[chart.Bar], view: View) -> Iterator[Text]:
         yield Text.assemble(bullet, f"{middle(name, label):{label}}  ", _line(row, axis, width), "  ", *sizes)
 
 
-def _title(rows: list[chart.Bar]) -> Iterator[Text]:
+def _title(rows: list[chart.Bar], view: View) -> Iterator[Text]:
     marked = f"   {LOSSY} part of a finding" if any(row.lossy for row in rows) else ""
-    yield Text.assemble(
-        ("gradient at each layer, first to last", STYLES["strong"]),
-        (f"   RMS, log scale{marked}", STYLES["faint"]),
-    )
+    head = Text("gradient at each layer, first to last   ", STYLES["strong"])
+    yield from hang(head, Text(f"root mean square (RMS), log scale{marked}", STYLES["faint"]), view, indent=3)
 
 
 def _sizes(row: chart.Bar) -> dict[str, float | None]:

@@ -11,11 +11,10 @@ from urllib.parse import quote
 
 from gradlint import registry
 from gradlint.error import GradlintError
-from gradlint.finding import Finding, Severity
+from gradlint.finding import Finding, Severity, Suppression
 from gradlint.graph.ir import Span
 from gradlint.report.fingerprint import fingerprints
 from gradlint.report.number import power
-from gradlint.report.outcome import stands
 from gradlint.report.source import Sources, shown
 from gradlint.report.view import View
 from gradlint.result import Failure, Report, TargetReport
@@ -25,6 +24,8 @@ SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 LEVELS: Mapping[Severity, str] = {"error": "error", "warning": "warning", "info": "note"}
 PROBLEMS: Mapping[Severity, str] = {"error": "error", "warning": "warning", "info": "recommendation"}
 PRECISION = {"confirmed": "very-high", "measured": "very-high", "not-probed": "medium", "refuted": "low"}
+SUPPRESSIONS = {"comment": "inSource", "configuration": "external", "baseline": "external"}
+KNOWN = "known to the baseline"
 LONGEST = 1024  # characters of a description that GitHub accepts
 MOST_STEPS = 1000  # locations of a thread flow that GitHub keeps
 Json = dict[str, Any]
@@ -37,7 +38,7 @@ def write(report: Report, stream: TextIO, view: View) -> None:
 
 def document(report: Report, sources: Sources) -> Json:
     """The SARIF log. Findings that the probe refuted are notifications, not results: they are no alerts."""
-    found = [(t, f, mark) for t, f, mark in fingerprints(report) if stands(f)]
+    found = [(t, f, mark) for t, f, mark in fingerprints(report) if f.verdict != "refuted"]
     codes = sorted({finding.code: finding for _, finding, _ in found}.items())
     index = {code: i for i, (code, _) in enumerate(codes)}
     driver = {
@@ -105,9 +106,21 @@ def _result(target: TargetReport, finding: Finding, mark: str, index: int, sourc
     }
     if related := list(_related(finding, sources)):
         result["relatedLocations"] = related
+    if finding.suppression:
+        result["suppressions"] = [_suppression(finding.suppression, sources)]
     if steps := list(_steps(finding, target))[:MOST_STEPS]:
         result["codeFlows"] = [{"threadFlows": [{"locations": steps}]}]
     return result
+
+
+def _suppression(suppression: Suppression, sources: Sources) -> Json:
+    made: Json = {"kind": SUPPRESSIONS[suppression.kind], "status": "accepted"}
+    reason = suppression.reason or (KNOWN if suppression.kind == "baseline" else "")
+    if reason:
+        made["justification"] = reason
+    if suppression.span:
+        made["location"] = {"physicalLocation": _physical(suppression.span, sources)}
+    return made
 
 
 def _finite(finding: Finding) -> Json:
@@ -162,8 +175,9 @@ def _logical(module: str) -> Json:
 
 def _invocation(report: Report) -> Json:
     failures = [(t.error, t) for t in report.targets if t.error]
-    refuted = [(f, t) for t in report.targets for f in t.findings if not stands(f)]
+    refuted = [(f, t) for t in report.targets for f in t.findings if f.verdict == "refuted"]
     notes = [
+        *(_notification("note", note, None, None) for note in report.notes),
         *(_notification("error", f"{error.kind}: {error.message}", error, None) for error in report.errors),
         *(_notification("error", f"{error.kind}: {error.message}", error, target) for error, target in failures),
         *(_notification("note", f"{f.code} {f.rule}: {f.message}: refuted by the probe", None, t) for f, t in refuted),

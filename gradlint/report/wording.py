@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from gradlint.finding import Finding, Fix, Verdict
+from gradlint.finding import Finding, Fix, Suppression, Verdict
 from gradlint.report import chart
 from gradlint.report.number import HEALTH, amount, count, label, number, seconds, shape
 from gradlint.report.outcome import reaches, stands
@@ -93,6 +93,13 @@ def remarks(target: TargetReport) -> list[str]:
 def judged(finding: Finding) -> str:
     """The verdict on a finding and the reason for it, in a few words."""
     return f"{JUDGED[finding.verdict]}{': ' + finding.reason if finding.reason else ''}"
+
+
+def suppressed_by(suppression: Suppression) -> str:
+    """What suppresses a finding, and why."""
+    place = f" in line {suppression.span.line}" if suppression.span else ""
+    why = f": {suppression.reason}" if suppression.reason else ""
+    return f"by {'a comment' if suppression.kind == 'comment' else f'the {suppression.kind}'}{place}{why}"
 
 
 def effects(finding: Finding, fix: Fix) -> list[Effect]:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import ast
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib.machinery import PathFinder
 from pathlib import Path
 
 from gradlint.error import LoadError, UsageError
+from gradlint.source.walk import python_files
 
-SKIPPED_FOLDERS = {"__pycache__", "node_modules", "site-packages", "build", "dist", "venv", "env", ".venv", "_build"}
+Walk = Callable[[Path], Iterable[Path]]
 
 _FILE = re.compile(r"(?P<path>.*?\.pyw?)(?::(?P<expression>.+))?", re.DOTALL)
 _MODULE = re.compile(r"(?P<module>[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):(?P<expression>.+)", re.DOTALL)
@@ -20,7 +21,7 @@ _MODULE = re.compile(r"(?P<module>[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):(?P<expressio
 
 @dataclass(frozen=True)
 class Target:
-    """One thing to lint: `text` as the user wrote it, the file that holds it, and the expression or "" for every model."""
+    """One thing to lint: `text` as the user wrote it, its file, and the expression or "" for every model in it."""
 
     text: str
     path: Path
@@ -29,14 +30,16 @@ class Target:
     found: bool = False  # met while walking a directory, so a file without a model is no error
 
 
-def expand(texts: Iterable[str]) -> list[Target]:
+def expand(texts: Iterable[str], walk: Walk | None = None) -> list[Target]:
     """The targets that the command line names, directories walked, each file once, in order.
+
+    `walk` gives the files of a folder; without it, `gradlint.source.walk.python_files` does.
 
     Raises UsageError for an expression that cannot be parsed and LoadError for a path that does not exist.
     """
     seen: dict[tuple[Path, str], Target] = {}
     for text in texts:
-        for target in _targets(text):
+        for target in _targets(text, walk):
             seen.setdefault((target.path.resolve(), target.expression), target)
     return list(seen.values())
 
@@ -58,24 +61,13 @@ def parse(text: str) -> Target:
     raise LoadError(f"no such file or directory: {text}", hint)
 
 
-def _targets(text: str) -> Iterator[Target]:
+def _targets(text: str, walk: Walk | None) -> Iterator[Target]:
     folder = Path(text)
     if not folder.is_dir():
         yield parse(text)
         return
-    for path in _python_files(folder):
+    for path in (walk or python_files)(folder):
         yield Target(str(path), path, "", str(path), found=True)
-
-
-def _python_files(folder: Path) -> Iterator[Path]:
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith(".") or path.name in SKIPPED_FOLDERS:
-            continue
-        if path.is_dir() and not path.is_symlink():
-            if not (path / "pyvenv.cfg").exists():
-                yield from _python_files(path)
-        elif path.suffix == ".py":
-            yield path
 
 
 def _checked(expression: str) -> str:
