@@ -240,7 +240,7 @@ def test_the_scale_of_a_mean_over_many_outputs_is_the_losss_own():
 
     few, many = judge(*probe(net(1), X)), judge(*probe(net(10_000), X))
     assert few.weakest == many.weakest == "0.weight"
-    assert many.m == pytest.approx(few.m, abs=0.8)
+    assert many.m > few.m - 0.5  # two decades less without it
 
 
 def test_a_prediction_whose_band_straddles_a_limit_is_unknown():

@@ -88,8 +88,11 @@ def judge(graph: Graph, facts: Facts, *, optimizer: str = "any") -> Health:
     m = None if route is None else route.width - loss_scale(graph, facts, route) + slow_start(graph, facts, route)
     statistics = {"m": m, "c": c, "s": size(graph, facts)}
     reach = {op: share for op, share in reaches(graph, facts).items() if graph.ops[op].function not in GATED}
-    verdicts = [*_by_limits(statistics, LIMITS[optimizer]), *_by_reach(reach), *_by_finiteness(facts)]
-    verdicts += _by_band(graph, facts, route, LIMITS[optimizer]["m"])
+    verdicts = [
+        *_by_limits(statistics, LIMITS[optimizer], band(facts, route)),
+        *_by_reach(reach),
+        *_by_finiteness(facts),
+    ]
     state, kind, _ = max(verdicts, key=lambda verdict: _STATES.index(verdict[0]), default=("healthy", "none", ""))
     known = state != "healthy" or any(value is not None for value in statistics.values())
     return Health(
@@ -195,6 +198,11 @@ def size(graph: Graph, facts: Facts) -> float | None:
     return next((value for value in known if value is not None and not math.isnan(value)), None)
 
 
+def band(facts: Facts, route: Route | None) -> float:
+    """Two standard deviations of a predicted m (finite width, signal.md §1 item 14); 0 for a measured one."""
+    return 0.0 if isinstance(facts, Measurement) or route is None else 2 * facts.profile.spread.get(route.weakest, 0.0)
+
+
 def change(facts: Facts, route: Route) -> float | None:
     """log10 RMS of the gradient at the first known value of the route less that at the last."""
     known = [d for value in route.values if (d := facts.profile.gradient.get(value)) is not None]
@@ -226,12 +234,16 @@ def grade(value: float, limits: tuple[float, float]) -> State:
 Judged = tuple[State, Kind, str]
 
 
-def _by_limits(statistics: Mapping[str, float | None], limits: Limits) -> Iterable[Judged]:
+def _by_limits(statistics: Mapping[str, float | None], limits: Limits, band: float) -> Iterable[Judged]:
     for name, value in statistics.items():
-        state = "healthy" if value is None else grade(value, limits[name])
-        if value is not None and state != "healthy":
-            limit = limits[name][state == "error"]
-            yield state, _KINDS[name], f"{name} = {value:.1f} (limit {limit:g})"
+        if value is None:
+            continue
+        wide = band if name == "m" else 0.0
+        low, state, high = (grade(value + shift, limits[name]) for shift in (-wide, 0.0, wide))
+        if low != high:
+            yield "unknown", _KINDS[name], f"{name} = {value:.1f} ± {wide:.1f} straddles a limit"
+        elif state != "healthy":
+            yield state, _KINDS[name], f"{name} = {value:.1f} (limit {limits[name][state == 'error']:g})"
 
 
 def _by_reach(reach: Mapping[int, float]) -> Iterable[Judged]:
@@ -247,15 +259,6 @@ def _by_finiteness(facts: Facts) -> Iterable[Judged]:
         yield "error", "blow-up", "the forward pass is not finite"
     elif facts.nonfinite_gradient_op is not None:
         yield "error", "exploding", "the gradient is not finite"
-
-
-def _by_band(graph: Graph, facts: Facts, route: Route | None, limits: tuple[float, float]) -> Iterable[Judged]:
-    """Unknown when two standard deviations of a predicted m reach over a limit (finite width, signal.md §1 item 14)."""
-    if isinstance(facts, Measurement) or route is None:
-        return
-    band = 2 * facts.profile.spread.get(route.weakest, 0.0)
-    if grade(route.width + band, limits) != grade(route.width - band, limits):
-        yield "unknown", "vanishing", f"m = {route.width:.1f} ± {band:.1f} straddles a limit"
 
 
 def _sizes(graph: Graph, facts: Facts, path: str) -> tuple[float | None, float | None]:
