@@ -52,7 +52,7 @@ def check(
     probe: bool = True,
     fix: bool = True,
 ) -> Report:
-    """Lint a model in this process and return its report. The model, its gradients and the random state stay as they are.
+    """Lint a model in this process. The model, its gradients and the random state stay as they are.
 
     `inputs` is a tensor, a tuple of positional arguments or a dict of keyword arguments; without it they are inferred
     from the model. `loss` is ce, nll, bce, bce_logits, mse or "module:function"; without it one that fits the output is

@@ -23,8 +23,8 @@ class Rule:
     """The metadata of one rule; `check` yields drafts from the facts that its parameters name.
 
     Facts: `graph` (Graph), `signal` (Signal), `probe` (Measurement; without one the rule is not applicable),
-    `loss` (the loss name), `options` (the rule's own options, defaults filled in), `idle` (the suppression comments that
-    suppress nothing, known only when every finding is; such a rule is about a file, and gets nothing but `idle`).
+    `loss` (the loss name), `options` (the rule's own options, defaults filled in), `idle` (the suppression comments
+    that suppress nothing, known only when every finding is; such a rule is about a file, and gets nothing but `idle`).
     """
 
     code: str

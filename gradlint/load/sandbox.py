@@ -126,7 +126,7 @@ class Sandbox:
                 stdout=None if self.verbose else subprocess.DEVNULL,
                 stderr=None if self.verbose else subprocess.DEVNULL,
                 start_new_session=True,
-                env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+                env={**os.environ, **ENVIRONMENT},
             )
 
     def _restart(self, reason: str) -> None:
