@@ -7,6 +7,10 @@ Each model is trained as it is and with each candidate, by SGD and by Adam, on a
 mixture of noise and the prototype of one of up to ten classes, the target is the class or a vector that belongs to it.
 A net trains when it makes half of the drop in loss that the best variant of the same model makes. The table counts
 candidates by what the probe says (helps and leaves the model healthy, or not) and by what training says.
+
+Measured on 8 MLPs of the study (200 steps) and 16 models of the development corpus (120 steps): of the 92 candidates
+that the probe calls fixed 91 train with one of the two optimizers, 85 with Adam and 74 with SGD at these rates (deep
+nets without skips are slow). Of the 24 models as they are 5 train at these sizes, none of them one whose signal dies.
 """
 
 from __future__ import annotations

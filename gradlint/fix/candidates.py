@@ -116,27 +116,27 @@ def _initialisations(recipe: Recipe, scope: Stretch, finding: Finding) -> tuple[
 
 
 def _matched(recipe: Recipe, scope: Stretch) -> tuple[Step, ...]:
-    return _per_layer(scope, lambda layer, first: _draw(scope.graph, layer, _match(recipe, layer), first=first))
+    return _per_layer(scope, lambda layer, place: _draw(scope.graph, layer, _match(recipe, layer), first=not place))
 
 
 def _xavier(recipe: Recipe, scope: Stretch) -> tuple[Step, ...]:
     """Gain 1 everywhere: at depth, tanh with its gain 5/3 is chaotic (Schoenholz et al. 2017)."""
-    return _per_layer(scope, lambda layer, first: _draw(scope.graph, layer, PLAIN, first=first))
+    return _per_layer(scope, lambda layer, place: _draw(scope.graph, layer, PLAIN, first=not place))
 
 
 def _orthogonal(recipe: Recipe, scope: Stretch) -> tuple[Step, ...]:
     """The gain of the activation, or 1 for a bounded one, where an orthogonal weight keeps every direction."""
 
-    def draw(layer: Layer, first: bool) -> tuple[Step, ...]:  # noqa: FBT001
+    def draw(layer: Layer, place: int) -> tuple[Step, ...]:
         bounded = layer.activation is not None and layer.activation.function in SATURATING
         gain = 1.0 if bounded and not recipe.activation else _match(recipe, layer).gain
-        return _draw(scope.graph, layer, Matched("orthogonal", gain), first=first)
+        return _draw(scope.graph, layer, Matched("orthogonal", gain), first=not place)
 
     return _per_layer(scope, draw)
 
 
 def _default(recipe: Recipe, scope: Stretch) -> tuple[Step, ...]:
-    return _per_layer(scope, lambda layer, first: _draw(scope.graph, layer, Matched("default", 1.0), first=first))
+    return _per_layer(scope, lambda layer, place: _draw(scope.graph, layer, Matched("default", 1.0), first=not place))
 
 
 def _lsuv(recipe: Recipe, scope: Stretch) -> tuple[Step, ...]:
@@ -145,9 +145,8 @@ def _lsuv(recipe: Recipe, scope: Stretch) -> tuple[Step, ...]:
     return *drawn, *(Rescale(layer.op.index, layer.param.path) for layer in _own_weights(scope) if layer.param)
 
 
-def _per_layer(scope: Stretch, draw: Callable[[Layer, bool], tuple[Step, ...]]) -> tuple[Step, ...]:
-    layers = _own_weights(scope)
-    return tuple(step for position, layer in enumerate(layers) for step in draw(layer, position == 0))
+def _per_layer(scope: Stretch, draw: Callable[[Layer, int], tuple[Step, ...]]) -> tuple[Step, ...]:
+    return tuple(step for place, layer in enumerate(_own_weights(scope)) for step in draw(layer, place))
 
 
 def _own_weights(scope: Stretch) -> list[Layer]:

@@ -17,7 +17,7 @@ class Recipe:
     (the last weight of each residual branch × 1/√branches) or "zero" (the same weight zero).
     `norm`: "fitting" (by layout, batch and task) or a norm's name. `skip`: an identity around every block it fits.
     `recurrent`: "irnn", "orthogonal-rnn" or "forget-bias". `output`: the function in place of the output activation.
-    `drop`: "first", the first of the finding's ops is taken out.
+    `drop`: the first of the finding's ops is taken out.
     `guard`: how far the arguments of the finding's ops are kept from a singularity.
     """
 
@@ -27,7 +27,7 @@ class Recipe:
     skip: bool = False
     recurrent: str = ""
     output: str = ""
-    drop: str = ""
+    drop: bool = False
     guard: float = 0.0
 
 
@@ -57,7 +57,7 @@ RELU_HE_NORM_SKIP = Recipe(activation="relu", init="matched", norm="fitting", sk
 IRNN = Recipe(recurrent="irnn")
 ORTHOGONAL_RNN = Recipe(recurrent="orthogonal-rnn")
 FORGET = Recipe(recurrent="forget-bias")
-DROP = Recipe(drop="first")
+DROP = Recipe(drop=True)
 GUARD = Recipe(guard=1e-6)
 STRICT_GUARD = Recipe(guard=1e-3)
 NO_OUTPUT = Recipe(output="identity")
