@@ -26,6 +26,8 @@ from gradlint.load.sandbox_wire import Answer, Buffer, Notice, Request, Wrong, s
 
 TICK = 0.05  # seconds between looks at the clock and the memory
 TAIL = 16_384  # bytes of a job's output that are kept
+# No files beside the user's; scripted functions stay Python, so that the recorder sees inside them.
+ENVIRONMENT = {"PYTHONDONTWRITEBYTECODE": "1", "PYTORCH_JIT": "0"}
 GRACE = 0.3  # seconds a job that ran out of time has to say where it is
 KINDS = {k.kind: k for k in (UsageError, LoadError, InputError, ForwardError, ProbeError, LimitError, GradlintError)}
 PROCESSES = 64  # more than this many processes of one job is a runaway
