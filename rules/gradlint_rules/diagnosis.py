@@ -46,7 +46,6 @@ VANISHING: tuple[tuple[Severity, float, float], ...] = (
 )
 EXPLODING: tuple[tuple[Severity, float], ...] = (("warning", 2.0), ("error", 3.0))
 BLOW_UP: tuple[tuple[Severity, float], ...] = (("warning", 1.5), ("error", 3.0))
-OUTSTANDING = 0.3  # of a stretch's change that one op must make to stand for all of it
 SAME_RATE = 0.5  # of a stretch's change per op from which on the ops beside it belong to it
 
 
@@ -109,11 +108,12 @@ class Diagnosis:
 
     @property
     def costliest(self) -> Op:
-        """The op that stands out by what it costs or gains; where none does, the first layer of the stretch."""
-        largest = max(self.factors, key=lambda factor: abs(factor.decades))
-        if abs(largest.decades) >= OUTSTANDING * abs(self.decades) or not self.weighted:
-            return self.graph.ops[largest.op]
-        return self.weighted[0]
+        """The first op of the sort that costs or gains most in all: a weight, a sigmoid, a custom function …"""
+        totals: dict[str, float] = {}
+        for factor in self.factors:
+            totals[factor.label] = totals.get(factor.label, 0.0) + factor.decades
+        worst = max(totals, key=lambda label: abs(totals[label]))
+        return self.graph.ops[next(factor.op for factor in self.factors if factor.label == worst)]
 
     @property
     def saturating(self) -> tuple[Op, ...]:
