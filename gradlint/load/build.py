@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from gradlint.error import GradlintError, LoadError, UsageError
+from gradlint.load import meta
 from gradlint.load.arguments import Arguments, Guesser, brief, shortened
 from gradlint.load.construct import Constructor, Made, evaluated, makes_models
 from gradlint.load.environment import Place, Session
@@ -51,15 +52,16 @@ def build(
     *,
     seed: int = 0,
     overrides: Mapping[str, object] | None = None,
+    memory: int | None = None,
 ) -> Built:
     """The candidate as a module, with initial weights drawn from `seed`; the global generator is left as it was.
 
     `overrides` are constructor arguments that win over the file's. Raises LoadError with the user's own line when no
-    way of building it works.
+    way of building it works. A model that does not fit `memory` (bytes) is built on meta, without numbers.
     """
     with torch.random.fork_rng(devices=[]):
         constructor = Constructor(source, seed, overrides or {})
-        return _Builder(candidate, source, where, session, constructor).build()
+        return _Builder(candidate, source, where, session, constructor, memory).build()
 
 
 @dataclass
@@ -69,6 +71,7 @@ class _Builder:
     where: Place
     session: Session
     constructor: Constructor
+    memory: int | None = None  # bytes that the model and its analysis may take
     notes: list[str] = field(default_factory=list)
 
     def build(self) -> Built:
@@ -78,12 +81,31 @@ class _Builder:
             torch.manual_seed(self.constructor.seed)
             self.notes.clear()
             try:
-                return self._finished(self._follow(recipe))
+                return self._sized(recipe)
             except UsageError:
                 raise
             except (Exception, SystemExit) as error:  # noqa: BLE001  kept, and reported when nothing else works
                 errors.append(error)
         raise self._reported(errors)
+
+    def _sized(self, recipe: Recipe) -> Built:
+        """Built with real numbers when they fit the memory, else on meta."""
+        try:
+            with meta.Allocations((self.memory or meta.DEFAULT_MEMORY) // meta.BYTES_PER_ELEMENT):
+                return self._finished(self._follow(recipe))
+        except meta.TooLarge:
+            return self._on_meta(recipe)
+
+    def _on_meta(self, recipe: Recipe) -> Built:
+        found: list[Built] = []
+
+        def factory() -> nn.Module:
+            found.append(self._finished(self._follow(recipe)))
+            return found[-1].model
+
+        model = meta.meta_build(factory)
+        note = "too large for the memory: analysed without numbers, on meta"
+        return replace(found[-1], model=model, rebuild=lambda: meta.meta_build(factory), notes=(*found[-1].notes, note))
 
     def _recipes(self) -> Iterator[Recipe]:
         """The file's own ways first; those that only name a finished model cannot take other arguments."""
@@ -130,9 +152,9 @@ class _Builder:
             runner = Runner(self.source, self.where, self.session, notes=self.notes, given=given)
             try:
                 return self._followed(recipe, runner)
-            except (NameError, AttributeError) as error:
+            except Exception as error:  # noqa: BLE001  raised again unless what it lacks can be supplied
                 cause = runner.cause(error)
-                if not (self._supply_global(cause, given) or self._supply_option(cause)):
+                if not (self._supply_global(cause, given) or self._supply_option(cause) or runner.mend(cause)):
                     raise cause from None
         raise LoadError(f"{self.candidate.name} needs more than {SUPPLIES} values that the file does not set")
 

@@ -37,7 +37,7 @@ class Downloads:
 
     asked: list[str] = field(default_factory=list)
     stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
-    done: set[str] = field(default_factory=set)
+    done: dict[str, object] = field(default_factory=dict)  # module name → the module that was patched
 
     def note(self, name: str) -> NoWeights:
         """Remember a request, and answer it with nothing."""
@@ -52,9 +52,10 @@ class Downloads:
     def patch(self) -> None:
         """Patch the libraries that have been imported since the last call."""
         for module, change in PATCHES.items():
-            if module in sys.modules and module not in self.done:
-                self.done.add(module)
-                change(self, sys.modules[module])
+            loaded = sys.modules.get(module)
+            if loaded is not None and self.done.get(module) is not loaded:  # a broken import may have been started anew
+                self.done[module] = loaded
+                change(self, loaded)
 
 
 @contextlib.contextmanager
@@ -138,7 +139,8 @@ def _class_method(owner: Any, downloads: Downloads, instead: Callable[[Any, str]
             return original(cls, name, *args, **kwargs)
         except OSError:
             downloads.note(str(name))
-            return instead(cls, str(name))
+            made = instead(cls, str(name))
+            return (made, {}) if kwargs.get("return_unused_kwargs") else made
 
     owner.from_pretrained = classmethod(from_pretrained)
     try:

@@ -70,7 +70,7 @@ def surroundings(where: Place) -> Iterator[Session]:
         patched(sys, "argv", [str(where.path)]),
         patched(sys, "path", [str(where.path.parent), str(where.root), *sys.path]),
         patched(sys, "dont_write_bytecode", True),
-        patched(sys, "meta_path", [*sys.meta_path, session.finder]),
+        _finder(session.finder),
         patched(argparse.ArgumentParser, "parse_args", _parse_args),
         patched(argparse.ArgumentParser, "parse_known_args", parse),
         _class_attributes(argparse.Namespace),
@@ -90,6 +90,16 @@ def patched(owner: object, name: str, value: object) -> Iterator[None]:
         yield
     finally:
         setattr(owner, name, before)
+
+
+@contextlib.contextmanager
+def _finder(finder: StubFinder) -> Iterator[None]:
+    """Asked after every other finder; the list is changed in place, since a broken package changes it for good."""
+    sys.meta_path.append(finder)
+    try:
+        yield
+    finally:
+        sys.meta_path[:] = [f for f in sys.meta_path if getattr(f, "finder", f) is not finder]
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from gradlint.error import GradlintError, LoadError
 from gradlint.graph.ir import Span
+from gradlint.load.broken import leave_out
 from gradlint.load.environment import Place, Session
 from gradlint.load.stub import MissingModuleError, lenient
 from gradlint.source.names import binds
@@ -80,13 +81,21 @@ class Runner:
                 if importing:
                     self.session.imported()
                 return
-            except ModuleNotFoundError as error:
-                if not self._stub(error):
+            except Exception as error:
+                if not (self._stub(error) or self.mend(error)):
                     raise
         raise LoadError("more than 30 imports of the file are not installed")
 
-    def _stub(self, error: ModuleNotFoundError) -> bool:
+    def mend(self, error: BaseException) -> bool:
+        """Leave out an installed package that raises when it is imported; False when that is not what happened."""
+        note = leave_out(error)
+        self.notes.extend([note] if note else [])
+        return bool(note)
+
+    def _stub(self, error: Exception) -> bool:
         """Stand in for a missing module that the user's code imports; False when it is not the user's to miss."""
+        if not isinstance(error, ModuleNotFoundError):
+            return False
         name = error.name or ""
         last = traceback.extract_tb(error.__traceback__)[-1] if error.__traceback__ else None
         frames = [f for f in traceback.extract_tb(error.__traceback__) if "importlib" not in f.filename]

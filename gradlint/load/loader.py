@@ -61,7 +61,13 @@ class Loader:
         try:
             with self._surroundings() as session:
                 built = build(
-                    candidate, self.source, self.where, session, seed=self.settings.seed, overrides=self.overrides
+                    candidate,
+                    self.source,
+                    self.where,
+                    session,
+                    seed=self.settings.seed,
+                    overrides=self.overrides,
+                    memory=self.settings.memory,
                 )
             return replace(built, notes=tuple(dict.fromkeys((*session.notes, *built.notes))))
         except GradlintError as error:

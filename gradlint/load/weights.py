@@ -35,6 +35,8 @@ def put_weights(model: nn.Module, path: Path) -> str:
 
     Raises LoadError when the file cannot be read without executing it, or its names or shapes are not the model's.
     """
+    if any(p.is_meta for p in model.parameters()):
+        raise LoadError(f"the model is too large to hold the weights of {path.name}", "raise --memory")
     state = fitting(_read(path), model)
     _check(state, model, path)
     model.load_state_dict(state, strict=True)
