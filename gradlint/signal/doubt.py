@@ -37,7 +37,7 @@ class Doubt:
     backward: dict[int, float] = field(default_factory=dict)
     _weights: dict[int, float] = field(default_factory=dict)
 
-    def produced(self, op: Op, fields: Mapping[int, Field]) -> None:
+    def produced(self, op: Op, fields: Mapping[int, Field], assumed: float = 0.0) -> None:
         """Enter an op's outputs."""
         known = [value for value in self.graph.data_inputs(op) if value in fields]
         doubt = self._blended(known, fields, op.kind) + STEP.get(op.kind, 0.0)
@@ -47,7 +47,7 @@ class Doubt:
         if op.kind == "activation" and known:
             doubt = STEP["activation"] + (doubt - STEP["activation"]) * elasticity(op, fields[known[0]]) ** 2
         for value in op.outputs:
-            self.forward[value] = doubt
+            self.forward[value] = doubt + assumed
 
     def _blended(self, values: list[int], fields: Mapping[int, Field], kind: str) -> float:
         doubts = [self.forward.get(value, 0.0) for value in values]

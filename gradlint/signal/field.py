@@ -55,6 +55,7 @@ class Field:
     base: Base | None = None
     source: Hashable = field(default_factory=lambda: next(_fresh))
     ripple: Ripple = NONE
+    causal: bool = False  # logits of which each row only counts the keys up to its own position
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -88,7 +89,7 @@ class Field:
         if base is not None and len(base.table.values) == len(self.table.values):
             level = _mean_for(table, base.mean, self.table)
             base = Base(relabel(base.table), level, base.function, (key, base.source))
-        return Field(table, _mean_for(table, self.mean, self.table), base, (key, self.source), self.ripple)
+        return Field(table, _mean_for(table, self.mean, self.table), base, (key, self.source), self.ripple, self.causal)
 
     def gaussian(self) -> Field:
         """The field with its distribution forgotten."""
@@ -122,11 +123,6 @@ def _mean_for(table: Table, mean: Array, before: Table) -> Array:
 def white(dims: Dims, mean: float = 0.0, std: float = 1.0) -> Field:
     """Independent entries of one mean and standard deviation."""
     return Field(tables.constant(dims, mean**2 + std**2, mean**2), np.array([mean]))
-
-
-def uniform_constant(dims: Dims, value: float) -> Field:
-    """Every entry the same number."""
-    return Field(tables.constant(dims, value**2, value**2), np.array([value]))
 
 
 def from_sums(shape: Sequence[int], sums: dict[str, float], total: float) -> Field:

@@ -118,7 +118,7 @@ class _Run:
         for value, found in zip(op.outputs, flow.outputs, strict=False):
             if found is not None and self.graph.values[value].shape == found.shape:
                 self.fields[value] = found
-        self.doubt.produced(op, self.fields)
+        self.doubt.produced(op, self.fields, flow.doubt)
 
     def backward(self, loss: str) -> None:
         self._start(loss)

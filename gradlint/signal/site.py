@@ -38,6 +38,7 @@ class Flow:
 
     outputs: tuple[Field | None, ...]
     backward: Backward
+    doubt: float = 0.0  # decades² that an assumption adds to what may be off
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gradlint.signal import masks
 from gradlint.signal import table as tables
 from gradlint.signal.field import Cotangent, Field
-from gradlint.signal.site import Contribution, Contributions, Flow, Site, Unanswered
+from gradlint.signal.site import Contribution, Contributions, Dependent, Flow, Site, Unanswered
 from gradlint.signal.table import Array, Axis, Dims, Profile, Table
 
 
@@ -37,7 +38,7 @@ def softmax(site: Site) -> Flow:
     axis = table.starts[dim]
     count = table.sizes[axis]
     same, different = tables.take(table.values, axis, 1), tables.take(table.values, axis, 0)
-    shared = overlap(np.maximum(same - different, 0.0), 1.0 / count)
+    shared = overlap(np.maximum(same - different, 0.0), _row_share(table, dim, causal=x.causal))
     log = site.op.function == "log_softmax"
     probabilities = _rows(table, axis, shared / count, (1.0 - shared) / (count * (count - 1.0)))
     y = _log_field(table, axis, x) if log else Field(probabilities, np.array([1.0 / count]))
@@ -51,6 +52,14 @@ def softmax(site: Site) -> Flow:
         return {value: Cotangent(tables.regroup(into, x.dims))}
 
     return Flow((y if y.dims == x.dims else Field(tables.regroup(y.table, x.dims), y.mean),), backward)
+
+
+def _row_share(table: Table, dim: int, *, causal: bool) -> Array | float:
+    """Σ_j a_ij a_i′j at equal logits; rows of a causal softmax lie along the dimension before it."""
+    count = table.shape[dim]
+    if not causal or dim < 1 or table.shape[dim - 1] != count:
+        return 1.0 / count
+    return _triangle(count, tuple(table.at(dim - 1)), len(table.axes) - 1)
 
 
 def _rows(table: Table, axis: int, same: Array, different: Array) -> Table:
@@ -178,16 +187,16 @@ def _keep(lead: Dims, own: Dims) -> Dims:
 
 def attention(site: Site) -> Flow:
     """softmax(s·Q Kᵀ)V: logits' table, overlap of rows, then two products; causal rows share on average H_T/T keys."""
-    if site.op.attrs.get("masked"):
-        raise Unanswered("attention with a mask")
     if site.number("dropout", 0.0) > 0.0 or site.op.attrs.get("grouped"):
         raise Unanswered("attention with dropout or grouped heads")
+    bias, hides, assumed = _mask(site)
     ids = [site.id(role) for role in ("query", "key", "value")]
     fields = [site.known(value) for value in ids]
     lead = _lead(_lead(fields[0].dims[:-2], fields[1].dims[:-2]), fields[2].dims[:-2])
     query, key, value = (tables.expand(field.table.collapse(), (*lead, *field.dims[-2:])) for field in fields)
     scale = site.number("scale", fields[0].shape[-1] ** -0.5)
-    plan = _attend(query, key, value, lead, scale, causal=bool(site.op.attrs.get("causal")))
+    hides = hides or bool(site.op.attrs.get("causal"))
+    plan = _attend(query, key, value, lead, scale, bias, causal=hides)
     mean = np.array([fields[2].average])
 
     def backward(cotangents: Sequence[Cotangent | None]) -> Contributions:
@@ -200,9 +209,26 @@ def attention(site: Site) -> Flow:
             given = Cotangent(tables.sum_to(part, field.dims))
             known = out.get(value_id)
             out[value_id] = given if not isinstance(known, Cotangent) else known + given
+        if bias is not None:
+            arrived = plan.logits_into(tables.regroup(cotangent.table, plan.output.dims))
+            out[site.id("mask")] = Cotangent(tables.sum_to(arrived, bias.dims))
         return out
 
-    return Flow((Field(plan.output, mean),), backward)
+    return Flow((Field(plan.output, mean),), backward, assumed)
+
+
+def _mask(site: Site) -> tuple[Field | None, bool, float]:
+    """A bias added to the logits, whether later keys are hidden, and the doubt that an unknown mask leaves."""
+    value = site.value("mask")
+    if value is None:
+        return None, False, 0.0
+    known = site.fields.get(value.id)
+    if known is not None or value.origin == "param":
+        return site.known(value.id), False, 0.0
+    if not masks.constant(site.graph, value):
+        raise Dependent("the bias of the logits is not known")
+    hides = masks.causal(site.graph, value.id)
+    return None, hides, 0.0 if hides else masks.ASSUMED
 
 
 @dataclass(frozen=True, eq=False)
@@ -221,19 +247,11 @@ class Attended:
         """Cotangents of query, key and value (Noci et al. 2022: they vanish with the alignment of the values)."""
         profile = given.profile
         flat = given.collapse()
+        logits = self.logits_into(given).scaled(self.scale**2)
         into_value = Table(
             self.value.dims,
             product(operand(self.weights, self.lead, -1, -2), operand(flat, self.lead, -1, -2)),
         )
-        on_weights = Table(
-            self.weights.dims, product(operand(flat, self.lead, -2, -1), operand(self.value, self.lead, -2, -1))
-        )
-        axes = list(self.weights.at(-1))
-        merged = tables.merge_dim(on_weights, len(on_weights.dims) - 1)
-        weights = tables.merge_dim(self.weights, len(on_weights.dims) - 1)
-        count = self.weights.shape[-1]
-        logits = softmax_into(merged, axes[0], count, weights).scaled(self.scale**2)
-        logits = tables.regroup(logits, self.weights.dims)
         into_query = Table(
             self.query.dims, product(operand(logits, self.lead, -2, -1), operand(self.key, self.lead, -1, -2))
         )
@@ -241,6 +259,18 @@ class Attended:
             self.key.dims, product(operand(logits, self.lead, -1, -2), operand(self.query, self.lead, -1, -2))
         )
         return _concentrated(into_query, given, profile), into_key, into_value
+
+    def logits_into(self, given: Table) -> Table:
+        """The cotangent of the logits, scale and bias included."""
+        flat = given.collapse()
+        on_weights = Table(
+            self.weights.dims, product(operand(flat, self.lead, -2, -1), operand(self.value, self.lead, -2, -1))
+        )
+        axes = list(self.weights.at(-1))
+        merged = tables.merge_dim(on_weights, len(on_weights.dims) - 1)
+        weights = tables.merge_dim(self.weights, len(on_weights.dims) - 1)
+        count = self.weights.shape[-1]
+        return tables.regroup(softmax_into(merged, axes[0], count, weights), self.weights.dims)
 
 
 def _concentrated(into: Table, given: Table, profile: Profile | None) -> Table:
@@ -252,9 +282,13 @@ def _concentrated(into: Table, given: Table, profile: Profile | None) -> Table:
     return Table(into.dims, into.values * relative.reshape((-1,) + (1,) * len(into.axes)), profile)
 
 
-def _attend(query: Table, key: Table, value: Table, lead: Dims, scale: float, *, causal: bool) -> Attended:
+def _attend(
+    query: Table, key: Table, value: Table, lead: Dims, scale: float, bias: Field | None, *, causal: bool
+) -> Attended:
     logits_values = product(operand(query, lead, -2, -1), operand(key, lead, -2, -1)) * scale**2
     logits = Table((*lead, query.dims[-2], key.dims[-2]), logits_values)
+    if bias is not None:
+        logits = logits.with_values(logits.values + tables.expand(bias.table.collapse(), logits.dims).values)
     count = key.shape[-2]
     axes = list(logits.at(-1))
     same, different = tables.joint(logits.values, axes, logits.sizes)
@@ -272,15 +306,18 @@ def _key_share(query: Table, logits: Table, count: int, *, causal: bool) -> Arra
     """Σ_j a_ij a_i′j at equal logits: 1/T; causal: H_T/T for one row, the mean of 1/max(i, i′) for two."""
     if not causal:
         return 1.0 / count
+    return _triangle(count, tuple(logits.at(-2)), len(logits.axes) - len(logits.at(-1)))
+
+
+def _triangle(count: int, rows: Sequence[int], rank: int) -> Array:
+    """Shares of common keys for a causal mask, (1, 2, …): one row where all axes of the rows agree, two elsewhere."""
     index = np.arange(1, count + 1, dtype=np.float64)
     own = float((1.0 / index).mean())
     pairs = float(((2.0 * index - 1.0) / index).sum() - (1.0 / index).sum())
     other = pairs / max(count * (count - 1.0), 1.0)
-    axes = list(logits.at(-2))
-    shape = (1,) + (2,) * (len(logits.axes) - len(logits.at(-1)))
-    share: Array = np.full(shape, other)
-    chosen: list[slice | int] = [slice(None)] * len(shape)
-    for axis in axes:
+    share: Array = np.full((1,) + (2,) * rank, other)
+    chosen: list[slice | int] = [slice(None)] * (rank + 1)
+    for axis in rows:
         chosen[axis + 1] = 1
     share[tuple(chosen)] = own
     return share

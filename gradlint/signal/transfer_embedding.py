@@ -9,7 +9,7 @@ import numpy as np
 from gradlint.signal import table as tables
 from gradlint.signal.field import Cotangent, Field
 from gradlint.signal.site import Contributions, Flow, Site, Square, Unanswered
-from gradlint.signal.table import Axis, Table
+from gradlint.signal.table import Array, Axis, Profile, Table
 from gradlint.signal.weights import Weight
 
 
@@ -20,6 +20,49 @@ def embedding(site: Site) -> Flow:
     weight = site.weight("weight")
     labels = site.labels("input", weight.shape[0])
     return lookup(site, weight, labels)
+
+
+def gathered(site: Site, dim: int, role: str) -> Flow:
+    """x indexed along one dimension by integers: the source's axis becomes those of the index."""
+    source = site.id("input")
+    x = site.known(source)
+    rows = x.shape[dim]
+    labels = site.labels(role, rows)
+    flat = tables.merge_dim(x.table.collapse_along(x.table.at(dim)), dim)
+    if not flat.dims[dim]:
+        raise Unanswered("indexing of a single entry")
+    axis = flat.starts[dim]
+    moved = flat.profile
+    if moved is not None and moved.axis > axis:
+        moved = Profile(moved.axis - 1 + len(labels.axes), moved.counts)
+    same, different = (_opened(tables.take(flat.values, axis, half), axis, len(labels.axes)) for half in (1, 0))
+    equal = _placed(labels.values[0], axis, same.ndim)
+    out = Table(
+        (*flat.dims[:dim], *labels.dims, *flat.dims[dim + 1 :]), equal * same + (1.0 - equal) * different, moved
+    )
+    mean = x.mean if len(x.mean) == len(out.values) else np.array([x.average])
+
+    def backward(cotangents: Sequence[Cotangent | None]) -> Contributions:
+        cotangent = cotangents[0]
+        if cotangent is None:
+            return {}
+        given = tables.regroup(cotangent.table, out.dims).collapse()
+        axes = range(axis, axis + len(labels.axes))
+        meeting = tables.pair_sum(given.values * equal, axes, out.sizes) / rows
+        apart = tables.pair_sum(given.values * (1.0 - equal), axes, out.sizes) / (rows * (rows - 1.0))
+        into = Table(flat.dims, tables.put(axis, meeting, apart))
+        return {source: Cotangent(tables.regroup(into, x.dims))}
+
+    return Flow((Field(out, mean),), backward)
+
+
+def _opened(values: Array, axis: int, count: int) -> Array:
+    return tables.insert(values, axis, count)
+
+
+def _placed(labels: Array, axis: int, rank: int) -> Array:
+    """Probabilities over the index's axes, placed among those of the output."""
+    return labels.reshape((1,) * (axis + 1) + labels.shape + (1,) * (rank - axis - 1 - labels.ndim))
 
 
 def lookup(site: Site, weight: Weight, labels: Table) -> Flow:

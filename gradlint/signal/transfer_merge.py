@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from gradlint.signal import layout
+from gradlint.signal import layout, masks
 from gradlint.signal import table as tables
 from gradlint.signal.distribution import law_of, split_cotangent, summed
-from gradlint.signal.field import Base, Cotangent, Field, through, uniform_constant
+from gradlint.signal.field import Base, Cotangent, Field, through, white
 from gradlint.signal.kernels import kernel
 from gradlint.signal.ripple import Ripple, mixed, settled
 from gradlint.signal.scalar import IDENTITY, Scalar, affine, compose, product, weighted_sum
-from gradlint.signal.site import Contribution, Contributions, Flow, Site, Unanswered
+from gradlint.signal.site import Contribution, Contributions, Dependent, Flow, Site, Unanswered
 from gradlint.signal.table import Array, Table
-from gradlint.signal.transfer_pointwise import passed_on, pointwise, scaled
+from gradlint.signal.transfer_pointwise import masked_logits, passed_on, pointwise, scaled
 
 
 def add(site: Site) -> Flow:
-    """x + αy, x − y, or a tensor and a number."""
+    """x + αy, x − y, or a tensor and a number; addcmul is x + v·(a·b)."""
+    if site.op.function == "addcmul":
+        return _add_product(site)
     if site.op.function not in ("add", "sub"):
         raise Unanswered(f"no transfer function for {site.op.function}")
     sign = -1.0 if site.op.function == "sub" else 1.0
@@ -34,10 +37,42 @@ def add(site: Site) -> Flow:
     first, second = site.id("input"), site.id("other")
     if first == second:
         return scaled(site, first, 1.0 + alpha)
+    masked = _masked_sum(site, first, second)
+    if masked is not None:
+        return masked
     x, y = site.known(first), site.known(second)
     if coherent(x, y):
         return _same_source(first, second, x, y, weighted_sum(x.law.function, y.law.function, alpha), (1.0, alpha))
     return _independent_sum(first, second, x, y, alpha)
+
+
+def _masked_sum(site: Site, first: int, second: int) -> Flow | None:
+    """Logits plus a mask: one operand without a gradient and without statistics, on the way to a softmax."""
+    for logits, mask in ((first, second), (second, first)):
+        value = site.graph.values[mask]
+        if mask not in site.fields and logits in site.fields and masks.constant(site.graph, value):
+            return masked_logits(site, logits, mask)
+    return None
+
+
+_PRODUCT = -1  # stands for the value of a product inside an op
+
+
+def _add_product(site: Site) -> Flow:
+    values = [value for value, role in zip(site.op.inputs, site.op.roles, strict=True) if role in PARTS]
+    if len(values) != 3:
+        raise Unanswered("addcmul of numbers")
+    inner = _independent_product(values[1], values[2], site.known(values[1]), site.known(values[2]))
+    product_field = inner.outputs[0]
+    assert product_field is not None
+    outer = _independent_sum(values[0], _PRODUCT, site.known(values[0]), product_field, site.number("value", 1.0))
+
+    def backward(cotangents: Sequence[Cotangent | None]) -> Contributions:
+        given = dict(outer.backward(cotangents))
+        into = given.pop(_PRODUCT, None)
+        return given | dict(inner.backward([into])) if isinstance(into, Cotangent) else given
+
+    return Flow(outer.outputs, backward)
 
 
 def coherent(x: Field, y: Field) -> bool:
@@ -230,14 +265,36 @@ PARTS = ("input", "other")
 
 
 def constant(site: Site) -> Flow:
-    """zeros, ones, full: one number everywhere; random factories are white."""
-    fill = CREATED.get(site.op.function)
-    if fill is None:
+    """zeros, ones, full: one number everywhere; random factories are white. Their entries have no gradient."""
+    dtype = site.graph.values[site.op.outputs[0]].dtype
+    drawn = CREATED.get(site.op.function)
+    if dtype.startswith(("int", "bool", "uint")) or site.op.function == "empty":
+        raise Dependent("no numbers that a gradient could depend on")
+    if drawn is None:
         raise Unanswered(f"no transfer function for {site.op.function}")
-    if site.graph.values[site.op.outputs[0]].dtype.startswith(("int", "bool", "uint")):
-        raise Unanswered("integers")
-    dims = tables.dims_of(site.shape())
-    return Flow((uniform_constant(dims, fill),), lambda cotangents: {})
+    mean, deviation = drawn(site)
+    return Flow((white(tables.dims_of(site.shape(), batch=0), mean, deviation),), lambda cotangents: {})
 
 
-CREATED = {"zeros": 0.0, "ones": 1.0}
+def _filled(site: Site) -> tuple[float, float]:
+    value = site.op.attrs.get("fill_value", site.op.attrs.get("value"))
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        raise Dependent("filled with a number that is not known or not finite")
+    return float(value), 0.0
+
+
+def _coin(site: Site) -> tuple[float, float]:
+    p = site.op.attrs.get("p")
+    if not isinstance(p, int | float):
+        raise Unanswered("coin tosses of unknown probability")
+    return float(p), math.sqrt(p * (1.0 - p))
+
+
+CREATED: dict[str, Callable[[Site], tuple[float, float]]] = {
+    "zeros": lambda site: (0.0, 0.0),
+    "ones": lambda site: (1.0, 0.0),
+    "full": _filled,
+    "bernoulli": _coin,
+    "rand": lambda site: (0.5, math.sqrt(1.0 / 12.0)),
+    "randn": lambda site: (site.number("mean", 0.0), site.number("std", 1.0)),
+}

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
+from gradlint.signal import masks
 from gradlint.signal import table as tables
 from gradlint.signal.field import Base, Cotangent, Field, Tilt, push, through, tilted
 from gradlint.signal.kernels import SCORES, expectation, linear_share
@@ -155,17 +157,35 @@ def mean_pairs(x: Field, mean: tables.Array) -> tables.Array:
 def elementwise(site: Site) -> Flow:
     """Pointwise mathematics with one tensor operand."""
     name = site.op.function
-    if site.op.kind == "elementwise" and name in ("masked_fill", "nan_to_num"):
-        return scaled(site, site.id("input"), 1.0) if name == "nan_to_num" else masked(site)
+    if name == "nan_to_num":
+        return unchanged(site.id("input"), site.field())
+    if name in ("masked_fill", "where"):
+        return _filled(site)
     function = scalar_function(name, site.op.attrs)
     if function is None or site.has("other"):
         raise Unanswered(f"no transfer function for {name}")
     return pointwise(site, "input", function)
 
 
-def masked(site: Site) -> Flow:
-    """A fill through a data-independent mask is left to the softmax that reads it."""
-    raise Unanswered("masked_fill outside attention")
+def _filled(site: Site) -> Flow:
+    """Logits where a mask allows, a number elsewhere: left to the softmax that reads it."""
+    data = [v for v, role in zip(site.op.inputs, site.op.roles, strict=True) if role in ("input", "other")]
+    known = [value for value in data if value in site.fields and site.graph.values[value].requires_grad]
+    if len(known) != 1 or not site.has("mask"):
+        raise Unanswered(f"{site.op.function} outside attention")
+    return masked_logits(site, known[0], site.id("mask"))
+
+
+def masked_logits(site: Site, logits: int, mask: int) -> Flow:
+    """Logits that a softmax will read, unchanged but for what the mask hides."""
+    if not masks.masks_logits(site.graph, site.op.outputs[0]):
+        raise Unanswered(f"{site.op.function} with a tensor whose numbers are not known")
+    x = site.known(logits)
+    if x.shape != site.shape():
+        raise Unanswered("a mask that broadcasts the logits")
+    hides = masks.causal(site.graph, mask)
+    flow = unchanged(logits, x)
+    return Flow((replace(x, causal=x.causal or hides),), flow.backward, 0.0 if hides else masks.ASSUMED)
 
 
 def copy(site: Site) -> Flow:

@@ -10,6 +10,7 @@ from gradlint.signal import table as tables
 from gradlint.signal.field import Cotangent, Field
 from gradlint.signal.site import Contributions, Flow, Site, Unanswered
 from gradlint.signal.table import Axis, Dims, Table
+from gradlint.signal.transfer_embedding import gathered
 
 
 @dataclass(frozen=True)
@@ -203,10 +204,30 @@ def split(site: Site) -> Flow:
 def slice_(site: Site) -> Flow:
     """Indexing with numbers, slices and new axes; selections along one dimension."""
     function = site.op.function
+    tensor = _tensor_index(site)
+    if tensor is not None:
+        return gathered(site, *tensor)
     builder = SELECTIONS.get(function)
     if builder is None:
         raise Unanswered(f"no transfer function for {function}")
     return follow(site, builder(site))
+
+
+def _tensor_index(site: Site) -> tuple[int, str] | None:
+    """The dimension and the role of the one integer tensor that indexes, where everything else is kept whole."""
+    if site.op.function == "index_select" and site.has("index"):
+        return int(site.number("dim", 0)), "index"
+    index = site.op.attrs.get("index")
+    if site.op.function != "getitem" or not isinstance(index, Sequence) or list(index).count("tensor") != 1:
+        return None
+    position = list(index).index("tensor")
+    whole = ("slice", None, None, None)
+    if any(tuple(item) != whole if isinstance(item, Sequence) else True for item in index[:position]):
+        return None
+    if any(not isinstance(item, Sequence) or tuple(item) != whole for item in index[position + 1 :]):
+        return None
+    role = "index" if position == 0 else f"index.{position}"
+    return position, role if site.has(role) else "index"
 
 
 def _getitem(site: Site) -> list[Step]:
