@@ -13,6 +13,7 @@ import argparse
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -43,9 +44,7 @@ class BasicBlock(nn.Module):
 
 def resnet18() -> nn.Module:
     widths = [64, 64, 64, 128, 128, 256, 256, 512, 512]
-    blocks = [
-        BasicBlock(a, b, 2 if b > a else 1) for a, b in zip(widths, widths[1:], strict=False)
-    ]
+    blocks = [BasicBlock(a, b, 2 if b > a else 1) for a, b in pairwise(widths)]
     stem = [nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, 1)]
     return nn.Sequential(*stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, 1000))
 

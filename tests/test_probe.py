@@ -235,6 +235,7 @@ MODELS = {
         lambda m, x: m.rnn(x.view(8, 4, 4)), rnn=nn.LSTM(4, 8, 2, batch_first=True, bidirectional=True)
     ),
     "attention": lambda: nn.Sequential(nn.Unflatten(1, (2, 8)), nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)),
+    "lazy layers": lambda: nn.Sequential(nn.LazyLinear(16), nn.LazyBatchNorm1d(), nn.LazyLinear(4)),
     "torch.compile": lambda: torch.compile(nn.Sequential(nn.Linear(16, 16), nn.Tanh(), nn.Linear(16, 4))),
 }
 
@@ -427,6 +428,8 @@ def test_a_device_that_is_not_there_is_a_usage_error():
 def test_a_model_on_the_meta_device_is_refused():
     with pytest.raises(ProbeError, match="meta"):
         probe(nn.Linear(16, 4, device="meta"), X)
+    with pytest.raises(ProbeError, match="meta"):
+        probe(nn.Linear(16, 4), X, settings=SimpleNamespace(device="meta", loss=None, seeds=1))
 
 
 # changes to the run --------------------------------------------------------------------------------------------------

@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedBuffer
+from torch.nn.parameter import is_lazy as is_uninitialised
 
 from gradlint.capture.naming import Names
 from gradlint.error import ProbeError, UsageError
@@ -47,7 +49,12 @@ def undisturbed(seed: int, device: torch.device) -> Iterator[None]:
 
 
 def pick_device(name: str) -> torch.device:
-    """The device of a name; "auto" is CUDA where there is one, else the CPU. Raises UsageError when it is not there."""
+    """The device of a name; "auto" is CUDA where there is one, else the CPU.
+
+    Raises UsageError when it is not there, and ProbeError for "meta", where there are no numbers.
+    """
+    if name == "meta":
+        raise ProbeError("nothing can be measured on the meta device")
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -63,7 +70,7 @@ def copy_model(model: nn.Module, device: torch.device, dtype: torch.dtype | None
 
     Raises ProbeError when the model cannot be copied or has no data (meta tensors).
     """
-    if any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers())):
+    if any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers()) if not is_uninitialised(tensor)):
         raise ProbeError("the model has no values (it is on the meta device)", "build it on the CPU")
     memo: dict[int, Any] = {id(held): value for held, value in _uncopyable(model)}
     try:
@@ -103,7 +110,11 @@ def edit(names: Names, edits: Iterable[ParamEdit]) -> None:
 
 
 def _uncopyable(model: nn.Module) -> Iterator[tuple[Any, Any]]:
-    """What deepcopy refuses, with its stand-in: computed tensors (old weight norm keeps one) and generators."""
+    """What deepcopy refuses, with its stand-in: computed tensors (old weight norm), generators, lazy buffers."""
+    for held in model.buffers():
+        if isinstance(held, UninitializedBuffer):
+            data = held.data
+            yield held, UninitializedBuffer(device=data.device, dtype=data.dtype)  # type: ignore[call-arg]
     for module in model.modules():
         for held in vars(module).values():
             if isinstance(held, Tensor) and not held.is_leaf:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from gradlint.capture import Intervention, Names, Recording, run, to_graph
+from gradlint.capture.copies import is_lazy
 from gradlint.capture.frames import USER, rank
 from gradlint.capture.structure import Named, arguments
 from gradlint.error import ForwardError, GradlintError, ProbeError
@@ -90,6 +91,8 @@ def once(loaded: Loaded, plan: Plan) -> tuple[Graph, Measurement]:
         model = copy_model(loaded.model, plan.device, plan.dtype)
         args = copy_inputs(loaded.args, plan.device, plan.dtype)
         kwargs = copy_inputs(loaded.kwargs, plan.device, plan.dtype)
+        if is_lazy(model):
+            _shape_lazy(model, loaded, plan)
         names = Names(model)
         edit(names, plan.edits)
         torch.manual_seed(plan.seed)
@@ -125,6 +128,17 @@ def step(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], nam
     if value is not None:
         _output(collector, value)
     return Pass(graph, collector.ledger.read(), names, value)
+
+
+def _shape_lazy(model: nn.Module, loaded: Loaded, plan: Plan) -> None:
+    """Run the copy once, so that its lazy parameters get their shapes and are drawn."""
+    args = copy_inputs(loaded.args, plan.device, plan.dtype)
+    kwargs = copy_inputs(loaded.kwargs, plan.device, plan.dtype)
+    try:
+        with torch.no_grad():
+            model(*args, **kwargs)
+    except Exception as error:
+        raise forward_error(error) from error
 
 
 def _forward(
