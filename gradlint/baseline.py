@@ -41,13 +41,13 @@ def write(path: str, report: Report) -> int:
 
 def apply(report: Report, known: Known, path: str) -> Report:
     """The report with known findings suppressed, and a note on entries that match nothing any more."""
-    marks = {id(finding): mark for _, finding, mark in fingerprints(report)}
+    marks = (mark for _, _, mark in fingerprints(report))  # in the order of targets and findings
     targets = tuple(
         replace(
             target,
             findings=tuple(
-                replace(f, suppression=Suppression("baseline")) if f.stands and marks[id(f)] in known else f
-                for f in target.findings
+                replace(f, suppression=Suppression("baseline")) if mark in known and f.stands else f
+                for f, mark in zip(target.findings, marks, strict=False)
             ),
         )
         for target in report.targets

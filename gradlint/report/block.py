@@ -17,6 +17,7 @@ from gradlint.report.view import View
 from gradlint.report.wording import Effect, effects, judged, prices
 from gradlint.result import TargetReport
 
+LONGEST = 96  # column of a line where an underline ends at the latest
 INDENT = 4  # columns that source keeps of its own indentation
 
 
@@ -60,7 +61,7 @@ def source(snippet: Snippet, margin: int, style: str, view: View) -> Iterator[Te
 def _marks(line: SourceLine, margin: int, style: str) -> Iterator[Text]:
     for mark in line.marks:
         glyph, color = ("^", style) if mark.primary else ("-", STYLES["gutter"])
-        under = " " * mark.start + glyph * (mark.end - mark.start)
+        under = " " * mark.start + glyph * (min(mark.end, max(mark.start + 1, LONGEST)) - mark.start)
         yield gutter(margin, "| ") + Text(f"{under} {mark.label}", color)
 
 

@@ -28,7 +28,7 @@ ASCII = str.maketrans(
     dict(zip("●○◉◂┊─▌⋮×÷·≈σ∂′’−–", "*o@<:-!:x/-~sd''--", strict=True))
     | {"✓": "ok", "→": "->", "…": "...", "≤": "<=", "≥": ">=", "√": "sqrt", "φ": "phi"}
 )
-CHART_ROWS, HEALTHY_ROWS = 36, 24
+CHART_ROWS, HEALTHY_ROWS = 30, 24
 LEGEND = {"decade": "a decade is a factor of 10"}
 
 

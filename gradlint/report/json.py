@@ -8,13 +8,14 @@ from __future__ import annotations
 import json
 import math
 import numbers
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TextIO
 
 from gradlint.finding import Claim, Factor, Finding, Fix, Related, Suppression
 from gradlint.graph.ir import Span
 from gradlint.report.fingerprint import fingerprints
 from gradlint.report.outcome import counts
+from gradlint.report.source import shown
 from gradlint.report.view import View
 from gradlint.result import Failure, InputUsed, Layer, ProbeRun, Report, TargetReport
 
@@ -32,7 +33,7 @@ def document(report: Report) -> dict[str, Any]:
 
 
 def _report(report: Report) -> dict[str, object]:
-    marks = {id(finding): mark for _, finding, mark in fingerprints(report)}
+    marks = (mark for _, _, mark in fingerprints(report))  # in the order of targets and findings
     return {
         "schema": SCHEMA,
         "tool": {"name": "gradlint", "version": report.version},
@@ -44,10 +45,10 @@ def _report(report: Report) -> dict[str, object]:
     }
 
 
-def _target(target: TargetReport, marks: Mapping[int, str]) -> dict[str, object]:
+def _target(target: TargetReport, marks: Iterator[str]) -> dict[str, object]:
     return {
         "target": target.target,
-        "path": target.path,
+        "path": _path(target.path),
         "line": target.line,
         "status": target.status,
         "error": _failure(target.error) if target.error else None,
@@ -58,7 +59,7 @@ def _target(target: TargetReport, marks: Mapping[int, str]) -> dict[str, object]
             "unknown": [{"op": name, "count": count} for name, count in target.unknown],
         },
         "probe": _probe(target.probe),
-        "findings": [{**_finding(f), "fingerprint": marks[id(f)]} for f in target.findings],
+        "findings": [{**_finding(finding), "fingerprint": next(marks)} for finding in target.findings],
         "layers": [_layer(layer) for layer in target.layers],
         "parameters": target.parameters,
         "notes": target.notes,
@@ -71,7 +72,7 @@ def _failure(failure: Failure) -> dict[str, object]:
         "kind": failure.kind,
         "message": failure.message,
         "hint": failure.hint,
-        "path": failure.path,
+        "path": _path(failure.path),
         "line": failure.line,
     }
 
@@ -107,7 +108,7 @@ def _finding(finding: Finding) -> dict[str, object]:
         "verdict": finding.verdict,
         "message": finding.message,
         "module": finding.module,
-        "path": finding.span.path if finding.span else None,
+        "path": _path(finding.span.path if finding.span else None),
         "line": finding.span.line if finding.span else None,
         "predicted": finding.predicted,
         "measured": finding.measured,
@@ -129,7 +130,7 @@ def _suppression(suppression: Suppression) -> dict[str, object]:
     return {
         "kind": suppression.kind,
         "reason": suppression.reason,
-        "path": span.path if span else None,
+        "path": _path(span.path if span else None),
         "line": span.line if span else None,
     }
 
@@ -157,7 +158,7 @@ def _related(related: Related) -> dict[str, object]:
     span = related.span
     return {
         "module": related.module,
-        "path": span.path if span else None,
+        "path": _path(span.path if span else None),
         "line": span.line if span else None,
         "column": _column(span),
         "label": related.label,
@@ -172,7 +173,7 @@ def _layer(layer: Layer) -> dict[str, object]:
     return {
         "module": layer.module,
         "op": layer.op,
-        "path": layer.path,
+        "path": _path(layer.path),
         "line": layer.line,
         "activation_rms": layer.activation_rms,
         "gradient_rms": layer.gradient_rms,
@@ -181,6 +182,11 @@ def _layer(layer: Layer) -> dict[str, object]:
         "kind": layer.kind,
         "index": layer.index,
     }
+
+
+def _path(path: str | None) -> str | None:
+    """As the user would write it: relative to the working directory when it lies inside."""
+    return None if path is None else shown(path)
 
 
 def _clean(value: object) -> Any:
