@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import io
 import itertools
-import pickle
 import time
 import traceback
 import warnings
@@ -19,9 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from gradlint.load.feed_copy import stand_in
 from gradlint.load.feed_cost import Cost
 from gradlint.load.feed_plan import Plan, draw
-from gradlint.load.infer_layers import has_shape
 from gradlint.load.meta import Answers
 
 TORCH = str(Path(torch.__file__).parent)
@@ -156,55 +154,6 @@ def quiet() -> Iterator[None]:
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         yield
-
-
-@contextlib.contextmanager
-def stand_in(model: nn.Module, device: str = "cpu") -> Iterator[nn.Module]:
-    """A copy to run; for a model that holds what cannot be copied (a lock, a file) itself, its buffers put back."""
-    try:
-        copied = shadow(model, device)
-    except UNCOPYABLE:
-        if device == "meta":
-            raise
-    else:
-        yield copied
-        return
-    held = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
-    try:
-        yield model
-    finally:
-        with torch.no_grad():
-            for buffer, before in held:
-                buffer.copy_(before)
-
-
-UNCOPYABLE = (TypeError, RuntimeError, ValueError, AttributeError, NotImplementedError, pickle.PicklingError)
-
-
-def shadow(model: nn.Module, device: str = "cpu") -> nn.Module:
-    """A copy that shares the parameters (or has them on meta) and owns its buffers and its Python state.
-
-    Parameters of lazy layers, which take their shape from the first run, are its own too.
-    """
-    memo: dict[int, object] = {}
-    for parameter in filter(has_shape, model.parameters()):
-        memo[id(parameter)] = _on_meta(parameter) if device == "meta" else parameter
-    for tensor in _other_tensors(model):
-        memo.setdefault(id(tensor), tensor.detach().to(device).clone())
-    for module in model.modules():
-        memo |= {id(v): v.clone_state() for v in vars(module).values() if isinstance(v, torch.Generator)}
-    return copy.deepcopy(model, memo)
-
-
-def _on_meta(parameter: nn.Parameter) -> nn.Parameter:
-    return nn.Parameter(torch.empty_like(parameter, device="meta"), requires_grad=parameter.requires_grad)
-
-
-def _other_tensors(model: nn.Module) -> Iterator[Tensor]:
-    """Buffers, and tensors that hooks left as plain attributes (weight_norm's computed weight)."""
-    yield from filter(has_shape, model.buffers())
-    for module in model.modules():
-        yield from (value for value in vars(module).values() if isinstance(value, Tensor))
 
 
 def _frame(trace: TracebackType | None) -> Frame | None:
