@@ -306,7 +306,7 @@ def compared(
         guess = predicted.get(name)  # type: ignore[attr-defined]
         if guess is None:
             continue
-        zero = actual < largest - ZERO
+        zero = actual < largest - ZERO and not abs(guess - actual) < 1.0
         if zero or guess == -math.inf:
             found.zeros[0 if zero and guess == -math.inf else 1 if zero else 2] += 1
         elif sizes[name][1] >= SMALLEST:

@@ -234,14 +234,38 @@ def _norm_backward(
     if gain is not None:
         g, pairs = _along(g, plan, gain.square, gain.cross), _along(pairs, plan, gain.square, gain.cross)
     g = _centred(g, plan)
-    scale = h.reshape(len(h), -1)[:, -1]
-    kappa = np.minimum(np.maximum(_averaged(pairs, plan), 0.0) / scale, g.reshape(len(g), -1)[:, -1])
-    g = g - given.per_class(kappa / scale) * h * _shared(g.shape, plan)
+    g = _projected(plan, given, g, h, pairs)
     into = Table(table.dims, g, profile)
     into = into.with_values(g * outer(into, np.sqrt(np.broadcast_to(_expanded(inverse, table, into), len(g)))))
     source = site.id("input")
     out[source] = Cotangent(_on_shape(into, site.known(source)))
     return out
+
+
+def _projected(plan: Plan, given: Table, g: Array, h: Array, pairs: Array) -> Array:
+    """(D − x̂m)(D′ − x̂′m′), m the mean of D x̂ over a normalised set.
+
+    Inside a set −κ x̂x̂′ with κ = E[m²]; between two sets −2 E[m D′] x̂ + E[mm′] x̂x̂′, which keeps what a sum over sets
+    of centred gradients leaves.
+    """
+    scale = given.per_class(h.reshape(len(h), -1)[:, -1])
+    full = given.per_class(g.reshape(len(g), -1)[:, -1])
+    sizes = plan.x.table.sizes
+    over = sorted(plan.over)
+    coupled = _spread_over(tables.average(pairs, over, sizes), over)
+    kappa = np.minimum(np.maximum(given.per_class(_averaged(pairs, plan)), 0.0) / scale, full)
+    same, different = tables.joint(g, over, sizes)
+    count = math.prod(sizes[axis] for axis in over)
+    inside = _spread_over(tables.take_all(h, plan.others), plan.others)
+    between = coupled / scale**2 * h - 2.0 * _spread_over((same - different) / count, over) * inside / scale
+    return g + np.where(_shared(g.shape, plan) > 0, -kappa / scale * h, between)
+
+
+def _spread_over(values: Array, axes: Sequence[int]) -> Array:
+    """The values of the other axes, whatever these axes are."""
+    for axis in sorted(axes):
+        values = tables.insert(values, axis)
+    return values
 
 
 def _expanded(vector: Array, table: Table, target: Table) -> Array:
