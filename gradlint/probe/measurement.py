@@ -49,7 +49,11 @@ class Described(Loaded, Protocol):
     loss: str | None
     loss_hint: str | None
     rebuild: Callable[[], nn.Module] | None
-    draw: Callable[[int], tuple[tuple[object, ...], dict[str, object]]]
+
+    @property
+    def draw(self) -> Callable[[int], tuple[tuple[object, ...], dict[str, object]]]:
+        """Other example inputs for a seed."""
+        ...
 
 
 @dataclass(frozen=True)
