@@ -54,7 +54,7 @@ def check(
             "there is no baseline to prune", "name it: --baseline FILE, or `baseline` in the configuration"
         )
     _validate(settings, configuration)
-    with _progress(targets or [model.target for model in settings.models]):
+    with progress(targets or [model.target for model in settings.models]):
         report = runner()(targets, replace(settings, baseline=None) if upkeep.written else settings)
     report = _kept(report, settings, upkeep)
     _write(report, files, settings, statistics=statistics)
@@ -157,7 +157,7 @@ def refuse(problem: Failure, output_format: str, *, debug: bool = False) -> int:
 
 
 @contextlib.contextmanager
-def _progress(targets: Sequence[str], stream: TextIO | None = None) -> Iterator[None]:
+def progress(targets: Sequence[str], stream: TextIO | None = None) -> Iterator[None]:
     """A spinner on stderr while a terminal waits for more than a second, nothing otherwise."""
     err = stream or sys.stderr
     if not err.isatty() or os.environ.get("CI"):

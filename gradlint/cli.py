@@ -194,6 +194,41 @@ def check(
 
 
 @cli.command()
+@click.argument("base")
+@click.argument("head")
+@click.argument("targets", nargs=-1, metavar="[TARGET]…")
+@click.option("--format", "shown", type=click.Choice(("text", "markdown", "json")), default="text", show_default=True)
+@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="write it to FILE instead")
+@click.option("--fail-on", type=click.Choice(THRESHOLDS), default="warning", show_default=True)
+@click.option("--probe/--no-probe", default=True, help="measure both sides")
+@click.option("--config", type=click.Path(exists=True, resolve_path=True), metavar="FILE", help="for both sides")
+def diff(
+    *,
+    base: str,
+    head: str,
+    targets: Sequence[str],
+    shown: str,
+    output: Path | None,
+    fail_on: str,
+    probe: bool,
+    config: str | None,
+) -> None:
+    """Compare the findings of two git refs, paths or saved JSON reports; exit with 1 only on new ones."""
+    from gradlint import comparison
+    from gradlint.diff import diff as held
+
+    options = ["--no-try-fixes", *([] if probe else ["--no-probe"]), *(["--config", config] if config else [])]
+    with checking.progress([f"{base} and {head}"]):
+        found = held(base, head, targets, options)
+    lines = "\n".join(comparison.written(found, shown, (base, head))) + "\n"
+    if output:
+        output.write_text(lines, encoding="utf-8")
+    else:
+        click.echo(lines, nl=False)
+    click.get_current_context().exit(FAILED if found.failed else FOUND if found.worse(fail_on) else CLEAN)
+
+
+@cli.command()
 @click.argument("name", required=False)
 @click.option("--all", "every", is_flag=True, help="list every rule")
 @click.option("--color", type=click.Choice(COLORS), default="auto")

@@ -1,0 +1,122 @@
+"""`gradlint diff BASE HEAD`: each side is a saved report, a path, or a git ref that is linted in a tree of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gradlint.comparison import Comparison, compare
+from gradlint.error import UsageError
+from gradlint.report.json import SCHEMA
+
+Options = Sequence[str]  # of `gradlint check`, which lints both sides
+
+
+@dataclass(frozen=True)
+class Side:
+    """One side: a git commit, or a path."""
+
+    text: str
+    commit: str = ""
+
+
+def diff(base: str, head: str, targets: Sequence[str], options: Options) -> Comparison:
+    """Lint what is not a saved report already, and compare. Raises UsageError for a side that is nothing of all this.
+
+    Git refs without targets lint the Python files that differ between the two, and what the configuration names.
+    """
+    sides = [_side(base), _side(head)]
+    return compare(*(_document(side, _targets(sides, targets), options) for side in sides))
+
+
+def _side(text: str) -> Side:
+    if Path(text).exists():
+        return Side(text)
+    found = _git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{text}^{{commit}}")
+    if found is None:
+        hint = "a side is a report that `-o report.json` saved, a file or folder, or a git ref; `.` is the working tree"
+        raise UsageError(f"{text} is neither a path nor a git ref", hint)
+    return Side(text, found.strip())
+
+
+def _targets(sides: Sequence[Side], targets: Sequence[str]) -> list[str]:
+    """What to lint in the tree of a git ref: the targets, or the Python files that differ."""
+    commits = [side.commit for side in sides if side.commit]
+    if targets or not commits:
+        return list(targets)
+    changed = _git("diff", "--name-only", "--relative", "-z", *commits, "--", "*.py")
+    return [name for name in (changed or "").split("\0") if name]
+
+
+def _document(side: Side, targets: Sequence[str], options: Options) -> dict[str, Any]:
+    path = Path(side.text)
+    if side.commit:
+        with _tree(side.commit) as folder:
+            return _linted(folder, targets, options)
+    if path.suffix == ".json" and path.is_file():
+        return _saved(path)
+    folder = path if path.is_dir() else path.parent
+    own = list(targets) if path.is_dir() else [path.name]
+    return _linted(folder, own or ["."], options)
+
+
+def _saved(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UsageError(f"{path} is not JSON: {error}") from error
+    if not isinstance(document, dict) or document.get("schema") != SCHEMA:
+        raise UsageError(f"{path} is no report of the schema {SCHEMA}", "gradlint TARGET -o report.json saves one")
+    return document
+
+
+@contextmanager
+def _tree(commit: str) -> Iterator[Path]:
+    """The commit checked out in a folder of its own, at the place in it where we are."""
+    prefix = (_git("rev-parse", "--show-prefix") or "").strip()
+    with tempfile.TemporaryDirectory(prefix="gradlint-") as folder:
+        tree = Path(folder) / "tree"
+        if _git("worktree", "add", "--detach", "--force", str(tree), commit) is None:
+            raise UsageError(f"git cannot check {commit} out", "git worktree add says why")
+        try:
+            yield tree / prefix
+        finally:
+            _git("worktree", "remove", "--force", str(tree))
+
+
+def _linted(folder: Path, targets: Sequence[str], options: Options) -> dict[str, Any]:
+    """The JSON report of a run in a folder. Raises UsageError when the run could not begin."""
+    present = [target for target in targets if (folder / target.partition(":")[0]).exists() or ":" in target]
+    if not folder.is_dir() or not present:
+        return {"schema": SCHEMA, "targets": [], "errors": [], "summary": {}}
+    words = ["check", *present, "--skip-modelless", "--output-format", "json", *options]
+    done = subprocess.run(
+        [sys.executable, "-m", "gradlint", *words],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    try:
+        document: dict[str, Any] = json.loads(done.stdout)
+    except ValueError as error:
+        raise UsageError(f"gradlint gave no report in {folder}: it ended with status {done.returncode}") from error
+    return document
+
+
+def _git(*words: str) -> str | None:
+    """What git prints, None when it fails or is not there."""
+    try:
+        done = subprocess.run(["git", *words], capture_output=True, text=True, check=False)
+    except OSError:
+        return None
+    return done.stdout if done.returncode == 0 else None
