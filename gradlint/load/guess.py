@@ -123,7 +123,7 @@ def alternatives(name: str, value: object) -> list[object]:
         return [value[0]] if value else [16]
     if not isinstance(value, int) or isinstance(value, bool):
         return []
-    if re.fullmatch(r"(img|image|input|spatial)?_?(size|resolution|side|height|width)", key):
+    if re.fullmatch(r"(img|image|input|spatial)_?(size|resolution|side|height|width)|resolution|side", key):
         return [224, (value, value), 256, 64, 28]
     return [_first(SEQUENCES, key, (value, value)), 1, 8, 32, 128]
 

@@ -48,6 +48,7 @@ class Outcome:
 
 @dataclass
 class _Job:
+    serial: int
     index: int
     answers: socket.socket
     output: int
@@ -73,7 +74,8 @@ class Sandbox:
         self.preload = list(preload)
         self._seen: Counter[str] = Counter()
         self._shared: set[str] = set()
-        self._active: dict[int, _Job] = {}
+        self._active: dict[int, _Job] = {}  # by serial number
+        self._serial = 0
         self._start()
 
     def __enter__(self) -> Sandbox:
@@ -147,7 +149,8 @@ class Sandbox:
         cores = os.cpu_count() or 1
         threads = max(1, cores // self.jobs) if self.jobs > 1 else 0
         wanted = {n for n, count in self._seen.items() if count > 1} - self._shared
-        request = Request(index, function, payload, threads, tuple(sorted(wanted)))
+        self._serial += 1  # not the index: an earlier run's job of that index may still be ending
+        request = Request(self._serial, function, payload, threads, tuple(sorted(wanted)))
         self._shared |= wanted
         with theirs:
             try:
@@ -156,7 +159,8 @@ class Sandbox:
                 self._restart("the worker process died")
                 send_with(self._control, request, [theirs.fileno(), output_end])
         os.close(output_end)
-        job = self._active[index] = _Job(index, answers, output, timeout, memory if memory is not None else available())
+        held = memory if memory is not None else available()
+        job = self._active[self._serial] = _Job(self._serial, index, answers, output, timeout, held)
         for channel in (answers, output):
             self._selector.register(channel, selectors.EVENT_READ, job)
 
@@ -283,7 +287,7 @@ class Sandbox:
         )
 
     def _finish(self, job: _Job) -> Outcome:
-        del self._active[job.index]
+        del self._active[job.serial]
         if job.pid:
             _signal(job.pid, signal.SIGKILL, group=True)
         registered = self._selector.get_map()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import pickle
-import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -77,10 +76,9 @@ def _pickled(path: Path) -> object:
         raise LoadError(
             f"{path.name} refused: reading it would execute code, it holds {reason.splitlines()[0]}", hint
         ) from error
-    except (RuntimeError, EOFError, OSError, zipfile.BadZipFile, ValueError, KeyError) as error:
-        raise LoadError(
-            f"cannot read {path.name}: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
-        ) from error
+    except Exception as error:  # a damaged file makes the unpickler raise almost anything
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise LoadError(f"cannot read {path.name}: {reason}") from error
 
 
 READERS: Mapping[str, Callable[[Path], object]] = {

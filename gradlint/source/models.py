@@ -11,7 +11,7 @@ from typing import Literal
 
 from gradlint.graph.ir import Span
 from gradlint.source.calls import LOSS, Makers, assignments, makers, variables
-from gradlint.source.classes import definitions
+from gradlint.source.classes import definitions, resolve
 from gradlint.source.constants import normal
 from gradlint.source.examples import SourceHints, hints_of
 from gradlint.source.losses import AppliedLoss, applied_losses, loss_of
@@ -19,12 +19,14 @@ from gradlint.source.names import (
     Definition,
     binds,
     free,
+    imports,
     is_definition,
     is_function,
     is_main_guard,
     loads,
     parameters,
     root,
+    stars,
     walk_scope,
 )
 from gradlint.source.recipe import Cook, Recipe, Scope, scopes
@@ -97,7 +99,11 @@ def find_expression(source: Source, expression: str) -> Candidate:
 
 
 def _mentions_torch(source: Source) -> bool:
-    return bool(re.search(r"\b(torch\w*|lightning|transformers|timm|nn|pl)\b|\bimport\b.*\bmodel", source.text))
+    """Whether the file may have a model: it names torch, or imports a file beside it that may."""
+    if re.search(r"\b(torch\w*|pytorch\w*|lightning|transformers|timm|nn)\b", source.text):
+        return True
+    paths = [*imports(source.tree).values(), *(f"{module}.x" for module in stars(source.tree))]
+    return any(resolve(path, source) for path in paths)
 
 
 class _Finder:

@@ -159,6 +159,7 @@ class Slicer:
         return statement
 
     def _compound(self, statement: ast.stmt, needed: set[str]) -> ast.stmt | None:
+        needed = needed | self._passed_on(statement, needed)
         blocks = {f: getattr(statement, f) for f in ("body", "orelse", "finalbody") if getattr(statement, f, None)}
         kept = {field: self._block(body, needed) for field, body in blocks.items()}
         handlers = [
@@ -173,6 +174,15 @@ class Slicer:
         kept["body"] = kept.get("body") or [ast.copy_location(ast.Pass(), statement)]
         extra = {"handlers": handlers} if isinstance(statement, ast.Try) else {}
         return _with(statement, **{**{field: [] for field in blocks}, **kept, **extra})
+
+    def _passed_on(self, statement: ast.stmt, needed: set[str]) -> AbstractSet[str]:
+        """The loop variables of a loop over parts of a needed variable: `for m in model.modules()`."""
+        if not isinstance(statement, ast.For):
+            return frozenset()
+        inner = statement.iter.args if isinstance(statement.iter, ast.Call) else []
+        over = {root(node) for node in (statement.iter, *inner)} & needed
+        names = {n.id for n in ast.walk(statement.target) if isinstance(n, ast.Name)}
+        return names if any(not self._fixed(name) for name in over) else frozenset()
 
     def _changes(self, statement: ast.AST, needed: set[str], methods: set[str] | None = None) -> bool:
         """Whether a call in the statement changes a needed variable."""

@@ -1,0 +1,277 @@
+"""How a model is built: by the file's own calls, with what it states, with guesses; and what user code may not do."""
+
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from gradlint.error import LoadError, UsageError
+from gradlint.load.build import build
+from gradlint.load.construct import parsed_overrides
+from gradlint.load.environment import place, surroundings
+from gradlint.load.guess import guess
+from gradlint.source.models import find_expression, find_models
+from gradlint.source.text import read
+
+NET = """
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, width, num_classes):
+        super().__init__()
+        self.fc = nn.Linear(width, num_classes)
+    def forward(self, x):
+        return self.fc(x)
+"""
+
+
+@pytest.fixture
+def built(tmp_path):
+    """Build the first model of a file, or an expression in it."""
+
+    def make(text, expression="", **options):
+        path = tmp_path / "model.py"
+        path.write_text(textwrap.dedent(text))
+        source = read(path)
+        candidate = find_expression(source, expression) if expression else find_models(source)[0]
+        with surroundings(place(source.path)) as session:
+            return build(candidate, source, place(source.path), session, **options)
+
+    yield make
+    for name in ("model", "_gradlint_model"):
+        sys.modules.pop(name, None)
+
+
+def size(found):
+    return found.model.fc.in_features, found.model.fc.out_features
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("model = Net(7, 3)", "model"),
+        ("def check():\n    Net(7, 3)(torch.zeros(2, 7))", "Net(7, 3)"),
+        ("if __name__ == '__main__':\n    net = Net(width=7, num_classes=3).to('cpu')", "Net(width=7, num_classes=3)"),
+        ("W = 7\ndef run(n=3):\n    w = W\n    m = Net(w, n)", "Net(w, n)"),
+        ("def main():\n    go(7, classes=3)\ndef go(w, classes):\n    m = Net(w, classes)", "Net(w, classes)"),
+        ("cfg = dict(width=7, num_classes=3)\nmodel = Net(**cfg)", "model"),
+    ],
+)
+def test_the_files_own_call_is_followed(built, text, name):
+    found = built(NET + text + "\n")
+    assert (size(found), found.name, found.notes) == ((7, 3), name, ())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "import argparse\np = argparse.ArgumentParser()\np.add_argument('--width', default=7)\n"
+        "p.add_argument('--num-classes', default=3, type=int)\nargs = p.parse_args()\n"
+        "def main():\n    m = Net(args.width, args.num_classes)",
+        "WIDTH, NUM_CLASSES = 7, 3",
+        "CONFIG = {'width': 7, 'num_classes': 3}",
+        "from dataclasses import dataclass\n@dataclass\nclass Config:\n    width: int = 7\n    num_classes: int = 3",
+    ],
+)
+def test_arguments_that_the_file_states_are_taken(built, text):
+    assert size(built(NET + text + "\n")) == (7, 3)
+
+
+def test_what_nobody_states_is_guessed_and_noted(built):
+    found = built(NET)
+    assert size(found) == (64, 10)
+    assert found.notes == ("guessed: width=64, num_classes=10",)
+    assert found.name == "Net(width=64, num_classes=10)"
+
+
+def test_an_argument_read_from_data_is_guessed_and_the_others_kept(built):
+    text = NET + "data = torch.load('missing.pt')\nmodel = Net(7, len(data.classes))\n"
+    found = built(text)
+    assert size(found) == (7, 10)
+    assert found.notes == ("guessed: num_classes=10",)
+
+
+def test_the_users_arguments_win(built):
+    assert size(built(NET + "model = Net(7, 3)\n", overrides=parsed_overrides(["num_classes=5"]))) == (7, 5)
+    with pytest.raises(UsageError, match="no such argument"):
+        built(NET, overrides={"depth": 3})
+    with pytest.raises(UsageError, match="cannot read"):
+        parsed_overrides(["num_classes"])
+
+
+def test_expressions_are_evaluated_in_the_files_namespace(built):
+    assert size(built(NET + "W = 5\n", "Net(W, num_classes=W + 1)")) == (5, 6)
+    assert size(built(NET + "def main():\n    inner = Net(2, 9)\n", "inner")) == (2, 9)
+    assert size(built(NET, "Net")) == (64, 10)
+
+
+def test_a_configuration_that_is_not_there_is_guessed_field_by_field(built):
+    text = NET.replace("width, num_classes)", "config)", 1).replace(
+        "(width, num_classes)", "(config.n_embd, config['n_class'])"
+    )
+    found = built(text)
+    assert size(found) == (64, 10)
+    assert "n_embd=64" in found.notes[0]
+
+
+def test_a_guess_that_is_rejected_is_replaced(built):
+    text = NET.replace(
+        "self.fc = nn.Linear(width, num_classes)", "assert width == 8, width\n        self.fc = nn.Linear(8, 8)"
+    )
+    assert built(text).notes == ("guessed: width=8, num_classes=10",)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("num_classes", 10),
+        ("in_channels", 3),
+        ("hidden_dim", 64),
+        ("vocab_size", 1000),
+        ("dropout", 0.1),
+        ("n_heads", 4),
+        ("bias", True),
+        ("num_layers", 2),
+        ("img_size", 32),
+        ("kernel_size", 3),
+        ("latent_dim", 32),
+        ("seq_len", 64),
+    ],
+)
+def test_guesses_go_by_the_name(name, value):
+    assert guess(name) == value
+
+
+def test_annotations_overrule_names():
+    assert guess("depth", None, "list[int]") == (2, 2, 2, 2)
+    assert guess("anything", None, "bool") is False
+    assert guess("hidden", None, "float") == 64
+
+
+def test_the_weights_depend_on_the_seed_alone_and_the_generator_is_left_alone(built):
+    before = torch.get_rng_state()
+    one, two, three = built(NET, seed=1), built(NET, seed=1), built(NET, seed=2)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(one.model.fc.weight, two.model.fc.weight)
+    assert not torch.equal(one.model.fc.weight, three.model.fc.weight)
+
+
+@pytest.mark.parametrize("text", ["", "model = Net(7, 3)\n", "def make():\n    return Net(7, 3)\n"])
+def test_rebuilding_gives_a_new_model_with_new_weights(built, text):
+    found = built(NET + text)
+    again = found.rebuild()
+    assert again is not found.model
+    assert again.fc.weight.shape == found.model.fc.weight.shape
+    assert not torch.equal(again.fc.weight, found.model.fc.weight)
+
+
+def test_wrappers_are_taken_off(built):
+    assert size(built(NET + "model = nn.DataParallel(Net(7, 3))\n")) == (7, 3)
+    found = built(NET + "def make():\n    net = Net(7, 3)\n    return net, 'optimizer'\n")
+    assert size(found) == (7, 3)
+    assert "returns several values" in found.notes[0]
+
+
+def test_a_plain_function_is_a_model_when_asked_for(built):
+    found = built("import torch\ndef f(x, y=2):\n    return x * y\n", "f")
+    assert found.model(torch.ones(1)).item() == 2
+
+
+def test_an_error_names_the_users_line_type_and_words(built):
+    text = NET.replace("self.fc =", "raise ValueError('width is odd')\n        self.fc =")
+    with pytest.raises(LoadError, match=r"cannot build Net: ValueError: width is odd") as caught:
+        built(text)
+    assert caught.value.span.line == 8
+    assert "Net(width=64, num_classes=10)" in caught.value.hint
+
+
+def test_a_missing_library_that_the_model_does_not_use_is_left_out(built):
+    found = built(
+        "import not_installed_at_all\nfrom not_installed_at_all.sub import thing\n" + NET + "    log = thing\n"
+    )
+    assert "not installed, so left out: not_installed_at_all" in found.notes
+    with pytest.raises(LoadError, match=r"not_installed_at_all\.Layer, which is not installed"):
+        built(NET.replace("nn.Linear(width", "not_installed_at_all.Layer(width") + "import not_installed_at_all\n")
+
+
+def test_an_installed_library_that_is_broken_is_left_out(built, tmp_path, monkeypatch):
+    package = tmp_path / "site-packages" / "half_broken_library"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("from . import _native\nanswer = 3\n")
+    (package / "_native.py").write_text("raise RuntimeError('built for another torch')\n")
+    monkeypatch.syspath_prepend(str(package.parent))
+    found = built("import half_broken_library\n" + NET + "model = Net(7, half_broken_library.answer)\n")
+    assert size(found) == (7, 3)
+    assert "left out: half_broken_library._native (RuntimeError: built for another torch)" in found.notes[0]
+
+
+def test_the_surroundings_are_restored(built, capfd):
+    path, folder, arguments = list(sys.path), Path.cwd(), list(sys.argv)
+    text = "import os, sys\nos.chdir('/')\nsys.path.append('x')\nsys.argv.clear()\nprint('noise')\n" + NET
+    built(text.replace("self.fc", "print('more noise')\n        self.fc", 1))
+    assert (sys.path, Path.cwd(), sys.argv) == (path, folder, arguments)
+    assert capfd.readouterr().out == ""
+
+
+def test_a_file_may_be_called_like_a_library_and_import_its_neighbours(tmp_path):
+    (tmp_path / "parts.py").write_text("width = 5\n")
+    path = tmp_path / "random.py"
+    path.write_text("from parts import width\n" + NET + "model = Net(width, 3)\n")
+    source = read(path)
+    with surroundings(place(source.path)) as session:
+        found = build(find_models(source)[0], source, place(source.path), session)
+    assert size(found) == (5, 3)
+    assert sys.modules["random"].__file__ != str(path)
+
+
+def test_relative_imports_work_in_a_package_whose_init_fails(tmp_path):
+    package = tmp_path / "some_package"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise RuntimeError\n")
+    (package / "parts.py").write_text("width = 5\n")
+    (package / "net.py").write_text("from .parts import width\n" + NET + "model = Net(width, 3)\n")
+    source = read(package / "net.py")
+    with surroundings(place(source.path)) as session:
+        found = build(find_models(source)[0], source, place(source.path), session)
+    assert size(found) == (5, 3)
+
+
+def test_what_does_not_fit_the_memory_is_built_on_meta(built):
+    found = built(NET + "model = Net(100_000, 1000)\n", memory=10 * 2**20)
+    assert found.model.fc.weight.is_meta
+    assert "on meta" in found.notes[0]
+    assert not built(NET).model.fc.weight.is_meta
+
+
+def test_an_accelerator_that_is_not_there_is_the_cpu():
+    from gradlint.load.devices import on_cpu
+
+    with on_cpu() as mode:
+        torch.device("cuda")
+        assert not mode.moved
+        layer = nn.Linear(2, 2).cuda().to("cuda:0")
+        made = [
+            layer.weight,
+            torch.zeros(2, device="cuda"),
+            torch.ones(2).to(torch.device("cuda")),
+            torch.cuda.FloatTensor(2),
+        ]
+        assert {t.device.type for t in made} == {"cpu"}
+        assert mode.moved
+        assert torch.cuda.current_device() == 0
+
+
+def test_pretrained_weights_are_not_fetched():
+    from gradlint.load.downloads import offline
+
+    with offline() as downloads:
+        state = torch.hub.load_state_dict_from_url("https://example.org/resnet18-f37072fd.pth")
+        layer = nn.Linear(2, 2)
+        before = layer.weight.clone()
+        layer.load_state_dict(state)
+        assert torch.equal(layer.weight, before)
+        assert "resnet18-f37072fd.pth" in downloads.notes()[0]
