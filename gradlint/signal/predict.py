@@ -87,16 +87,24 @@ class _Run:
             return True
         known = [self.indices[value] for value in op.inputs if value in self.indices]
         if not known or (op.kind not in RELABELLING and not (op.kind == "add" and len(op.inputs) == 1)):
+            self._chance(op)
             return True
         labelled = {value: labels.field for value, labels in self.indices.items()}
         try:
             flow = TRANSFER[op.kind](Site(self.graph, op, labelled, {}))
         except Unanswered:
+            self._chance(op)
             return True
         for value, found in zip(op.outputs, flow.outputs, strict=False):
             if found is not None:
                 self.indices[value] = Labels(found, known[0].random)
         return True
+
+    def _chance(self, op: Op) -> None:
+        """Integers computed in a way that is not followed: two of them are equal by chance."""
+        for value in op.outputs:
+            dims = tables.dims_of(self.graph.values[value].shape)
+            self.indices[value] = Labels(Field(tables.constant(dims, 1.0), np.zeros(1)), random=True)
 
     def _flow(self, op: Op) -> None:
         if op.kind == "compare" or not op.outputs:

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from gradlint.graph import Graph, Op, Param, Value
 from gradlint.signal.field import Cotangent, Field
 from gradlint.signal.table import Table
 from gradlint.signal.weights import Vector, Weight, field_of, vector_of, weight_from_field, weight_of
+
+FEW = 4  # rows of a table of token types: computed indices into it are all the same
 
 
 class Unanswered(Exception):  # noqa: N818 - not an error: the op's outcome is unknown, and the reason says why
@@ -124,6 +128,8 @@ class Site:
         if found is None:
             raise Dependent("the indices are not known")
         table = found.field.table
+        if rows <= FEW and self.graph.values[self.id(role)].origin != "input":
+            return table.with_values(np.ones_like(table.values))
         if not found.random:
             return table
         return table.with_values(table.values + (1.0 - table.values) / rows)

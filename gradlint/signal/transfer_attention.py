@@ -187,13 +187,16 @@ def _keep(lead: Dims, own: Dims) -> Dims:
 
 def attention(site: Site) -> Flow:
     """softmax(s·Q Kᵀ)V: logits' table, overlap of rows, then two products; causal rows share on average H_T/T keys."""
-    if site.number("dropout", 0.0) > 0.0 or site.op.attrs.get("grouped"):
-        raise Unanswered("attention with dropout or grouped heads")
+    if site.number("dropout", 0.0) > 0.0:
+        raise Unanswered("attention with dropout")
     bias, hides, assumed = _mask(site)
     ids = [site.id(role) for role in ("query", "key", "value")]
     fields = [site.known(value) for value in ids]
-    lead = _lead(_lead(fields[0].dims[:-2], fields[1].dims[:-2]), fields[2].dims[:-2])
-    query, key, value = (tables.expand(field.table.collapse(), (*lead, *field.dims[-2:])) for field in fields)
+    heads = fields[0].shape[-3] if site.op.attrs.get("grouped") else None
+    own = [field.table.collapse() for field in fields]
+    wide = [own[0], *(_repeated_heads(table, heads) for table in own[1:])]
+    lead = _lead(_lead(wide[0].dims[:-2], wide[1].dims[:-2]), wide[2].dims[:-2])
+    query, key, value = (tables.expand(table, (*lead, *table.dims[-2:])) for table in wide)
     scale = site.number("scale", fields[0].shape[-1] ** -0.5)
     hides = hides or bool(site.op.attrs.get("causal"))
     plan = _attend(query, key, value, lead, scale, bias, causal=hides)
@@ -205,8 +208,8 @@ def attention(site: Site) -> Flow:
             return {}
         parts = plan.backward(tables.regroup(cotangent.table, plan.output.dims))
         out: dict[int, Contribution] = {}
-        for value_id, field, part in zip(ids, fields, parts, strict=True):
-            given = Cotangent(tables.sum_to(part, field.dims))
+        for value_id, field, spread, part in zip(ids, fields, wide, parts, strict=True):
+            given = Cotangent(_summed_heads(tables.sum_to(part, spread.dims), field.table))
             known = out.get(value_id)
             out[value_id] = given if not isinstance(known, Cotangent) else known + given
         if bias is not None:
@@ -215,6 +218,26 @@ def attention(site: Site) -> Flow:
         return out
 
     return Flow((Field(plan.output, mean),), backward, assumed)
+
+
+def _repeated_heads(table: Table, heads: int | None) -> Table:
+    """Key or value heads (…, h, tokens, width) each read by several query heads."""
+    shape = table.shape
+    if heads is None or shape[-3] == heads:
+        return table
+    times = heads // shape[-3]
+    opened = tables.reshape(table, (*shape[:-2], 1, *shape[-2:]))
+    wide = tables.expand(opened, (*opened.dims[:-3], (Axis(times),), *opened.dims[-2:]))
+    return tables.reshape(wide, (*shape[:-3], heads, *shape[-2:]))
+
+
+def _summed_heads(given: Table, own: Table) -> Table:
+    """The adjoint of `_repeated_heads`."""
+    if given.shape == own.shape:
+        return tables.regroup(given, own.dims)
+    shape = own.shape
+    opened = tables.reshape(given, (*shape[:-2], given.shape[-3] // shape[-3], *shape[-2:]))
+    return tables.regroup(tables.squeeze(tables.total(opened, [len(shape) - 2]), [len(shape) - 2]), own.dims)
 
 
 def _mask(site: Site) -> tuple[Field | None, bool, float]:

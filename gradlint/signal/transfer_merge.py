@@ -16,7 +16,9 @@ from gradlint.signal.ripple import Ripple, mixed, settled
 from gradlint.signal.scalar import IDENTITY, Scalar, affine, compose, product, weighted_sum
 from gradlint.signal.site import Contribution, Contributions, Dependent, Flow, Site, Unanswered
 from gradlint.signal.table import Array, Table
+from gradlint.signal.transfer_norm import written_norm
 from gradlint.signal.transfer_pointwise import masked_logits, passed_on, pointwise, scaled
+from gradlint.signal.written_norm import written
 
 
 def add(site: Site) -> Flow:
@@ -167,6 +169,9 @@ def mul(site: Site) -> Flow:
         if site.op.function == "neg":
             return scaled(site, site.id("input"), -1.0)
         raise Unanswered(f"no transfer function for {site.op.function}")
+    norm = written(site.graph, site.op)
+    if norm is not None:
+        return written_norm(site, norm)
     divide = site.op.function == "div"
     if not site.has("other") or not site.has("input"):
         return _with_number(site, divide)

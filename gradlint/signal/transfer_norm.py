@@ -16,6 +16,7 @@ from gradlint.signal.scalar import IDENTITY, affine, compose, product
 from gradlint.signal.site import Contributions, Flow, Site, Square, Unanswered
 from gradlint.signal.table import Array, Table
 from gradlint.signal.weights import Vector
+from gradlint.signal.written_norm import Written
 
 COLLAPSED = 1e-12  # centred variance below this share of E[x²]: rounding decides what the norm divides by
 
@@ -46,7 +47,7 @@ def norm(site: Site) -> Flow:
         raise Unanswered(f"no transfer function for {site.op.function}")
     if site.op.attrs.get("batch_stats") is False:
         raise Unanswered("running statistics are not known")
-    return normalised(site, planner(site))
+    return normalised(site, planner(site), site.id("input"))
 
 
 def _batch(site: Site) -> Plan:
@@ -120,9 +121,19 @@ PLANS: dict[str, Callable[[Site], Plan]] = {
 }
 
 
-def normalised(site: Site, plan: Plan) -> Flow:
+def written_norm(site: Site, found: Written) -> Flow:
+    """A norm without gain and bias that is written out as arithmetic."""
+    x = site.known(found.source)
+    over = tuple(axis for dim in found.dims for axis in x.table.at(dim))
+    if not over:
+        raise Unanswered("a norm over a single entry")
+    x = x.collapse() if x.table.profile is not None and x.table.profile.axis in over else x
+    plan = Plan(x, over, over, found.eps, None, None, centred=found.centred)
+    return normalised(site, plan, found.source)
+
+
+def normalised(site: Site, plan: Plan, value: int) -> Flow:
     """x̂ = (x − mean)/σ, y = γ x̂ + β; σ² is taken at its expectation, E[1/s²] inflated by its degrees of freedom."""
-    value = site.id("input")
     original = site.known(value)
     table = plan.x.table
     centred = _centred(table.values, plan)
@@ -138,7 +149,7 @@ def normalised(site: Site, plan: Plan) -> Flow:
         cotangent = cotangents[0]
         if cotangent is None:
             return {}
-        return _norm_backward(site, plan, y, unit, inverse * inflation, cotangent)
+        return _norm_backward(site, plan, value, y, unit, inverse * inflation, cotangent)
 
     shaped = (
         y if y.dims == original.dims else Field(tables.regroup(y.table, y.dims), y.mean, y.base, y.source, y.ripple)
@@ -217,7 +228,7 @@ def _law(plan: Plan, inverse: Array, mean: Array) -> Base | None:
 
 
 def _norm_backward(
-    site: Site, plan: Plan, y: Field, unit: Array, inverse: Array, cotangent: Cotangent
+    site: Site, plan: Plan, source: int, y: Field, unit: Array, inverse: Array, cotangent: Cotangent
 ) -> Contributions:
     table = plan.x.table
     coupled = _coupling(plan, y, cotangent)
@@ -237,7 +248,6 @@ def _norm_backward(
     g = _projected(plan, given, g, h, pairs)
     into = Table(table.dims, g, profile)
     into = into.with_values(g * outer(into, np.sqrt(np.broadcast_to(_expanded(inverse, table, into), len(g)))))
-    source = site.id("input")
     out[source] = Cotangent(_on_shape(into, site.known(source)))
     return out
 
@@ -323,6 +333,6 @@ def _affine_gradients(site: Site, plan: Plan, given: Table, g: Array, pairs: Arr
     out: dict[int, Square] = {}
     for role, values in (("weight", pairs), ("bias", g)):
         value = site.value(role)
-        if value is not None and value.requires_grad:
+        if value is not None and value.requires_grad and site.op.kind == "norm":
             out[value.id] = Square(summed(values), summed(np.abs(values)))
     return out

@@ -164,7 +164,16 @@ def elementwise(site: Site) -> Flow:
     function = scalar_function(name, site.op.attrs)
     if function is None or site.has("other"):
         raise Unanswered(f"no transfer function for {name}")
+    value = site.value("input")
+    if name in ("cos", "sin") and value is not None and value.id not in site.fields and not value.requires_grad:
+        return phases(site, 0.5 if name == "cos" else 0.0)
     return pointwise(site, "input", function)
+
+
+def phases(site: Site, mean: float) -> Flow:
+    """cos and sin of constant phases (rotary positions): E = ½, and half of the frequencies hardly turn."""
+    table = tables.constant(tables.dims_of(site.shape()), 0.5, 0.25)
+    return Flow((Field(table, np.array([mean])),), lambda cotangents: {}, masks.ASSUMED)
 
 
 def _filled(site: Site) -> Flow:
