@@ -56,16 +56,20 @@ def check(
 
     `inputs` is a tensor, a tuple of positional arguments or a dict of keyword arguments; without it they are inferred
     from the model. `loss` is ce, nll, bce, bce_logits, mse or "module:function"; without it one that fits the output is
-    chosen and named. Raises GradlintError when the model cannot be run or an option is not usable.
+    chosen and named. Comments in the source suppress findings; configuration files are not read. Raises GradlintError
+    when the model cannot be run or an option is not usable.
     """
     from gradlint.analysis import analyse_model
+    from gradlint.report.source import Sources
+    from gradlint.suppress import Entry, suppress
 
     settings = Settings(
         select=tuple(select), ignore=tuple(ignore), loss=loss, device=device, seed=seed, probe=probe, fix=fix
     )
     name = type(model).__name__
     target = analyse_model(name, None, _loaded(model, name, inputs, settings), settings)
-    return Report((target,), __version__, target.seconds)
+    judged = suppress([Entry(target, settings, target.path or name, whole=False)], Sources())
+    return Report(tuple(judged), __version__, target.seconds)
 
 
 def _loaded(model: nn.Module, name: str, inputs: object, settings: Settings) -> LoadedModel:
