@@ -1,1 +1,1 @@
-"""gradlint inside other tools: pytest, Lightning, GitHub Actions. Each module imports its tool, and nothing imports them."""
+"""gradlint inside other tools: pytest, Lightning, GitHub Actions. Each module imports its tool, none is imported."""

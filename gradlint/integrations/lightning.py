@@ -24,9 +24,9 @@ class UnhealthyError(GradlintError):
 class GradlintCallback(Callback):  # type: ignore[misc]  # without Lightning in the type checker's environment, it is Any
     """Lint the module once and print the report on stderr.
 
-    The inputs are the module's `example_input_array`, or else the first batch (of a batch that is a tuple or a list, its
-    first entry). Training stops with UnhealthyError from the severity `fail_on` on ("error", "warning", "info"; "never").
-    Weights, buffers, gradients and random state stay as they are.
+    The inputs are the module's `example_input_array`, or else the first batch, of a tuple or a list its first entry.
+    Training stops with UnhealthyError from the severity `fail_on` on: "error", "warning", "info" or "never". Weights,
+    buffers, gradients and random state stay as they are.
     """
 
     def __init__(self, fail_on: str = "error", *, loss: str | None = None, ignore: tuple[str, ...] = ()) -> None:

@@ -1,4 +1,4 @@
-"""The pytest plugin: `assert_healthy(model, inputs)` as a fixture and as a function. Imports torch when it is called."""
+"""The pytest plugin: `assert_healthy(model, inputs)` as a fixture and as a function, which alone imports torch."""
 
 from __future__ import annotations
 

@@ -1,0 +1,184 @@
+"""gradlint in other tools: what pre-commit, GitHub, pytest and Lightning really run."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from torch import nn
+
+from gradlint.integrations import github_action
+from gradlint.integrations.pytest_plugin import assert_healthy
+
+ROOT = Path(__file__).parents[1]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'rules'}", "GRADLINT_CACHE": "0"}
+VANISHING = """\
+import torch
+from torch import nn
+
+model = nn.Sequential(*[m for _ in range(12) for m in (nn.Linear(16, 16), nn.Sigmoid())], nn.Linear(16, 3))
+"""
+HEALTHY = VANISHING.replace("nn.Sigmoid()", "nn.LeakyReLU(0.1)").replace("range(12)", "range(1)")
+
+
+def ill():
+    torch.manual_seed(0)
+    return nn.Sequential(*[m for _ in range(12) for m in (nn.Linear(16, 16), nn.Sigmoid())], nn.Linear(16, 3))
+
+
+def healthy():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(16, 16), nn.LeakyReLU(0.1), nn.Linear(16, 3))
+
+
+# -- pytest ------------------------------------------------------------------------------------------------------------
+
+
+def test_assert_healthy_passes_a_healthy_model_and_tells_what_is_wrong_with_another():
+    assert assert_healthy(healthy(), torch.randn(32, 16), loss="ce").targets[0].status == "analysed"
+    with pytest.raises(AssertionError, match=r"error\[saturating-chain\]"):
+        assert_healthy(ill(), torch.randn(32, 16), loss="ce")
+    assert_healthy(ill(), torch.randn(32, 16), loss="ce", fail_on="never")
+
+
+def test_the_plugin_gives_the_fixture_and_imports_no_torch(tmp_path):
+    (tmp_path / "test_it.py").write_text(
+        "import sys\n\n\ndef test_it(assert_healthy):\n"
+        "    assert callable(assert_healthy)\n    assert 'torch' not in sys.modules\n"
+    )
+    words = ["-m", "pytest", "-q", "-p", "gradlint.integrations.pytest_plugin", "-p", "no:cacheprovider", str(tmp_path)]
+    environment = {**ENVIRONMENT, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    done = subprocess.run([sys.executable, *words], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+# -- Lightning ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def lightning(monkeypatch):
+    """The callback's module, on a stand-in for Lightning that has the three names it imports."""
+    stand_in = types.ModuleType("lightning.pytorch")
+    stand_in.Callback = stand_in.LightningModule = stand_in.Trainer = type("Callback", (), {})
+    monkeypatch.setitem(sys.modules, "lightning", types.ModuleType("lightning"))
+    monkeypatch.setitem(sys.modules, "lightning.pytorch", stand_in)
+    monkeypatch.delitem(sys.modules, "gradlint.integrations.lightning", raising=False)
+    import gradlint.integrations.lightning as module
+
+    yield module
+    sys.modules.pop("gradlint.integrations.lightning", None)
+
+
+def module_with(model, example):
+    model.example_input_array = example
+    return model
+
+
+RANK = [types.SimpleNamespace(is_global_zero=zero) for zero in (False, True)]
+
+
+def test_the_callback_lints_once_on_the_first_batch_or_the_example_and_leaves_the_module_alone(lightning, capsys):
+    model = module_with(healthy(), None)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    callback = lightning.GradlintCallback()
+    callback.on_fit_start(RANK[1], model)
+    assert capsys.readouterr().err == ""
+    batch = (torch.randn(32, 16), None)
+    state = torch.random.get_rng_state()
+    callback.on_train_batch_start(RANK[1], model, batch, 0)
+    callback.on_train_batch_start(RANK[1], model, batch, 1)
+    assert capsys.readouterr().err.count("gradients reach all") == 1
+    assert torch.equal(state, torch.random.get_rng_state())
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_the_callback_stops_training_of_an_ill_module_on_the_first_rank(lightning):
+    model = module_with(ill(), torch.randn(32, 16))
+    with pytest.raises(lightning.UnhealthyError, match="saturating-chain"):
+        lightning.GradlintCallback().on_fit_start(RANK[1], model)
+    lightning.GradlintCallback(fail_on="never").on_fit_start(RANK[1], model)
+    lightning.GradlintCallback().on_fit_start(RANK[0], model)
+
+
+# -- git hooks ---------------------------------------------------------------------------------------------------------
+
+
+def git(*words, cwd, check=True):
+    return subprocess.run(["git", *words], cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, check=check)
+
+
+@pytest.fixture
+def repository(tmp_path):
+    git("init", "-q", "-b", "main", cwd=tmp_path)
+    git("config", "user.email", "a@b", cwd=tmp_path)
+    git("config", "user.name", "n", cwd=tmp_path)
+    return tmp_path
+
+
+def test_the_hook_blocks_a_vanishing_model_and_lets_others_pass(repository):
+    hook = yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text())[0]
+    entry = hook["entry"].replace("gradlint", f"{shlex.quote(sys.executable)} -m gradlint", 1)
+    script = repository / ".git" / "hooks" / "pre-commit"
+    script.write_text(f"#!/bin/sh\n{entry} $(git diff --cached --name-only -- '*.py')\n")
+    script.chmod(0o755)
+
+    def commit(text):
+        (repository / "net.py").write_text(text)
+        git("add", ".", cwd=repository)
+        return git("commit", "-qm", "x", cwd=repository, check=False)
+
+    assert commit("x = 1\n").returncode == 0
+    blocked = commit(VANISHING)
+    assert blocked.returncode == 1 and "error[saturating-chain]" in blocked.stdout + blocked.stderr
+    assert commit(HEALTHY).returncode == 0
+
+
+# -- the action --------------------------------------------------------------------------------------------------------
+
+
+def test_the_action_annotates_summarises_writes_sarif_and_fails_on_new_findings_alone(repository):
+    (repository / "net.py").write_text(VANISHING)
+    git("add", ".", cwd=repository)
+    git("commit", "-qm", "ill", cwd=repository)
+    environment = {
+        **ENVIRONMENT,
+        "GRADLINT_TARGETS": "net.py",
+        "GRADLINT_SARIF": "gradlint.sarif",
+        "GRADLINT_ARGS": "--no-try-fixes",
+        "GITHUB_WORKSPACE": str(repository),
+        "GITHUB_STEP_SUMMARY": str(repository / "summary.md"),
+        "GITHUB_OUTPUT": str(repository / "output"),
+    }
+
+    def run(**more):
+        words = [sys.executable, "-m", "gradlint.integrations.github_action"]
+        return subprocess.run(words, cwd=repository, env={**environment, **more}, capture_output=True, text=True)
+
+    done = run()
+    assert done.returncode == 1 and done.stdout.startswith("::error file=net.py,line=4,")
+    assert "## gradlint: 1 error" in (repository / "summary.md").read_text()
+    assert '"version": "2.1.0"' in (repository / "gradlint.sarif").read_text()
+    assert (repository / "output").read_text() == "status=1\nsarif=gradlint.sarif\n"
+    old = run(GRADLINT_BASE_REF="main", GRADLINT_COMMENT="comment.md")
+    assert old.returncode == 0, old.stderr
+    assert "0 new, 0 fixed, 1 unchanged" in (repository / "comment.md").read_text()
+
+
+def test_an_expression_in_an_input_stays_text():
+    given = github_action.inputs({"GRADLINT_TARGETS": "'a b.py' $(touch x);", "GRADLINT_ARGS": ""})
+    assert given.targets == ("a b.py", "$(touch", "x);") and given.fail_on == "warning"
+
+
+def test_every_input_of_the_action_goes_through_the_environment():
+    action = yaml.safe_load((ROOT / "action.yml").read_text())
+    scripts = [step["run"] for step in action["runs"]["steps"] if "run" in step]
+    assert not any("${{" in script for script in scripts)
+    passed = "".join(str(step.get("env", {})) + str(step.get("with", {})) for step in action["runs"]["steps"])
+    assert set(re.findall(r"inputs\.([\w-]+)", passed)) == set(action["inputs"])
