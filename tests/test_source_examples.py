@@ -13,6 +13,7 @@ import torch.nn as nn
 import torchvision
 from torchvision import datasets, transforms
 SIZE = 16
+OPTIONS = {{"nz": 100}}
 class Net(nn.Module):
     {doc}
     def forward(self, x, y=None):{comment}
@@ -45,6 +46,7 @@ def hints(tmp_path):
         ("model(torch.randn(8, 8, 3).permute(2, 0, 1))", (3, 8, 8)),
         ("shape = (2, 5)\nmodel(torch.randn(*shape))", (2, 5)),
         ("Net()(torch.randn(2, 7))", (2, 7)),
+        ("nz = int(args.nz)\nmodel(torch.randn(b, nz, 1))", ("b", 100, 1)),
     ],
 )
 def test_a_call_of_the_model_gives_its_shape(hints, call, shape):

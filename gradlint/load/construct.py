@@ -22,6 +22,7 @@ from gradlint.source.names import is_definition
 from gradlint.source.text import Source
 from gradlint.source.usage import parameter_uses
 
+DEPTH = 2  # models within models that are made as arguments
 REPAIRS = 16  # other values tried for guessed arguments
 
 
@@ -43,6 +44,7 @@ class Constructor:
     seed: int
     overrides: Mapping[str, object] = field(default_factory=dict)  # arguments that the user gave by --init
     tried: str = ""
+    depth: int = 0  # of models made to be arguments of others
 
     def make(
         self, function: Callable[..., Any], given: Arguments, missing: Sequence[str], names: Mapping[str, object]
@@ -72,8 +74,13 @@ class Constructor:
         node = next((d for d in definitions(self.source.tree.body) if is_definition(d) and d.name == name), None)
 
         def part(owner: Callable[..., Any]) -> object:
-            inner = self.guesser(owner, names)
-            return self._call(owner, inner.complete(owner, Arguments()))
+            if owner is function or self.depth >= DEPTH:
+                return nn.Identity()
+            self.depth += 1
+            try:
+                return self._call(owner, self.guesser(owner, names).complete(owner, Arguments()))
+            finally:
+                self.depth -= 1
 
         return Guesser(self.stated, names, parameter_uses(node) if node is not None else {}, part)
 

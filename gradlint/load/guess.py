@@ -8,6 +8,7 @@ from gradlint.source.usage import Use
 
 # Parameter name (lower case, whole) → value. The first pattern that matches wins.
 BY_NAME: tuple[tuple[str, object], ...] = (
+    (r"(mask|masking|keep|drop|noise|prune|sampling)\w*ratio", 0.5),
     (r"\w*(dropout|drop)\w*|p|pdrop|dp|dp_\w+|\w+_(rate|prob|probability)|rate|prob", 0.1),
     (
         r"(num|n|nb|out|output|number_of)?_?(class|classes|labels?|categories|cls)(_num|_count|_size)?|ncls|nclass|nc_out",

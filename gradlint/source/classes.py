@@ -156,8 +156,10 @@ def imported_names(source: Source, depth: int = 3) -> dict[str, str]:
             other = read_beside(file)
         except LoadError:
             continue  # an import that the file does not need may be broken
-        found |= {name: f"{prefix}{name}" for s in other.tree.body for name in binds(s) if not name.startswith("_")}
-        found |= {name: f"{prefix}{name}" for name in imported_names(other, depth - 1) if not name.startswith("_")}
+        passed_on = dict.fromkeys(imported_names(other, depth - 1))
+        own = {n for s in other.tree.body if not isinstance(s, ast.Import | ast.ImportFrom) for n in binds(s)}
+        public = [name for name in (*own, *passed_on) if not name.startswith("_")]
+        found |= {name: f"{prefix}{name}" for name in public if name in own or name not in found}
     return found | imports(source.tree)
 
 

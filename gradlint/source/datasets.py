@@ -6,7 +6,7 @@ import ast
 import re
 from collections.abc import Iterator, Mapping
 
-from gradlint.source.constants import constant
+from gradlint.source.constants import constant, normal
 from gradlint.source.names import dotted
 from gradlint.source.shapes import Dim, ShapeHint
 
@@ -38,14 +38,16 @@ RESIZING = {"Resize", "CenterCrop", "RandomCrop", "RandomResizedCrop"}
 MENTION = re.compile(r"(fashion)?[-_ ]?mnist|cifar(-?10{1,2})?", re.IGNORECASE)
 
 
-def dataset_shapes(tree: ast.Module, aliases: Mapping[str, str], mentions: str) -> tuple[str, list[ShapeHint]]:
+def dataset_shapes(
+    tree: ast.Module, aliases: Mapping[str, str], mentions: str, options: Mapping[str, object]
+) -> tuple[str, list[ShapeHint]]:
     """(the data set, the shapes of a batch of its entries, whole and flat); one that is only named counts last."""
     name, line = next(_read(tree, aliases), ("", 0))
     if name in TABLES:
         return name, [_hint(("N", TABLES[name]), line)]
     image = IMAGES.get(name)
     if image is not None:
-        image = _transformed(image, tree)
+        image = _transformed(image, tree, options)
     elif match := MENTION.search(mentions):
         name = "MNIST" if "mnist" in match[0].lower() else "CIFAR10"
         image = IMAGES[name]
@@ -71,7 +73,7 @@ def _read(tree: ast.Module, aliases: Mapping[str, str]) -> Iterator[tuple[str, i
                 yield name, node.lineno
 
 
-def _transformed(image: tuple[int, int, int], tree: ast.Module) -> tuple[int, int, int]:
+def _transformed(image: tuple[int, int, int], tree: ast.Module, options: Mapping[str, object]) -> tuple[int, int, int]:
     """The image after the file's transforms: the last one that fixes a size wins, Grayscale leaves one channel."""
     channels, height, width = image
     for node in ast.walk(tree):
@@ -80,15 +82,15 @@ def _transformed(image: tuple[int, int, int], tree: ast.Module) -> tuple[int, in
         name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
         if name == "Grayscale":
             channels = 1
-        elif name in RESIZING and (size := _size(node)):
+        elif name in RESIZING and (size := _size(node, options)):
             height, width = size
     return channels, height, width
 
 
-def _size(call: ast.Call) -> tuple[int, int] | None:
+def _size(call: ast.Call, options: Mapping[str, object]) -> tuple[int, int] | None:
     value = call.args[0] if call.args else next((k.value for k in call.keywords if k.arg == "size"), None)
     try:
-        size = constant(value)
+        size = options.get(normal(value.attr)) if isinstance(value, ast.Attribute) else constant(value)
     except ValueError:
         return None
     if isinstance(size, int):

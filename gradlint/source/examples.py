@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from gradlint.source.calls import Makers, assignments
-from gradlint.source.constants import constant, named_constants
+from gradlint.source.constants import constant, named_constants, stated_values
 from gradlint.source.datasets import dataset_shapes
 from gradlint.source.names import dotted, is_function, parameters, walk_scope
 from gradlint.source.prose import docstring, prose_shapes
@@ -54,7 +54,7 @@ def hints_of(known: Makers, scopes: list[Scope], names: frozenset[str], made_by:
     prose = prose_shapes(known.source, node) if node else []
     text = docstring(node) if node else ""
     mentions = " ".join([made_by, text, ast.get_docstring(known.source.tree) or ""])
-    dataset, shapes = dataset_shapes(known.source.tree, known.aliases, mentions)
+    dataset, shapes = dataset_shapes(known.source.tree, known.aliases, mentions, reader.options)
     return SourceHints(tuple(dict.fromkeys(calls)), (*summaries, *prose, *shapes), text, dataset)
 
 
@@ -106,7 +106,12 @@ class _Reader:
         for name, value in assignments(list(scope.body)):
             values.setdefault(name, value)
         literal = {n: v for n, e in values.items() if (v := _literal(e, self._constants)) is not None}
-        return Shapes(self.known.aliases, {**self._constants, **literal}, values)
+        return Shapes(self.known.aliases, {**self._constants, **literal}, values, self.options)
+
+    @cached_property
+    def options(self) -> dict[str, object]:
+        """What the file states by name."""
+        return stated_values(self.known.source)
 
     @cached_property
     def _constants(self) -> dict[str, object]:

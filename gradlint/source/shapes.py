@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from gradlint.source.constants import constant
+from gradlint.source.constants import constant, normal
 from gradlint.source.names import dotted
 
 Origin = Literal["call", "summary", "dataset", "docstring", "comment"]
@@ -77,6 +77,7 @@ class Shapes:
     aliases: Mapping[str, str]
     constants: Mapping[str, object] = field(default_factory=dict)
     values: Mapping[str, ast.expr] = field(default_factory=dict)
+    options: Mapping[str, object] = field(default_factory=dict)  # what the file states by name: `args.nz`
 
     def of(self, node: ast.AST | None, depth: int = 8) -> ShapeHint | None:
         """The shape of a tensor expression, or None when the source does not tell."""
@@ -173,15 +174,16 @@ class Shapes:
         parts: list[Dim] = []
         for argument in arguments:
             inner = argument.value if isinstance(argument, ast.Starred) else argument
-            if isinstance(inner, ast.Name) and inner.id in self.values and inner.id not in self.constants:
-                inner = self.values[inner.id]
+            held = self.values.get(inner.id) if isinstance(inner, ast.Name) else None
+            if isinstance(held, ast.Tuple | ast.List) or (held is not None and _symbol(held) == "N"):
+                inner = held
             if isinstance(inner, ast.Tuple | ast.List):
                 nested = self._dims(inner.elts)
                 if nested is None:
                     return None
                 parts += nested
                 continue
-            value = _value(inner, self.constants)
+            value = self._known(inner)
             if isinstance(value, tuple | list):
                 parts += [v for v in value if isinstance(v, int)]
             elif isinstance(value, int):
@@ -191,6 +193,16 @@ class Shapes:
             else:
                 return None
         return tuple(parts) if parts else None
+
+    def _known(self, node: ast.expr, depth: int = 4) -> object:
+        """The number (or numbers) that an expression stands for: a constant, `int(args.nz)`, a variable of one."""
+        if isinstance(node, ast.Call) and dotted(node.func, self.aliases) == "int" and len(node.args) == 1:
+            return self._known(node.args[0], depth)
+        if isinstance(node, ast.Attribute):
+            return self.options.get(normal(node.attr))
+        if isinstance(node, ast.Name) and node.id not in self.constants and node.id in self.values and depth:
+            return self._known(self.values[node.id], depth - 1)
+        return _value(node, self.constants)
 
 
 def _symbol(node: ast.expr) -> str | None:
