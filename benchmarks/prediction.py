@@ -33,7 +33,7 @@ from gradlint.capture import capture
 from gradlint.signal import predict
 
 TABLE = Path(__file__).with_name("signal.md")
-ZERO = 9.0  # decades below the largest gradient that count as exactly zero in float64
+ZERO = 9.0  # decades below the gradients around it that count as exactly zero in float64
 SMALLEST = 32  # entries of a vector that is scored: the measured RMS of a smaller one is noise
 
 Draw = Callable[[torch.Generator], Tensor]
@@ -300,19 +300,25 @@ def compared(
     predicted: object, spread: object, real: dict[str, float], sizes: dict[str, tuple[int, int]], warm: float
 ) -> Score:
     found = Score(networks=1, warm=[warm])
-    largest = max(real.values(), default=0.0)
     found.complete = int(all(name in predicted for name in real))  # type: ignore[operator]
     for name, actual in real.items():
         guess = predicted.get(name)  # type: ignore[attr-defined]
         if guess is None:
             continue
-        zero = actual < largest - ZERO and not abs(guess - actual) < 1.0
+        zero = actual < beside(real, name) - ZERO and not abs(guess - actual) < 1.0
         if zero or guess == -math.inf:
             found.zeros[0 if zero and guess == -math.inf else 1 if zero else 2] += 1
         elif sizes[name][1] >= SMALLEST:
             (found.matrices if sizes[name][0] > 1 else found.vectors).append(guess - actual)
             found.covered.append(abs(guess - actual) <= 1.96 * spread[name])  # type: ignore[index]
     return found
+
+
+def beside(real: dict[str, float], name: str) -> float:
+    """The largest gradient among the parameters around this one, in the order of the model."""
+    names = list(real)
+    place = names.index(name)
+    return max(real[other] for other in names[max(place - 3, 0) : place + 4])
 
 
 def row(name: str, found: Score) -> str:

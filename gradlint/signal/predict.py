@@ -187,6 +187,8 @@ class _Run:
             square = contribution.table.square
             magnitude = float(np.abs(contribution.table.values).max())
             contribution = Square(square, magnitude)
+        if isinstance(contribution, Square) and found.origin != "param":
+            contribution = Cotangent(tables.constant(tables.dims_of(found.shape), max(contribution.value, 0.0)))
         if isinstance(contribution, Square):
             known = self.squares.get(found.name, Square(0.0, 0.0))
             if known is not None:

@@ -67,7 +67,7 @@ def _lstm(layer: Unrolled, sample: int, arriving: Array, last_cell: float) -> Re
         cell[step, step] = delta[step, step] * squares[step, step] + kept * cell[step + 1, step + 1]
         if step + 1 < steps:
             cell[step, step] += 2.0 * passing[step] * follow * carried[step + 1]
-        elif sample == 0:
+        else:
             cell[step, step] += last_cell
         cell[later, step] = cell[step, later]
         row, at = cell[step, step:steps], slice(step, steps)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from gradlint.signal.losses import loss
 from gradlint.signal.site import Flow, Site
 from gradlint.signal.transfer_attention import attention, matmul, softmax
-from gradlint.signal.transfer_conv import conv
+from gradlint.signal.transfer_deconv import conv
 from gradlint.signal.transfer_embedding import embedding
 from gradlint.signal.transfer_linear import linear
 from gradlint.signal.transfer_merge import add, concat, constant, mul

@@ -13,9 +13,8 @@ import numpy as np
 from gradlint.signal import table as tables
 from gradlint.signal.field import Cotangent, Field
 from gradlint.signal.ripple import drawn
-from gradlint.signal.site import Contribution, Contributions, Flow, Site, Square, Unanswered
-from gradlint.signal.table import Array, Axis, Table
-from gradlint.signal.transfer_norm import merged
+from gradlint.signal.site import Contribution, Contributions, Flow, Site, Square
+from gradlint.signal.table import Array, Dims, Table
 from gradlint.signal.weights import Vector, Weight
 
 
@@ -73,34 +72,21 @@ class Geometry:
         return len(self.windows)
 
 
-def conv(site: Site) -> Flow:
-    """conv1d…3d: grouped, strided, dilated, padded; a transposed one is the adjoint map of an ordinary one."""
-    x = site.field("input")
-    weight, bias = site.weight("weight"), site.vector("bias")
-    unbatched = len(x.dims) == len(weight.shape) - 1
-    if unbatched:
-        raise Unanswered("convolution of an unbatched input")
-    x = merged(x)
-    geometry = _geometry(site, x, weight)
-    if site.op.attrs.get("transposed"):
-        raise Unanswered("transposed convolution")
-    return convolution(site, x, weight, bias, geometry)
-
-
-def _geometry(site: Site, x: Field, weight: Weight) -> Geometry:
+def geometry_of(site: Site, before: Sequence[int], after: Sequence[int], weight: Weight) -> Geometry:
+    """Windows of the map from `before` to `after`."""
     rank = len(weight.shape) - 2
     groups = int(site.number("groups", 1))
     padding = site.op.attrs.get("padding", 0)
     pads = [float(p) for p in padding] if isinstance(padding, Sequence) else [float(site.number("padding", 0))] * rank
     sliding = windows(
-        x.shape[2:],
-        site.shape()[2:],
+        before[2:],
+        after[2:],
         weight.shape[2:],
         site.integers("stride", rank, 1),
         pads,
         site.integers("dilation", rank, 1),
     )
-    return Geometry(x.shape[1], weight.shape[0], groups, sliding)
+    return Geometry(before[1], weight.shape[0], groups, sliding)
 
 
 def convolution(site: Site, x: Field, weight: Weight, bias: Vector | None, geometry: Geometry) -> Flow:
@@ -118,7 +104,8 @@ def convolution(site: Site, x: Field, weight: Weight, bias: Vector | None, geome
         rest = bias.mean * geometry.n_out * weight.total - aligned
         y_values[:, :, 0] += reach * rest / max(geometry.n_out * (geometry.n_out - 1), 1)
         mean += bias.mean
-    y = _without_axes(y_values, x.dims[0], geometry)
+    sizes = [math.prod(axis.size for axis in x.dims[0]), geometry.n_out, *(window.out for window in geometry.windows)]
+    y = without_axes(y_values, (x.dims[0], *tables.dims_of(sizes[1:])), sizes)
 
     def backward(cotangents: Sequence[Cotangent | None]) -> Contributions:
         cotangent = cotangents[0]
@@ -144,7 +131,7 @@ def _alignment(weight: Weight, bias: Vector) -> float:
     return bias.mean * weight.total
 
 
-def _with_axes(table: Table) -> Array:
+def with_axes(table: Table) -> Array:
     """values with exactly one axis for batch, channel and every position: those of size 1 are inserted."""
     values = table.values
     for dim, axes in enumerate(table.dims):
@@ -153,15 +140,12 @@ def _with_axes(table: Table) -> Array:
     return values
 
 
-def _without_axes(values: Array, batch: tuple[Axis, ...], geometry: Geometry) -> Table:
-    """The table of an output, with axes of size 1 dropped (their "same" half is the one that counts)."""
-    dims = [batch, (Axis(geometry.n_out),), *((Axis(window.out),) for window in geometry.windows)]
-    sizes = [1 if not batch else batch[0].size, geometry.n_out, *(window.out for window in geometry.windows)]
+def without_axes(values: Array, dims: Dims, sizes: Sequence[int]) -> Table:
+    """The table of these dimensions, without the axes of size 1 (their "same" half is the one that counts)."""
     for position in range(len(sizes) - 1, -1, -1):
         if sizes[position] == 1:
             values = tables.take(values, position, 1)
-            dims[position] = ()
-    return Table(tuple(dims), values)
+    return Table(dims, values)
 
 
 def components(values: Array, axes: Sequence[int]) -> Array:
@@ -228,12 +212,10 @@ class FilterSums:
 
 
 def _forward(table: Table, sums: FilterSums, geometry: Geometry) -> Array:
-    parts = components(_with_axes(table), range(1, 2 + geometry.rank))
+    parts = components(with_axes(table), range(1, 2 + geometry.rank))
     if table.profile is not None:
         parts = _weighed(parts, sums.energy(table.profile.counts, geometry.n_in), table.weights)
-    same = [window.same for window in geometry.windows]
-    different = [window.different for window in geometry.windows]
-    return _mapped(parts, _reach(same, different), sums.matrix(out=True))
+    return mapped(parts, reach_of(geometry, adjoint=False), sums.matrix(out=True))
 
 
 def _weighed(parts: Array, energy: Array, share: Array) -> Array:
@@ -243,11 +225,12 @@ def _weighed(parts: Array, energy: Array, share: Array) -> Array:
     return np.stack([common, own], axis=1)[None]
 
 
-def _reach(same: Sequence[float], different: Sequence[float]) -> Array:
+def reach_of(geometry: Geometry, *, adjoint: bool) -> Array:
     """Product over the spatial axes of the window's factor, for every pattern of same and different positions."""
-    reach = np.ones(1)
-    for s, d in zip(same, different, strict=True):
-        reach = np.multiply.outer(reach, np.array([d, s])).reshape(-1)
+    reach: Array = np.ones(1)
+    for window in geometry.windows:
+        same, different = _adjoint(window) if adjoint else (window.same, window.different)
+        reach = np.multiply.outer(reach, np.array([different, same])).reshape(-1)
     return reach
 
 
@@ -264,7 +247,7 @@ def _inclusion(rank: int) -> Array:
     )
 
 
-def _mapped(parts: Array, reach: Array, pairs: Array) -> Array:
+def mapped(parts: Array, reach: Array, pairs: Array) -> Array:
     """Σ over components inside each spatial pattern of filter sum × component; `pairs` holds (cross, own) sums."""
     rank = parts.ndim - 3
     flat = parts.reshape(len(parts), 2, -1)
@@ -276,11 +259,9 @@ def _backward(
     site: Site, x: Field, y: Table, sums: FilterSums, geometry: Geometry, cotangent: Cotangent
 ) -> Contributions:
     given = tables.regroup(cotangent.table, y.dims).collapse()
-    values = _with_axes(given)
-    adjoint = [_adjoint(window) for window in geometry.windows]
+    values = with_axes(given)
     parts = components(values, range(1, 2 + geometry.rank))
-    reach = _reach([same for same, _ in adjoint], [different for _, different in adjoint])
-    into = _mapped(parts, reach, sums.matrix(out=False))
+    into = mapped(parts, reach_of(geometry, adjoint=True), sums.matrix(out=False))
     profile = x.table.profile
     if profile is not None:
         relative = sums.energy(profile.counts, geometry.n_in) / x.table.weights
@@ -304,26 +285,45 @@ def _adjoint(window: Window) -> tuple[float, float]:
 
 
 def _parameter_gradients(site: Site, x: Field, given: Array, geometry: Geometry) -> dict[int, Contribution]:
-    """E[g²] of one filter entry: Σ over pairs of samples and positions in bounds of E[δδ′]E[xx′]."""
     batch = math.prod(axis.size for axis in x.dims[0])
-    x_values = tables.take(_with_axes(x.table.collapse()), 1, 1)[0]
-    g_values = tables.take(given, 1, 1)[0]
-    weight_sum = bias_sum = weight_size = bias_size = 0.0
-    for pattern in itertools.product((0, 1), repeat=1 + geometry.rank):
-        pairs = float(batch if pattern[0] else batch * (batch - 1))
-        positions = pairs
-        for window, same in zip(geometry.windows, pattern[1:], strict=True):
-            positions *= window.out * window.same if same else window.out * (window.out - 1) * window.different
-            pairs *= window.out if same else window.out * (window.out - 1)
-        term = positions * float(g_values[pattern] * x_values[pattern])
-        weight_sum, weight_size = weight_sum + term, weight_size + abs(term)
-        term = pairs * float(g_values[pattern])
-        bias_sum, bias_size = bias_sum + term, bias_size + abs(term)
+    x_values = with_axes(x.table.collapse())
     out: dict[int, Contribution] = {}
-    for role, value_sum, size in (("weight", weight_sum, weight_size), ("bias", bias_sum, bias_size)):
-        value = site.value(role)
-        if value is not None and value.requires_grad:
-            if not site.direct(role):
-                raise Unanswered("gradient of a computed filter")
-            out[value.id] = Square(value_sum, size)
+    weight, bias = site.value("weight"), site.value("bias")
+    if weight is not None and weight.requires_grad and site.direct("weight"):
+        out[weight.id] = filter_gradient(x_values, given, batch, geometry)
+    elif weight is not None and weight.requires_grad:
+        out[weight.id] = Cotangent(_computed_filter(weight.shape, x_values, given, batch, geometry))
+    if bias is not None and bias.requires_grad:
+        own = tables.take(given, 1, 1)
+        sizes = [batch, *(window.out for window in geometry.windows)]
+        total, size = (float(tables.pair_sum(v, range(len(sizes)), sizes).sum()) for v in (own, np.abs(own)))
+        out[bias.id] = Square(total, size)
     return out
+
+
+def filter_gradient(x: Array, given: Array, batch: int, geometry: Geometry) -> Square:
+    """E[g²] of one filter entry: Σ over pairs of samples and positions in bounds of E[δδ′]E[xx′]."""
+    both = tables.take(given, 1, 1)[0] * tables.take(x, 1, 1)[0]
+    pairs = _position_pairs(batch, geometry)
+    return Square(float((both * pairs).sum()), float(np.abs(both * pairs).sum()))
+
+
+def _position_pairs(batch: int, geometry: Geometry) -> Array:
+    """Numbers of pairs (different, same) of samples and of positions whose tap is in bounds, (2, …, 2)."""
+    counts: Array = np.array([batch * (batch - 1.0), float(batch)])
+    for window in geometry.windows:
+        different, same = window.out * (window.out - 1.0) * window.different, window.out * window.same
+        counts = np.multiply.outer(counts, np.array([different, same]))
+    return counts
+
+
+def _computed_filter(shape: Sequence[int], x: Array, given: Array, batch: int, geometry: Geometry) -> Table:
+    """The gradient's table of a computed filter; two taps meet x at different positions."""
+    pairs = _position_pairs(batch, geometry)
+    apart = x[(slice(None),) * 3 + (slice(0, 1),) * geometry.rank]
+    values = np.zeros((1, 2, 2) + (2,) * geometry.rank)
+    for out, channel in itertools.product((0, 1), repeat=2):
+        g = given[0, :, out]
+        values[0, out, channel] = float((g * apart[0, :, channel] * pairs).sum())
+        values[(0, out, channel) + (1,) * geometry.rank] = float((g * x[0, :, channel] * pairs).sum())
+    return without_axes(values, tables.dims_of(shape), shape)

@@ -9,7 +9,7 @@ import numpy as np
 
 from gradlint.signal import table as tables
 from gradlint.signal.field import Cotangent, Field
-from gradlint.signal.recurrence import GATES, GateWeights, Unrolled, significant_mean, unroll
+from gradlint.signal.recurrence import GATES, OTHER, SAME, GateWeights, Unrolled, significant_mean, unroll
 from gradlint.signal.recurrence_back import Returned, back
 from gradlint.signal.site import Contribution, Contributions, Flow, Site, Square, Unanswered
 from gradlint.signal.table import Array, Dims, Profile, Table
@@ -262,7 +262,7 @@ def _backward(
             place = number * len(stack[0]) + way
             given = _turned(kernel, run.reverse).copy()
             given[:, -1, -1] += hidden[place]
-            returned = [back(run.layer, sample, given[sample], float(cell[place, 0])) for sample in (0, 1)]
+            returned = [back(run.layer, sample, given[sample], float(cell[place, sample])) for sample in (0, 1)]
             below += _turned(_into_inputs(run, returned), run.reverse)
             _gradients(site, run, returned, clock, out)
         kernel = below
@@ -319,6 +319,56 @@ def _gradients(site: Site, run: Run, returned: Sequence[Returned], clock: Clock,
             out[value.id] = Square(max(total, 0.0), abs(total))
 
 
+STEPPED = 0.1**2  # decades²: between two calls of a cell only second moments are kept, not what correlates steps
+
+
 def _cell(site: Site) -> Flow:
-    """One step of an unrolled recurrence."""
-    raise Unanswered("a recurrent cell called step by step")
+    """One step of a recurrence that the model unrolls itself."""
+    x, hidden = site.field(), site.field("hidden")
+    if len(x.dims) != 2:
+        raise Unanswered("a recurrent cell without a batch")
+    names = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
+    weights, fan_in = gate_weights(site, names)
+    states = [hidden, site.field("cell")] if site.has("cell") else [hidden]
+    start = [_pair(state.table) for state in states]
+    inputs, means = (np.array(part).reshape(2, 1, 1) for part in (_pair(x.table), _pair(x.table, feature=0)))
+    layer = unroll(site.op.function, inputs - means, means, weights, (start[0], start[-1]))
+    run = Run(layer, inputs, names, fan_in, reverse=False)
+    clock = Clock(0, 1, x.shape[0], 1)
+    after = [layer.hidden[:, 1, 1], layer.cell[:, 1, 1]][: len(site.op.outputs)]
+    outputs = [Field(_state_table(hidden.dims, square), np.zeros(1)) for square in after]
+
+    def backward(cotangents: Sequence[Cotangent | None]) -> Contributions:
+        given = [np.zeros(2) if c is None else _pair(c.on(hidden.dims).table) for c in cotangents]
+        last = given[1] if len(given) > 1 else np.zeros(2)
+        arriving = given[0].reshape(2, 1, 1)
+        returned = [back(layer, sample, arriving[sample], float(last[sample])) for sample in (SAME, OTHER)]
+        out: dict[int, Contribution] = {}
+        _gradients(site, run, returned, clock, out)
+        out[site.id("input")] = Cotangent(_state_table(x.dims, _into_inputs(run, returned).reshape(2)))
+        out[site.id("hidden")] = Cotangent(_state_table(hidden.dims, np.array([r.hidden for r in returned])))
+        if site.has("cell"):
+            out[site.id("cell")] = Cotangent(_state_table(hidden.dims, np.array([r.cell for r in returned])))
+        return out
+
+    return Flow(tuple(outputs), backward, STEPPED)
+
+
+def _pair(table: Table, feature: int = 1) -> Array:
+    """(one sample, two samples) of a table over (batch, feature), for the same or for different features."""
+    values = tables.merge_dims(table.collapse()).values
+    for dim in range(2):
+        if not table.dims[dim]:
+            values = tables.insert(values, dim)
+    return np.array([values[0, 1, feature], values[0, 0, feature]])
+
+
+def _state_table(dims: Dims, squares: Array) -> Table:
+    """The table over (batch, feature) with these moments for one sample and two, features independent."""
+    values = np.zeros((1, 2, 2))
+    values[0, 1, 1], values[0, 0, 1] = squares
+    merged_dims = tables.dims_of([int(np.prod([axis.size for axis in dim])) for dim in dims])
+    for dim in (1, 0):
+        if not merged_dims[dim]:
+            values = tables.take(values, dim, 1)
+    return tables.regroup(Table(merged_dims, values), dims)
