@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ import pytest
 from gradlint import checking, cli
 from gradlint.config import Settings
 from gradlint.error import LoadError, UsageError
-from gradlint.finding import Finding
+from gradlint.finding import Finding, Fix, Suppression
 from gradlint.graph.ir import Span
 from gradlint.result import Report, TargetReport
 
@@ -332,3 +333,87 @@ def test_control_c_is_one_message_and_status_2():
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=20)
     assert (process.returncode, out, err) == (2, "", "interrupted\n")
+
+
+# -- lists, statistics and the baseline --------------------------------------------------------------------------------
+
+NET = "from torch import nn\n\nmodel = nn.Linear(2, 2)\n"
+
+
+def test_show_settings_prints_each_setting_with_its_origin(run, tmp_path):
+    (tmp_path / "pyproject.toml").write_text(
+        "[tool.gradlint]\nseed = 3\n[tool.gradlint.severity]\nlarge-init = 'info'\n"
+    )
+    status, out, _ = run("--show-settings", "--fail-on", "error")
+    lines = {line.split()[0]: " ".join(line.split()[1:]) for line in out.splitlines()}
+    assert status == 0 and not run.calls
+    assert lines["fail-on"] == "error (command line)"
+    assert lines["seed"] == f"3 ({tmp_path / 'pyproject.toml'}:2)"
+    assert lines["severity"] == f"{{'large-init': 'info'}} ({tmp_path / 'pyproject.toml'}:3)"
+    assert lines["timeout"] == "120.0 (default)"
+
+
+def test_show_files_prints_what_would_be_linted(run, tmp_path):
+    for name in ("net.py", "plain.py"):
+        (tmp_path / name).write_text(NET if name == "net.py" else "x = 1\n")
+    (tmp_path / "gradlint.toml").write_text("[[model]]\ntarget = 'net.py:model'\nloss = 'mse'\n")
+    assert run(".", "--show-files")[:2] == (0, "net.py:model  loss = mse\n")
+    assert run(".", "--show-files", "--isolated")[:2] == (0, "net.py\n")
+    assert not run.calls
+
+
+def test_without_anything_to_lint_there_is_help_or_a_message(run, tmp_path):
+    status, _, err = run()
+    assert status == 2 and "Usage: gradlint" in err
+    (tmp_path / "gradlint.toml").write_text("[[model]]\ntarget = 'net.py:model'\n")
+    assert run()[0] == 0
+    ((targets, settings),) = run.calls
+    assert targets == () and settings.models[0].target == "net.py:model"
+
+
+def test_statistics_count_findings_by_rule_instead_of_showing_them(run):
+    fixed = replace(WARNING, fixes=(Fix("x", {}, {}),))
+    gone = replace(WARNING, suppression=Suppression("comment"))
+    result = report(WARNING, fixed, gone, replace(WARNING, rule="dead-units", code="GL601", severity="error"))
+    status, out, _ = run("n.py", "--statistics", result=result)
+    assert (status, out.splitlines()) == (
+        1,
+        ["1  GL601  dead-units  error", "2  GL201  large-init  warning  1 with a measured fix"],
+    )
+    rows = json.loads(run("n.py", "--statistics", "--output-format", "json", result=result)[1])
+    assert [(row["rule"], row["count"]) for row in rows] == [("dead-units", 1), ("large-init", 2)]
+
+
+def test_a_baseline_is_written_used_and_pruned(run, tmp_path):
+    status, out, err = run("n.py", "--write-baseline", "b.json", result=report(WARNING))
+    assert (status, err) == (0, "b.json: 1 written\n") and "1 known to the baseline" in out
+    run("n.py", "--baseline", "b.json")
+    assert run.calls[-1][1].baseline == "b.json"
+    status, _, err = run("n.py", "--baseline", "b.json", "--prune-baseline", result=report())
+    assert (status, err) == (0, "b.json: 1 removed\n")
+    assert json.loads((tmp_path / "b.json").read_text())["findings"] == []
+    status, _, err = run("n.py", "--prune-baseline")
+    assert status == 2 and "there is no baseline to prune" in err
+
+
+def test_rules_of_the_configuration_are_checked_before_anything_runs(run, tmp_path):
+    (tmp_path / "gradlint.toml").write_text("[severity]\nlarge-inti = 'info'\n")
+    status, _, err = run("n.py")
+    assert status == 2 and not run.calls
+    assert "gradlint.toml:2: no rule, code or family is called 'large-inti'" in err and "large-init" in err
+
+
+def test_files_without_a_model_are_no_failure_where_they_may_be_named(run):
+    skipped = Report((TargetReport("n.py", "n.py", None, "skipped"),), "0.1.0", settings={"skip_modelless": True})
+    status, out, _ = run("n.py", "--skip-modelless", result=skipped)
+    assert status == 0 and "1 file without a model" in out
+
+
+def test_the_environment_sets_format_colour_cache_and_configuration(run, tmp_path, monkeypatch):
+    (tmp_path / "c.toml").write_text("seed = 8\n")
+    values = {"OUTPUT_FORMAT": "concise", "COLOR": "never", "CACHE": "0", "CONFIG": str(tmp_path / "c.toml")}
+    for name, value in values.items():
+        monkeypatch.setenv(f"GRADLINT_{name}", value)
+    run("n.py")
+    ((_, settings),) = run.calls
+    assert (settings.output_format, settings.color, settings.cache, settings.seed) == ("concise", "never", False, 8)

@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 import jsonschema
 import pytest
 
+from gradlint.finding import Suppression
 from gradlint.graph.ir import Span
 from gradlint.report import render, sarif
 from gradlint.report.fingerprint import fingerprints
@@ -201,3 +202,38 @@ def test_markdown_keeps_messages_from_being_markup():
     text = shown(report_of(finding), "markdown")
     assert "a\\|b &lt;b>c&lt;/b> @<!-- -->team \\#12 \\`d\\`" in text
     assert "a|b &lt;b&gt;c&lt;/b&gt; &#64;team #12 `d`</summary>" in text
+
+
+# -- suppressed findings -----------------------------------------------------------------------------------------------
+
+EXCUSED = replace(CHAIN, suppression=Suppression("comment", "we know", Span("models/deep_sigmoid.py", 12)))
+KNOWN = replace(CHAIN, module="b", suppression=Suppression("baseline"))
+
+
+def test_sarif_keeps_suppressed_findings_with_their_justification():
+    (run,) = json.loads(shown(report_of(EXCUSED, KNOWN, WARNING), "sarif"))["runs"]
+    assert [[s["kind"] for s in result.get("suppressions", [])] for result in run["results"]] == [
+        ["inSource"],
+        ["external"],
+        [],
+    ]
+    (excused, known) = (result["suppressions"][0] for result in run["results"][:2])
+    assert (excused["justification"], known["justification"]) == ("we know", "known to the baseline")
+    assert excused["location"]["physicalLocation"]["region"]["startLine"] == 12
+    validate(json.loads(shown(report_of(EXCUSED, KNOWN), "sarif")))
+
+
+@pytest.mark.parametrize("format", ["concise", "github", "gitlab"])
+def test_formats_that_raise_alerts_leave_suppressed_findings_out(format):
+    assert "saturating-chain" not in shown(report_of(EXCUSED, KNOWN), format)
+
+
+def test_junit_skips_and_people_are_told_how_many():
+    root = ElementTree.fromstring(shown(report_of(EXCUSED, WARNING), "junit"))
+    assert [case.get("message") for case in root.iter("skipped")] == ["suppressed by a comment in line 12: we know"]
+    text = shown(report_of(EXCUSED, KNOWN), "full")
+    assert "1 suppressed · 1 known to the baseline" in text and "error[saturating-chain]" not in text
+    listed = "suppressed[saturating-chain] gradient shrinks by 17.2 decades"
+    assert listed not in text and listed in shown(report_of(EXCUSED), "full", verbose=True)
+    assert "1 suppressed" in shown(report_of(EXCUSED), "markdown")
+    assert json.loads(shown(report_of(EXCUSED), "json"))["summary"]["suppressed"]["comment"] == 1
