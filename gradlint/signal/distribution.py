@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gradlint.signal.field import Base, Cotangent, Factor, Field, Tilt, push
-from gradlint.signal.kernels import SCORES, expectation, series
+from gradlint.signal.kernels import SCORES, expectation, mehler, series
 from gradlint.signal.scalar import Scalar
 from gradlint.signal.table import Array, Table
 
@@ -88,14 +88,14 @@ def _matched(function: Scalar, table: Table, mean: float) -> Array:
     coefficients, _ = series(function, 0.0, 1.0)
     weights = coefficients**2
     weights[0] = 0.0
-    polynomial = np.polynomial.Polynomial(weights)
-    derivative = polynomial.deriv()
+    slopes = weights[1:] * np.arange(1.0, len(weights))
     total = float(weights.sum())
-    target = np.clip((table.values - mean**2) / max(table.square - mean**2, 1e-300), -1.0, 1.0) * total
+    target = np.clip((table.values.ravel() - mean**2) / max(table.square - mean**2, 1e-300), -1.0, 1.0) * total
     rho = np.clip(target / total, -1.0, 1.0)
     for _ in range(4):
-        rho = np.clip(rho - (polynomial(rho) - target) / np.maximum(derivative(rho), 1e-3 * total), -1.0, 1.0)
-    return np.where(target >= total * (1.0 - 1e-12), 1.0, rho)
+        step = (mehler(rho, weights) - target) / np.maximum(mehler(rho, slopes), 1e-3 * total)
+        rho = np.clip(rho - step, -1.0, 1.0)
+    return np.where(target >= total * (1.0 - 1e-12), 1.0, rho).reshape(table.values.shape)
 
 
 def split_cotangent(cotangent: Cotangent, whole: Field, part: Field, values: Sum, *, first: bool) -> Cotangent:

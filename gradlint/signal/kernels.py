@@ -48,6 +48,14 @@ def expectation(function: Scalar, mean: float, variance: float) -> tuple[float, 
     return float(coefficients[0]), second
 
 
+def mehler(rho: Array, weights: Array) -> Array:
+    """Σ w_n ρⁿ for every ρ of a vector."""
+    powers = np.empty((len(rho), len(weights)))
+    powers[:, 0], powers[:, 1:] = 1.0, rho[:, None]
+    total: Array = np.multiply.accumulate(powers, axis=1) @ weights
+    return total
+
+
 def linear_share(function: Scalar, mean: float, variance: float) -> float:
     """a₁²/Var f: the share of a small correlation that f passes on."""
     if function is IDENTITY:
@@ -104,7 +112,7 @@ def _one_law(function: Scalar, mean: float, variance: float, rho: Array) -> tupl
             return _step(function.steps, rho), 0.5 * sum(function.steps)
     coefficients, second = series(function, mean, variance)
     flat = rho.ravel()
-    result: Array = np.polynomial.polynomial.polyval(np.clip(flat, -SERIES_UP_TO, SERIES_UP_TO), coefficients**2)
+    result: Array = mehler(np.clip(flat, -SERIES_UP_TO, SERIES_UP_TO), coefficients**2)
     result[flat >= 1.0 - 1e-12] = second
     for value in {float(r) for r in flat[(np.abs(flat) > SERIES_UP_TO) & (flat < 1.0 - 1e-12)]}:
         result[flat == value] = _near_one(function, mean, variance, value)

@@ -127,7 +127,8 @@ def dims_of(shape: Sequence[int], batch: int | None = None) -> Dims:
 
 def take(values: Array, axis: int, same: int) -> Array:
     """The entries with axis `axis` same (1) or different (0); the axis goes away."""
-    taken: Array = np.take(values, same, axis + 1)
+    index: tuple[slice | int, ...] = (slice(None),) * (axis + 1) + (same,)
+    taken: Array = values[index]
     return taken
 
 
