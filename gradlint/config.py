@@ -40,6 +40,7 @@ class Settings:
     select: tuple[str, ...] = ()
     ignore: tuple[str, ...] = ()
     inputs: tuple[str, ...] = ()  # the texts of --input
+    inputs_from: str = "cli"  # who gave them: "cli" or "config"
     init: tuple[str, ...] = ()  # constructor arguments, "num_classes=10"
     loss: str | None = None
     device: str = "auto"
@@ -77,7 +78,18 @@ class Settings:
 OUTSIDE = frozenset(
     {
         *("fail_on", "output_format", "output", "timeout", "memory", "jobs", "color", "exit_zero", "quiet", "verbose"),
-        *("debug", "root", "exclude", "gitignore", "skip_modelless", "ignores", "models", "cache", "cache_dir"),
+        *(
+            "debug",
+            "inputs_from",
+            "root",
+            "exclude",
+            "gitignore",
+            "skip_modelless",
+            "ignores",
+            "models",
+            "cache",
+            "cache_dir",
+        ),
         "baseline",
     }
 )

@@ -57,6 +57,7 @@ def merge(configuration: Configuration, given: Mapping[str, Any]) -> Settings:
     """Defaults, then the file, then `given` (fields of Settings from the command line; None: not given)."""
     told = {name: value for name, value in given.items() if value is not None}
     fields = dict(configuration.fields)
+    fields |= {"inputs_from": "config"} if "inputs" in fields and "inputs" not in told else {}
     if "models" in fields:
         fields["models"] = tuple(
             replace(model, given={name: value for name, value in model.given.items() if name not in told})

@@ -227,7 +227,7 @@ KEYS: Mapping[str, Key] = {
     "loss": Key("loss", LOSS, "the loss that models are trained with"),
     "device": Key("device", DEVICE, "where models are run"),
     "seed": Key("seed", WHOLE, "the first seed of the probe"),
-    "seeds": Key("seeds", COUNT, "how many seeds to measure"),
+    "seeds": Key("seeds", COUNT, "most seeds to spend where one leaves doubt"),
     "probe": Key("probe", FLAG, "measure with forward and backward passes"),
     "try-fixes": Key("fix", FLAG, "measure each fix before offering it"),
     "fail-on": Key("fail_on", _one_of(*THRESHOLDS), "the least severity that makes a run fail"),

@@ -22,7 +22,11 @@ NAMES = {key.field: name for name, key in KEYS.items() if key.field != "ignores"
 def settings(found: Settings, configuration: Configuration, told: Mapping[str, Any]) -> Iterator[str]:
     """Every setting that a configuration can hold, its value, and where it comes from."""
     yield f"configuration file: {configuration.path or 'none'}"
-    rows = [(NAMES.get(f.name, f.name.replace("_", "-")), f.name) for f in fields(Settings) if f.name != "root"]
+    rows = [
+        (NAMES.get(f.name, f.name.replace("_", "-")), f.name)
+        for f in fields(Settings)
+        if f.name not in ("root", "inputs_from")
+    ]
     width = max(len(name) for name, _ in rows)
     for name, field in sorted(rows):
         value = _value(getattr(found, field))

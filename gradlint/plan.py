@@ -91,6 +91,7 @@ def _own(settings: Settings, tables: Sequence[Table]) -> Settings:
     for table in tables:
         given = dict(table.given)
         ignores = tuple(Ignore(rule, reason) for rule, reason in given.pop("ignores", {}).items())
+        given |= {"inputs_from": "config"} if "inputs" in given else {}
         settings = replace(settings, **given, ignores=(*settings.ignores, *ignores))
     return settings
 

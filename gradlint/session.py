@@ -49,7 +49,14 @@ def _entries(entry: Job | TargetReport, done: Mapping[int, Reports], settings: S
         return [Entry(entry, settings, entry.path or entry.target, whole=False)]
     target = entry.target
     file = target.shown or str(target.path)
-    return [Entry(report, entry.settings, file, whole=not target.expression) for report in done[id(entry)]]
+    reports = (_attributed(report, entry.settings) for report in done[id(entry)])
+    return [Entry(report, entry.settings, file, whole=not target.expression) for report in reports]
+
+
+def _attributed(report: TargetReport, settings: Settings) -> TargetReport:
+    """The report with inputs that the user gave attributed to where they were given."""
+    used = (replace(each, source=settings.inputs_from) if each.source == "cli" else each for each in report.inputs)
+    return replace(report, inputs=tuple(used))
 
 
 def _cached(jobs: Sequence[Job], settings: Settings) -> dict[int, Reports]:

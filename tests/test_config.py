@@ -67,6 +67,7 @@ def test_every_key_sets_its_field(tmp_path, monkeypatch):
         select=("vanishing", "GL201"),
         ignore=("missing-skip",),
         inputs=("x=float32[8,3]",),
+        inputs_from="config",
         init=("num_classes=10", "name='a'"),
         loss="mypkg.losses:focal",
         device="cuda:0",

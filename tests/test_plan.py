@@ -91,6 +91,7 @@ def test_a_file_whose_models_have_tables_is_linted_as_they_say(tree):
     )
     ((text, settings),) = jobs(["net.py"], *tables)
     assert (text, settings.loss, settings.inputs) == ("net.py:Net()", "mse", ("float32[2]",))
+    assert settings.inputs_from == "config"
     assert [(ignore.rule, ignore.reason) for ignore in settings.ignores] == [("init", "why")]
 
 

@@ -232,6 +232,7 @@ def test_junit_skips_and_people_are_told_how_many():
     root = ElementTree.fromstring(shown(report_of(EXCUSED, WARNING), "junit"))
     assert [case.get("message") for case in root.iter("skipped")] == ["suppressed by a comment in line 12: we know"]
     text = shown(report_of(EXCUSED, KNOWN), "full")
+    assert "nothing left to report: 2 findings suppressed" in text
     assert "1 suppressed · 1 known to the baseline" in text and "error[saturating-chain]" not in text
     listed = "suppressed[saturating-chain] gradient shrinks by 17.2 decades"
     assert listed not in text and listed in shown(report_of(EXCUSED), "full", verbose=True)

@@ -55,6 +55,9 @@ def verdict(target: TargetReport) -> str:
     worst = [f.severity for f in target.findings if stands(f) and reaches(f.severity, "warning")]
     if worst:
         return ", ".join(count(worst.count(s), s) for s in ("error", "warning") if s in worst)
+    hidden = sum(f.suppression is not None and reaches(f.severity, "warning") for f in target.findings)
+    if hidden:
+        return f"nothing left to report: {count(hidden, 'finding')} suppressed"
     layers = chart.weighted(target)
     measured = [rms for layer in layers if (rms := layer.gradient_rms)]
     predicted = [rms for layer in layers if (rms := layer.predicted_gradient_rms)]
