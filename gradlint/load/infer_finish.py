@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gradlint.load.feed_plan import Axis, Guess, Plan
 from gradlint.load.feed_trial import Trial, all_tensors
@@ -178,7 +178,8 @@ def final_batch(trial: Trial, known: Context) -> Iterator[Plan]:
     if sample <= SMALL_SAMPLE and each * CHEAP_BATCH < CHEAP_SECONDS:
         yield plan.resized(B=CHEAP_BATCH)
     if not affordable(trial):
-        yield plan.resized(B=2)
+        normed = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in known.model.modules())
+        yield plan.resized(B=2 if normed else 1)
     if each * BATCH < SLOW_SECONDS and plan.size("B") != BATCH:
         yield plan.resized(B=BATCH)
 
