@@ -177,6 +177,8 @@ class Cotangent:
     table: Table
     factor: Factor | None = None
     tilt: Tilt | None = None
+    orthogonal: Hashable = None  # source of the tensor x with Σ δx = Σ δ = 0 in every channel: what a norm sends back
+    spanned: Scalar | None = None  # the same, seen from the Gaussian of `factor` before the function that made x
 
     def relabelled(self, relabel: Relabel) -> Cotangent:
         """The same gradient in another layout."""

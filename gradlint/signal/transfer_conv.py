@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -109,12 +109,20 @@ def convolution(site: Site, x: Field, weight: Weight, bias: Vector | None, geome
 
     def backward(cotangents: Sequence[Cotangent | None]) -> Contributions:
         cotangent = cotangents[0]
-        return {} if cotangent is None else _backward(site, x, y, sums, geometry, cotangent)
+        if cotangent is None:
+            return {}
+        out = dict(_backward(site, x, y, sums, geometry, cotangent))
+        into, source = out[site.id("input")], site.id("input")
+        if depthwise and isinstance(into, Cotangent) and cotangent.orthogonal == field.source:
+            out[source] = replace(into, orthogonal=site.known(source).source)
+        return out
 
+    depthwise = geometry.groups == geometry.n_in == geometry.n_out
     ripple = x.ripple
     if geometry.groups < geometry.n_in:
         ripple = drawn(x.ripple, weight.shape[1], weight.shape[2:])
-    return Flow((Field(y, np.array([mean]), ripple=ripple),), backward)
+    field = Field(y, np.array([mean]), ripple=ripple)
+    return Flow((field,), backward)
 
 
 def _channel_profile_only(x: Field) -> Field:

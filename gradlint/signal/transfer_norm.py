@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from gradlint.signal import table as tables
 from gradlint.signal.field import Base, Cotangent, Field, outer, push
-from gradlint.signal.kernels import SCORES
+from gradlint.signal.kernels import GRID, GRID_WEIGHT, SCORES
 from gradlint.signal.ripple import settled
-from gradlint.signal.scalar import IDENTITY, affine, compose, product
-from gradlint.signal.site import Contributions, Flow, Site, Square, Unanswered
+from gradlint.signal.scalar import IDENTITY, Scalar, affine, compose, product
+from gradlint.signal.site import Contribution, Contributions, Flow, Site, Square, Unanswered
 from gradlint.signal.table import Array, Table
 from gradlint.signal.weights import Vector
 from gradlint.signal.written_norm import Written
 
+INVARIANCE = 1e-5**2  # the later norm adds ε = 1e-5 to a variance of about 1: scale is undone to that accuracy
 COLLAPSED = 1e-12  # centred variance below this share of E[x²]: rounding decides what the norm divides by
 
 
@@ -241,6 +242,7 @@ def _norm_backward(
     profile = given.profile or unit_table.profile
     pairs = g * h if coupled is None else np.broadcast_to(coupled, g.shape)
     out: dict[int, Cotangent | Square] = dict(_affine_gradients(site, plan, given, g, pairs))
+    out |= _left_over(site, plan, y, cotangent, out)
     gain = plan.gain
     if gain is not None:
         g, pairs = _along(g, plan, gain.square, gain.cross), _along(pairs, plan, gain.square, gain.cross)
@@ -248,7 +250,9 @@ def _norm_backward(
     g = _projected(plan, given, g, h, pairs)
     into = Table(table.dims, g, profile)
     into = into.with_values(g * outer(into, np.sqrt(np.broadcast_to(_expanded(inverse, table, into), len(g)))))
-    out[source] = Cotangent(_on_shape(into, site.known(source)))
+    original = site.known(source)
+    per_channel = plan.centred and any(table.axes[axis].batch for axis in plan.over)
+    out[source] = Cotangent(_on_shape(into, original), orthogonal=original.source if per_channel else None)
     return out
 
 
@@ -300,14 +304,21 @@ def _shared(shape: tuple[int, ...], plan: Plan) -> Array:
     return mask
 
 
+def _unit(plan: Plan, law: Base) -> Scalar | None:
+    """x̂ as a function of the Gaussian under y = γ x̂ + β."""
+    gain = 1.0 if plan.gain is None else plan.gain.mean
+    if abs(gain) < 1e-6:
+        return None
+    shift = 0.0 if plan.bias is None else plan.bias.mean
+    return compose(affine(1.0 / gain, -shift / gain), law.function)
+
+
 def _coupling(plan: Plan, y: Field, cotangent: Cotangent) -> Array | None:
     """E[δ x̂ δ′ x̂′] when δ went through a function of this very output: E[d(y)x̂ d(y′)x̂′] for the product of kernels."""
     factor, law = cotangent.factor, y.law
-    gain = 1.0 if plan.gain is None else plan.gain.mean
-    if factor is None or factor.base.source != law.source or abs(gain) < 1e-6:
+    unit = _unit(plan, law)
+    if factor is None or factor.base.source != law.source or unit is None:
         return None
-    shift = 0.0 if plan.bias is None else plan.bias.mean
-    unit = compose(affine(1.0 / gain, -shift / gain), law.function)
     pushed, _ = push(law, product(factor.function, unit))
     independent, pushed = tables.same_classes(factor.independent, pushed)
     values = tables.combine(independent, pushed, np.multiply).values
@@ -318,6 +329,40 @@ def _coupling(plan: Plan, y: Field, cotangent: Cotangent) -> Array | None:
             (tilt.values * unit.value(at) ** 2).mean()
         )
     return values
+
+
+def _left_over(
+    site: Site, plan: Plan, y: Field, cotangent: Cotangent, found: Mapping[int, Contribution]
+) -> dict[int, Square]:
+    """Gradients of γ and β when a later norm of the same channel undoes scale and shift of φ(y).
+
+    Σ δ = Σ δ φ(y) = 0 in every channel, so that of φ′(y)x̂ and of φ′(y) only what 1 and φ(y) do not span is left: for a
+    positively homogeneous φ nothing of γ's gradient.
+    """
+    factor, spanned, law = cotangent.factor, cotangent.spanned, y.law
+    unit = _unit(plan, law)
+    if factor is None or spanned is None or factor.base.source != law.source or unit is None:
+        return {}
+    z = float(law.mean[0]) + math.sqrt(float(law.variance[0])) * GRID
+    slope = factor.function.value(z)
+    out: dict[int, Square] = {}
+    for role, values in (("weight", slope * unit.value(z)), ("bias", slope)):
+        value = site.value(role)
+        square = found.get(value.id) if value is not None else None
+        if value is not None and isinstance(square, Square):
+            share = max(unspanned(values, spanned.value(z)), INVARIANCE)
+            out[value.id] = Square(square.value * share, square.magnitude)
+    return out
+
+
+def unspanned(values: Array, other: Array) -> float:
+    """Share of the variance of `values` under the standard Gaussian that is not linear in `other`."""
+    centred, regressor = values - values @ GRID_WEIGHT, other - other @ GRID_WEIGHT
+    variance, scale = float(centred**2 @ GRID_WEIGHT), float(regressor**2 @ GRID_WEIGHT)
+    if variance <= 0.0 or scale <= 0.0:
+        return 1.0
+    rest = centred - float((centred * regressor) @ GRID_WEIGHT) / scale * regressor
+    return float(rest**2 @ GRID_WEIGHT) / variance
 
 
 def _affine_gradients(site: Site, plan: Plan, given: Table, g: Array, pairs: Array) -> dict[int, Square]:

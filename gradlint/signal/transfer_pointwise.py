@@ -42,10 +42,14 @@ def pointwise(site: Site, role: str, function: Scalar) -> Flow:
         cotangent = cotangents[0]
         if cotangent is None:
             return {}
-        out: dict[int, Cotangent | Square] = {value: into(x, function, cotangent)}
+        passed = into(x, function, cotangent)
+        if cotangent.orthogonal is not None and cotangent.orthogonal == field.source:
+            passed = replace(passed, spanned=compose(function, law.function))
+        out: dict[int, Cotangent | Square] = {value: passed}
         return out | _slope_gradient(site, x, cotangent)
 
-    return Flow((applied(x, law, function),), backward)
+    field = applied(x, law, function)
+    return Flow((field,), backward)
 
 
 def applied(x: Field, law: Base, function: Scalar) -> Field:
