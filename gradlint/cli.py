@@ -105,7 +105,9 @@ def cli() -> None:
 )
 @click.option("--device", type=DEVICE, metavar="DEVICE", help="auto, cpu, cuda, cuda:N, mps or meta [default: auto]")
 @click.option("--seed", type=click.IntRange(0), metavar="N", help="first seed of the probe [default: 0]")
-@click.option("--seeds", type=click.IntRange(1), metavar="N", help="most seeds to spend where one leaves doubt [default: 5]")
+@click.option(
+    "--seeds", type=click.IntRange(1), metavar="N", help="most seeds to spend where one leaves doubt [default: 5]"
+)
 @click.option("--timeout", type=click.FloatRange(0), metavar="SECONDS", help="limit for each target [default: 120]")
 @click.option("--memory", type=SIZE, metavar="SIZE", help="limit for each target, such as 8G")
 @click.option("-j", "--jobs", type=click.IntRange(1), metavar="N", help="targets at once [default: cores, at most 4]")
