@@ -23,7 +23,9 @@ SMALL = 1 << 14  # entries; smaller tensors are kept and measured together, larg
 KEPT = 1 << 23  # entries kept at most
 # Large values whose bounds are taken when the graph is known: those that the functions with a limited domain read.
 RANGED = frozenset({"elementwise", "mul", "softmax", "loss", "reduce", "custom", "other"})
-FEATURES = 512  # entries of each sample of a large tensor that its correlation is estimated from
+# The correlation of large tensors is estimated from BLOCKS runs of LENGTH entries of each sample: single entries far
+# apart would cost one cache line each.
+BLOCKS, LENGTH = 32, 16
 
 
 class Collector:
@@ -46,6 +48,7 @@ class Collector:
         self._activations: list[tuple[Key, Tensor]] = []
         self._gradients: list[tuple[Key, Tensor]] = []
         self._arriving: list[tuple[Slots, list[Gradients]]] = []
+        self._samples: list[tuple[Key, Tensor]] = []
         self._room = KEPT
 
     def on_input(self, key: Key, tensor: Tensor) -> None:
@@ -95,7 +98,9 @@ class Collector:
                 self._arrive(slots, gradients)
         for keys, stacked in alike(self._gradients):
             log_rms_of(self.ledger, "gradient", keys, stacked)
-        self._activations, self._gradients, self._arriving = [], [], []
+        for keys, stacked in alike(self._samples):
+            self.ledger.put("correlation", keys, correlation(stacked))
+        self._activations, self._gradients, self._arriving, self._samples = [], [], [], []
 
     def _keep(self, key: Key, tensor: Tensor) -> None:
         self._activations.append((key, tensor if self._settled else tensor.detach().clone()))
@@ -140,9 +145,7 @@ class Collector:
             low, high = torch.aminmax(entries)
             self._bounds([key], low.reshape(1), high.reshape(1))
         if 1 < self._batch == tensor.shape[0]:
-            rows = entries.reshape(self._batch, -1)
-            rows = rows[:, :: max(1, rows.shape[1] // FEATURES)]
-            self.ledger.put("correlation", [key], correlation(rows.unsqueeze(0)))
+            self._samples.append((key, _sample(entries)))
 
     def _measure_together(self, keys: list[Key], stacked: Tensor, graph: Graph) -> None:
         log_rms_of(self.ledger, "activation", keys, stacked)
@@ -172,6 +175,16 @@ def correlation(samples: Tensor) -> Tensor:
     total = torch.bmm(lengths.reciprocal().unsqueeze(1), samples)  # the sum of the directions
     count = samples.shape[1]
     return ((total**2).sum((1, 2)) - count) / (count * (count - 1))
+
+
+def _sample(entries: Tensor) -> Tensor:
+    """(samples, features): a copy of at most BLOCKS × LENGTH features, spread over the tensor."""
+    rows = entries.reshape(entries.shape[0], -1)
+    length = rows.shape[1] // BLOCKS
+    if length <= LENGTH:
+        return rows.clone()
+    shape, strides = (len(rows), BLOCKS, LENGTH), (rows.stride(0), length * rows.stride(1), rows.stride(1))
+    return rows.as_strided(shape, strides, rows.storage_offset()).flatten(1)
 
 
 def _select(stacked: Tensor, places: list[int]) -> Tensor:

@@ -67,8 +67,9 @@ def measure(ledger: Ledger, keys: list[Key], stacked: Tensor, function: str, axi
     over 95 % of them. Constant: one value for all of them. `axis` is that of the units in each tensor.
     """
     place = axis % (stacked.ndim - 1) + 1
+    assert place > 1, "the first axis of an activation holds the samples"
     others = [dim for dim in range(1, stacked.ndim) if dim != place]
-    low, high = stacked.amin(others), stacked.amax(others)
+    low, high = _bounds(stacked, others)
     ledger.put("low", keys, low.amin(1))
     ledger.put("high", keys, high.amax(1))
     for key in keys:
@@ -133,6 +134,13 @@ def graph_axis(graph: Graph, op: Op) -> int:
 def _by_shape(dims: int) -> int:
     """Features last in (batch, features) and (batch, tokens, features), channels second in images."""
     return -1 if dims <= 3 else 1
+
+
+def _bounds(stacked: Tensor, others: list[int]) -> tuple[Tensor, Tensor]:
+    """Least and greatest entry of each unit, over the samples first: torch is slow at short inner axes."""
+    rest = [dim - 1 for dim in others if dim != 1]
+    low, high = stacked.amin(1), stacked.amax(1)
+    return (low.amin(rest), high.amax(rest)) if rest else (low, high)
 
 
 def _saturated(stacked: Tensor, others: list[int], function: str, low: Tensor, high: Tensor) -> Tensor:
