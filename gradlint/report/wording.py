@@ -13,7 +13,7 @@ from gradlint.result import Layer, Report, TargetReport
 
 UNPROBED = "not probed"
 JUDGED: dict[Verdict, str] = {
-    "confirmed": "confirmed: the measurement agrees",
+    "confirmed": "confirmed by probe",
     "refuted": "refuted: the measurement disagrees",
     "measured": "measured: found by the probe",
     "not-probed": "not probed",
