@@ -30,6 +30,18 @@ def rectified_output(graph: Graph) -> Iterator[Draft]:
 
 
 def _follows_weight(graph: Graph, op: Op) -> bool:
-    """Whether the rectifier reads a weighted layer directly: a norm or a sum in between keeps units from dying."""
+    """Whether the rectifier reads a weighted layer: a norm or a sum of two branches in between keeps units from dying.
+
+    A bias added by hand and a product with something fixed (a graph's adjacency) mix samples, not units.
+    """
     layer = passage.producer(graph, op)
+    while layer is not None and (source := _mixed(graph, layer)) is not None:
+        layer = passage.before(graph, source)
     return layer is not None and layer.kind in ("linear", "conv") and passage.weight(graph, layer) is not None
+
+
+def _mixed(graph: Graph, op: Op) -> int | None:
+    """The one operand that a gradient flows back to, of a product with fixed numbers or a sum with a bias."""
+    learned = [v for v in graph.data_inputs(op) if graph.values[v].requires_grad]
+    fixed = op.kind == "matmul" or (op.kind == "add" and len(graph.data_inputs(op)) == 1)
+    return learned[0] if fixed and len(learned) == 1 else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from gradlint.finding import Claim, Draft
+from gradlint.finding import Claim, Draft, Severity
 from gradlint.graph.ir import Graph, Op
 from gradlint.rule import rule
 
@@ -21,6 +21,7 @@ def broken_gradient(graph: Graph) -> Iterator[Draft]:
     reached = _reached(graph)
     if not reached:
         return
+    yield from _withheld(graph, reached)
     for op in graph.ops:
         cut = [v for v in op.inputs if graph.values[v].requires_grad and v not in reached]
         if not cut or not _breaks(graph, op):
@@ -36,8 +37,38 @@ def broken_gradient(graph: Graph) -> Iterator[Draft]:
                 ),
                 claim=Claim("relative-gradient", (lost[0],), NOTHING, "below"),
                 predicted={"parameters": len(lost)},
-                severity="warning" if op.function in WISHED else None,
+                severity=_wished(graph, [op]) if op.function in WISHED else None,
             )
+
+
+def _withheld(graph: Graph, reached: set[int]) -> Iterator[Draft]:
+    """Trainable parameters that are only ever read under `no_grad`."""
+    learning = {graph.values[v].name for v in reached if graph.values[v].origin == "param"}
+    ops = [op for op in graph.ops if not op.grad_enabled and _used(graph, op)]
+    lost = {path: op for op in ops for path in op.params if path not in learning and graph.params[path].requires_grad}
+    if not lost:
+        return
+    readers = sorted({op.index for op in ops if lost.keys() & set(op.params)})
+    first = next(iter(lost))
+    yield Draft(
+        message=f"{len(lost)} trainable parameter{'s' * (len(lost) > 1)} only run under no_grad, {first} first: "
+        "they are given to the optimiser and never change",
+        op=readers[0],
+        ops=tuple(readers),
+        claim=Claim("relative-gradient", (first,), NOTHING, "below"),
+        predicted={"parameters": len(lost)},
+        severity=_wished(graph, [graph.ops[index] for index in readers]),
+    )
+
+
+def _wished(graph: Graph, cutting: list[Op]) -> Severity:
+    """How much a cut that the author wrote matters: a target that another branch learns from is a note."""
+    cut = {op.index for op in cutting}
+    fed = set(graph.inputs)
+    for op in graph.ops:
+        if op.index not in cut and fed.intersection(op.inputs):
+            fed.update(op.outputs)
+    return "warning" if fed.isdisjoint(graph.outputs) else "info"
 
 
 def _reached(graph: Graph) -> set[int]:
@@ -53,7 +84,8 @@ def _breaks(graph: Graph, op: Op) -> bool:
     """Whether the op itself stops the gradient; inside `no_grad` nothing does."""
     if not op.grad_enabled:
         return False
-    stops = op.function in STEPS or not any(graph.values[v].requires_grad for v in op.outputs)
+    wanted = [v for v in op.outputs if graph.values[v].consumers or v in graph.outputs]  # not the values of a topk
+    stops = op.function in STEPS or not any(graph.values[v].requires_grad for v in wanted)
     return stops and _used(graph, op)
 
 

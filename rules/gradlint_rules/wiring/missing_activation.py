@@ -10,6 +10,9 @@ from gradlint.rule import rule
 from gradlint_rules import diagnosis, passage
 
 LINEAR = passage.SHAPING | {"pad"}
+LAYERS = 3  # all in one row: a model of two may be a factorisation that its author wanted
+# What a linear map is made of; `add` and `mul` only with a number or a bias.
+STRAIGHT = LINEAR | {"linear", "conv", "create", "compare"}
 
 
 @rule(code="GL903", name="missing-activation", family="wiring", severity="info", since="0.1.0")
@@ -25,7 +28,14 @@ def missing_activation(graph: Graph) -> Iterator[Draft]:
         op=second.index,
         ops=tuple(sorted({op.index for pair in pairs for op in pair})),
         related=diagnosis.related(graph, [first, second], "the layer after it"),
+        severity="warning" if len(pairs) >= LAYERS - 1 and _is_linear(graph) else None,
     )
+
+
+def _is_linear(graph: Graph) -> bool:
+    """Whether nothing between the model's inputs and its last layer is more than a linear map."""
+    last = max((op.index for op in graph.ops if passage.weight(graph, op) is not None), default=-1)
+    return all(op.kind in STRAIGHT or passage.is_scaling(graph, op) for op in graph.ops[: last + 1])
 
 
 def _pairs(graph: Graph, op: Op) -> Iterator[tuple[Op, Op]]:
