@@ -8,9 +8,11 @@ import json
 import os
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -20,7 +22,7 @@ from gradlint import report as reports
 from gradlint.config import Settings
 from gradlint.config_file import Configuration
 from gradlint.error import GradlintError, UsageError
-from gradlint.report.outcome import FAILED, exit_code
+from gradlint.report.outcome import CLEAN, FAILED, FOUND, exit_code
 from gradlint.result import Failure, Report
 from gradlint.version import __version__
 
@@ -29,6 +31,15 @@ INTERRUPTED = Failure("interrupted", "interrupted")
 # formats whose stdout is a valid document whatever happens
 MACHINE = ("json", "json-lines", "sarif", "gitlab", "junit")
 PATIENCE = 1.0  # seconds before a terminal is told what takes so long
+
+
+@dataclass(frozen=True)
+class Repair:
+    """What is to be done with fixes: write them, show them as a diff instead of the report, and which of them."""
+
+    write: bool = False
+    diff: bool = False
+    unsafe: bool = False
 
 
 @dataclass(frozen=True)
@@ -44,6 +55,7 @@ def check(
     settings: Settings,
     configuration: Configuration,
     upkeep: Upkeep,
+    repair: Repair = Repair(),
     *,
     statistics: bool = False,
 ) -> int:
@@ -53,12 +65,48 @@ def check(
         raise UsageError(
             "there is no baseline to prune", "name it: --baseline FILE, or `baseline` in the configuration"
         )
+    if (repair.write or repair.diff) and not (settings.probe and settings.fix):
+        raise UsageError("only fixes that were measured are written", "leave out --no-probe and --no-try-fixes")
+    if repair.unsafe and not (repair.write or repair.diff):
+        raise UsageError("--unsafe-fixes says which fixes --fix and --diff take", "add --fix or --diff")
+    if repair.write and repair.diff:
+        raise UsageError("--diff writes nothing", "give --diff or --fix")
     _validate(settings, configuration)
+    run = partial(runner(), targets, replace(settings, baseline=None) if upkeep.written else settings)
     with progress(targets or [model.target for model in settings.models]):
-        report = runner()(targets, replace(settings, baseline=None) if upkeep.written else settings)
+        report = _repaired(run, unsafe=repair.unsafe) if repair.write else run()
+    if repair.diff:
+        return _differences(report, settings, unsafe=repair.unsafe)
     report = _kept(report, settings, upkeep)
     _write(report, files, settings, statistics=statistics)
     return exit_code(report, settings.fail_on)
+
+
+def _repaired(run: Callable[[], Report], *, unsafe: bool) -> Report:
+    """The report after fixes were written; what was done is said on stderr."""
+    from gradlint.fix import rounds
+
+    started = time.time()
+    outcome = rounds.apply(run(), run, started, unsafe=unsafe)
+    for word, lines in (("fixed", outcome.written), ("not fixed", outcome.refused)):
+        for line in lines:
+            click.echo(f"{word}: {line}", err=True)
+    return outcome.report
+
+
+def _differences(report: Report, settings: Settings, *, unsafe: bool) -> int:
+    """Print what --fix would change; 1 when that is anything, 2 when a target could not be analysed."""
+    from gradlint.fix import rounds
+
+    text = rounds.diff(report, unsafe=unsafe)
+    click.echo(text, nl=False)
+    for target in report.targets:
+        if target.error:
+            click.echo(f"error: {target.target}: {target.error.message}", err=True)
+    left = sum(fix.applicable == "unsafe" for finding in report.findings for fix in finding.fixes[:1])
+    if left and not unsafe and not text:
+        click.echo("nothing to change safely; --unsafe-fixes shows fixes that change the function computed", err=True)
+    return FAILED if exit_code(report, settings.fail_on) == FAILED else FOUND if text else CLEAN
 
 
 def _kept(report: Report, settings: Settings, upkeep: Upkeep) -> Report:

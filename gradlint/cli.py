@@ -13,7 +13,7 @@ import click
 
 from gradlint import checking
 from gradlint import report as reports
-from gradlint.checking import INTERRUPTED, Upkeep, failure, refuse, show
+from gradlint.checking import INTERRUPTED, Repair, Upkeep, failure, refuse, show
 from gradlint.config import COLORS, FORMATS, LOSSES, THRESHOLDS
 from gradlint.config_file import find, merge
 from gradlint.config_keys import device, loss, memory, suggest
@@ -103,6 +103,11 @@ def cli() -> None:
 @click.option(
     "--try-fixes/--no-try-fixes", "fix", default=None, help="measure each fix before offering it [default: try-fixes]"
 )
+@click.option("--fix", "write", is_flag=True, help="write fixes that keep the function computed, and lint again")
+@click.option("--diff", "differences", is_flag=True, help="show what --fix would change, and change nothing")
+@click.option(
+    "--unsafe-fixes", "unsafe", is_flag=True, help="with --fix or --diff: fixes that change the function, too"
+)
 @click.option("--device", type=DEVICE, metavar="DEVICE", help="auto, cpu, cuda, cuda:N, mps or meta [default: auto]")
 @click.option("--seed", type=click.IntRange(0), metavar="N", help="first seed of the probe [default: 0]")
 @click.option(
@@ -171,6 +176,9 @@ def check(
     written: str | None,
     pruned: bool,
     statistics: bool,
+    write: bool,
+    differences: bool,
+    unsafe: bool,
     show_settings: bool,
     show_files: bool,
     **given: Any,
@@ -186,8 +194,11 @@ def check(
         if ctx.meta.get(BARE):
             raise click.exceptions.NoArgsIsHelpError(ctx.find_root())
         raise UsageError("no TARGET… is given and no model configured", "gradlint --help lists every option")
+    repair = Repair(write, differences, unsafe)
     try:
-        status = checking.check(targets, settings, configuration, Upkeep(written, pruned), statistics=statistics)
+        status = checking.check(
+            targets, settings, configuration, Upkeep(written, pruned), repair, statistics=statistics
+        )
     except GradlintError as error:
         status = refuse(failure(error), settings.output_format, debug=settings.debug)
     except KeyboardInterrupt:

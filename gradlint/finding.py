@@ -79,6 +79,30 @@ class Draft:
 
 
 @dataclass(frozen=True)
+class Change:
+    """One step of a fix in terms of the user's source, from which `gradlint.fix.edits` computes the edit.
+
+    `kind` is "activation" (`old` becomes `new` where `span` constructs or calls it), "init" (the weights of a layer are
+    drawn by the scheme `new`), "untouched" (a layer whose weights stay as they are) or "norm" (`new` follows a layer).
+    `module` is the layer as the root module's methods write it, "self.head"; `types` are its class and the root's.
+    `place` is the position among the `of` activations or layers alike that the same line makes.
+    """
+
+    kind: Literal["activation", "init", "untouched", "norm"]
+    new: str = ""
+    old: str = ""
+    name: str = ""  # what was called, "torch.sigmoid"; empty for a module
+    span: Span | None = None
+    place: int = 0
+    of: int = 1
+    module: str = ""
+    types: tuple[str, str] = ("", "")
+    gain: float = 1.0  # of an init
+    bias: str = ""  # of an init: "zeros", "default_bias", or "" without one
+    groups: int = 1  # of a group norm
+
+
+@dataclass(frozen=True)
 class Fix:
     """A change that was tried by intervention and helped: `measured_after` holds the finding's numbers after it."""
 
@@ -87,6 +111,9 @@ class Fix:
     measured_after: Mapping[str, Number]
     price: str = ""  # what it costs: parameters, numerics, task limits
     symptomatic: bool = False  # treats the symptom (clipping, weight decay), not the cause
+    changes: tuple[Change, ...] = ()  # the same in terms of the source; none where no edit can express it
+    applicable: Literal["safe", "unsafe"] | None = None  # whether `--fix` can write it; unsafe: the function changes
+    advice: str = ""  # why an edit that was written did not stand, and was taken back
 
 
 @dataclass(frozen=True)

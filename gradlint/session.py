@@ -11,6 +11,7 @@ from typing import Any
 
 from gradlint import baseline, cache
 from gradlint.config import Settings, inside
+from gradlint.fix import rounds
 from gradlint.load.sandbox import Outcome, Sandbox
 from gradlint.plan import Job, plan
 from gradlint.report.source import Sources
@@ -40,7 +41,7 @@ def run(texts: Sequence[str], settings: Settings) -> Report:
     found = [each for entry in entries for each in _entries(entry, done, settings)]
     targets = tuple(suppress(found, Sources()))
     seconds = time.monotonic() - started
-    report = Report(targets, __version__, seconds, settings=to_data(settings), cached=hits)
+    report = rounds.annotate(Report(targets, __version__, seconds, settings=to_data(settings), cached=hits))
     return baseline.apply(report, known, settings.baseline) if settings.baseline else report
 
 

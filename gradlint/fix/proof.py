@@ -10,6 +10,7 @@ from gradlint.config import Settings
 from gradlint.finding import Finding, Fix
 from gradlint.fix.candidate import Candidate
 from gradlint.fix.candidates import candidates
+from gradlint.fix.changes import changes
 from gradlint.fix.evidence import Pair, compare, helped
 from gradlint.fix.experiment import Experiment, experiment
 from gradlint.fix.symptom import clipping
@@ -122,4 +123,5 @@ def _fixed(laboratory: Laboratory, finding: Finding, proofs: Iterable[Proof]) ->
 def _fix(graph: Graph, finding: Finding, proof: Proof) -> Fix:
     before, after = compare(graph, finding, proof.pair)
     setting = "" if proof.pair.setup is None else proof.pair.setup.setting
-    return Fix(proof.candidate.title, before, after, "; ".join(t for t in (setting, proof.candidate.price) if t))
+    price = "; ".join(t for t in (setting, proof.candidate.price) if t)
+    return Fix(proof.candidate.title, before, after, price, changes=changes(graph, proof.candidate.steps))

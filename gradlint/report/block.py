@@ -10,6 +10,7 @@ from gradlint.finding import Finding, Fix
 from gradlint.graph.ir import Span
 from gradlint.report import chain as chains
 from gradlint.report.number import amount, count, label, power
+from gradlint.report.outcome import OPTIONS
 from gradlint.report.snippet import Snippet, SourceLine, clipped, snippets
 from gradlint.report.source import shown
 from gradlint.report.terminal import PIPED, STYLES, gutter, hang, linked, middle, note
@@ -109,6 +110,10 @@ def _fixes(finding: Finding, margin: int, view: View) -> Iterator[Text]:
             yield from note("", _effect(effect, width), margin, view)
         if price:
             yield from note("", Text(f"price: {price}", STYLES["faint"]), margin, view)
+        if fix.applicable:
+            yield from note("", Text(f"written by {OPTIONS[fix.applicable]}", STYLES["faint"]), margin, view)
+        if fix.advice:
+            yield from note("", Text(f"advice only: {fix.advice}", STYLES["faint"]), margin, view)
     if shared:
         yield from note("price", Text(f"of each fix: {shared}", STYLES["faint"]), margin, view)
 

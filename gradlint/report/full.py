@@ -14,7 +14,7 @@ from gradlint.graph.ir import Span
 from gradlint.report import chart
 from gradlint.report.block import block, source
 from gradlint.report.number import count, seconds
-from gradlint.report.outcome import stands, suppressed
+from gradlint.report.outcome import fixable_by, stands, suppressed
 from gradlint.report.plot import plot
 from gradlint.report.snippet import snippets
 from gradlint.report.source import shown
@@ -149,6 +149,7 @@ def _summary(report: Report) -> Text:
     parts = [
         _found(report, standing) if standing or any(t.status == "analysed" for t in report.targets) else "",
         f"{fixable} with a measured fix" if fixable else "",
+        *fixable_by(standing),
         f"{refuted} refuted by the probe" if refuted else "",
         f"{hidden} suppressed" if hidden else "",
         f"{known} known to the baseline" if known else "",

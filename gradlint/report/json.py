@@ -147,6 +147,8 @@ def _fix(fix: Fix) -> dict[str, object]:
         "measured_before": fix.measured_before,
         "price": fix.price,
         "symptomatic": fix.symptomatic,
+        "applicable": fix.applicable,
+        "advice": fix.advice,
     }
 
 

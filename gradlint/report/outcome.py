@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import get_args
 
 from gradlint.finding import SEVERITIES, Finding, Severity, Verdict
@@ -12,6 +12,7 @@ VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 STATUSES: tuple[Status, ...] = get_args(Status)
 SUPPRESSIONS = ("comment", "configuration", "baseline")
 CLEAN, FOUND, FAILED = 0, 1, 2
+OPTIONS: Mapping[str, str] = {"safe": "--fix", "unsafe": "--fix --unsafe-fixes"}  # what writes a fix
 
 
 def stands(finding: Finding) -> bool:
@@ -39,6 +40,13 @@ def exit_code(report: Report, fail_on: str = "warning") -> int:
     if broken or (nothing and not (report.targets and report.settings.get("skip_modelless"))):
         return FAILED
     return FOUND if any(stands(f) and reaches(f.severity, fail_on) for f in report.findings) else CLEAN
+
+
+def fixable_by(findings: Sequence[Finding]) -> list[str]:
+    """How many findings each option mends: a safe fix is enough where a finding has one."""
+    ways = [{fix.applicable for fix in finding.fixes} for finding in findings]
+    needed = ["safe" if "safe" in way else "unsafe" for way in ways if way & OPTIONS.keys()]
+    return [f"{needed.count(way)} fixable with {option}" for way, option in OPTIONS.items() if way in needed]
 
 
 def counts(report: Report) -> Mapping[str, object]:
