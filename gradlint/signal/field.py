@@ -16,6 +16,7 @@ from gradlint.signal.scalar import IDENTITY, Scalar, weighted_sum
 from gradlint.signal.table import Array, Dims, Table
 
 _fresh = itertools.count()
+LONGEST = 1000  # characters of a composed function, beyond which the entries are taken as Gaussian
 
 Relabel = Callable[[Table], Table]
 
@@ -74,8 +75,10 @@ class Field:
 
     @property
     def law(self) -> Base:
-        """The entries as a function of a Gaussian: their own one when nothing else is known."""
-        return self.base or Base(self.table, self.mean, IDENTITY, self.source)
+        """The entries as a function of a Gaussian: their own one when nothing else is known, or it is too long."""
+        if self.base is None or len(self.base.function.key) > LONGEST:
+            return Base(self.table, self.mean, IDENTITY, self.source)
+        return self.base
 
     @property
     def variance(self) -> float:

@@ -18,7 +18,7 @@ from gradlint.signal.site import Dependent, Flow, Labels, Site, Square, Unanswer
 from gradlint.signal.table import Table
 from gradlint.signal.transfer import DERIVATIVE, RELABELLING, TRANSFER, WEIGHT
 
-BROKEN = (ValueError, IndexError, KeyError, ZeroDivisionError, OverflowError, AssertionError)
+BROKEN = (ValueError, TypeError, IndexError, KeyError, ZeroDivisionError, OverflowError, AssertionError, RecursionError)
 CANCELLED = 1e-9  # a sum below this share of its terms' magnitudes is a structural zero
 
 
