@@ -83,12 +83,12 @@ class Change:
     """One step of a fix in terms of the user's source, from which `gradlint.fix.edits` computes the edit.
 
     `kind` is "activation" (`old` becomes `new` where `span` constructs or calls it), "init" (the weights of a layer are
-    drawn by the scheme `new`), "untouched" (a layer whose weights stay as they are) or "norm" (`new` follows a layer).
+    drawn by the scheme `new`) or "untouched" (a layer whose weights stay as they are).
     `module` is the layer as the root module's methods write it, "self.head"; `types` are its class and the root's.
-    `place` is the position among the `of` activations or layers alike that the same line makes.
+    `place` is the position among the `of` activations alike that the same line makes.
     """
 
-    kind: Literal["activation", "init", "untouched", "norm"]
+    kind: Literal["activation", "init", "untouched"]
     new: str = ""
     old: str = ""
     name: str = ""  # what was called, "torch.sigmoid"; empty for a module
@@ -99,7 +99,6 @@ class Change:
     types: tuple[str, str] = ("", "")
     gain: float = 1.0  # of an init
     bias: str = ""  # of an init: "zeros", "default_bias", or "" without one
-    groups: int = 1  # of a group norm
 
 
 @dataclass(frozen=True)

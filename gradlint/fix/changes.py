@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from gradlint.finding import Change
-from gradlint.fix.candidate import Initialise, Normalise, Step, Swap
+from gradlint.fix.candidate import Initialise, Step, Swap
 from gradlint.fix.wording import is_module
 from gradlint.graph.ir import Graph, Module, Op, Span
 
@@ -17,14 +17,13 @@ BIASES = ("zeros", "default_bias")
 
 
 def changes(graph: Graph, steps: Sequence[Step]) -> tuple[Change, ...]:
-    """The steps as changes of the source; none when one of them has no edit (skips, guards, recurrences …)."""
+    """The steps as changes of the source; none when one of them has no edit (norms, skips, guards, recurrences …)."""
     modules = {module.path: module for module in graph.modules}
     swaps = [step for step in steps if isinstance(step, Swap)]
-    norms = [step for step in steps if isinstance(step, Normalise)]
     inits = [step for step in steps if isinstance(step, Initialise)]
-    if len(swaps) + len(norms) + len(inits) < len(steps):
+    if len(swaps) + len(inits) < len(steps):
         return ()
-    parts = (_swapped(graph, swaps), _normalised(graph, norms, modules), _initialised(graph, inits, modules))
+    parts = (_swapped(graph, swaps), _initialised(graph, inits, modules))
     return () if None in parts else tuple(change for part in parts for change in part or ())
 
 
@@ -53,24 +52,6 @@ def _site(op: Op) -> tuple[Span | None, str, bool]:
 def _unit(op: Op) -> str | int:
     """A module counts once however often it is called; every call of a function counts."""
     return op.module_path if is_module(op) else op.index
-
-
-def _normalised(graph: Graph, norms: Iterable[Normalise], modules: Mapping[str, Module]) -> list[Change] | None:
-    made = []
-    for step in norms:
-        op = graph.ops[step.op]
-        module = modules.get(op.module_path)
-        if module is None or not _is_layer(module) or module.called > 1 or module.constructed is None:
-            return None
-        alike = [m.path for m in graph.modules if (m.constructed, m.type) == (module.constructed, module.type)]
-        rank = len(graph.values[op.outputs[0]].shape)
-        new = f"BatchNorm{max(1, rank - 2)}d" if step.function == "batch_norm" else NORMS.get(step.function, "")
-        change = Change("norm", new, span=module.constructed, place=alike.index(module.path), of=len(alike))
-        made.append(replace(change, types=(module.type, ""), groups=step.groups))
-    return made if all(change.new for change in made) else None
-
-
-NORMS: Mapping[str, str] = {"layer_norm": "LayerNorm", "group_norm": "GroupNorm"}
 
 
 def _initialised(graph: Graph, inits: Sequence[Initialise], modules: Mapping[str, Module]) -> list[Change] | None:

@@ -1,0 +1,12 @@
+import torch
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self, act="sigmoid"):
+        super().__init__()
+        self.fc = nn.Linear(4, 4)
+        self.act = getattr(torch, act)
+
+    def forward(self, x):
+        return self.act(self.fc(x))

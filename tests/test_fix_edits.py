@@ -1,0 +1,180 @@
+"""Edits of every kind of site, on the files under tests/edits: `NAME.py` before, `NAME.after.py` afterwards."""
+
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+from gradlint.error import UsageError
+from gradlint.finding import Change
+from gradlint.fix.edits import edits
+from gradlint.fix.edits.text import NoEditError, read, write
+from gradlint.graph.ir import Span
+
+FOLDER = Path(__file__).parent / "edits"
+
+
+def at(path, mark):
+    """The 1-based line that holds a text."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return next(number for number, line in enumerate(lines, 1) if mark in line)
+
+
+def swap(mark, name="", new="relu", old="sigmoid", place=0, of=1):
+    return lambda path: Change("activation", new, old, name, Span(str(path), at(path, mark)), place, of)
+
+
+def draw(module, scheme="kaiming_normal", gain=2**0.5, bias="zeros", kind="Linear", root="Net"):
+    return lambda path: Change("init", scheme, module=module, types=(kind, root), gain=gain, bias=bias)
+
+
+def keep(module, kind="Linear"):
+    return lambda path: Change("untouched", module=module, types=(kind, "Net"))
+
+
+# The name of the file → the changes.
+CASES = {
+    "construction": [swap("self.act = nn.Sigmoid()")],
+    "construction_imported": [swap("self.act = Sigmoid()", new="leaky_relu")],
+    "functional": [
+        swap("first", "torch.sigmoid", new="elu"),
+        swap("second", "torch.nn.functional.sigmoid", new="elu"),
+        swap("third", "torch.nn.functional.softmax", old="softmax"),
+    ],
+    "method": [swap("first", "torch.Tensor.sigmoid"), swap("second", "torch.Tensor.tanh", old="tanh", new="gelu")],
+    "sequential": [swap("nn.Sequential", place=0, of=2)],
+    "sequential_output": [swap("nn.Sigmoid", new="identity")],
+    "list": [swap("in pair", of=1)],
+    "comprehension": [swap("for _ in range", place=p, of=3) for p in range(3)],
+    "factory": [swap("act_layer()", place=p, of=2, new="gelu") for p in range(2)],
+    "string_dict": [swap("ACTS[activation]()")],
+    "string_branch": [swap("return nn.Sigmoid()")],
+    "string_getattr": [swap("self.act(self.fc(x))", "torch.sigmoid")],
+    "output_call": [swap("return", "torch.sigmoid", new="identity")],
+    "init_call": [draw("self.a"), draw("self.b")],
+    "init_data": [draw("self.a", "orthogonal", 1.0), draw("self.b", "orthogonal", 1.0)],
+    "init_generated": [
+        draw("self.conv1", kind="Conv2d"),
+        draw("self.conv2", kind="Conv2d"),
+        draw("self.fc1", bias="zeros"),
+        keep("self.head"),
+    ],
+    "init_two_schemes": [draw("self.a"), draw("self.b"), draw("self.head", "xavier_normal", 1.0)],
+    "both": [swap("nn.Sigmoid", place=p, of=2) for p in range(2)] + [draw("self.net[0]"), draw("self.net[2]")],
+}
+
+
+def changed(path, changes):
+    source = read(path)
+    return source, source.edited(edits(source, [change(path) for change in changes]))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_edit_of_a_site(name, request):
+    _, after = changed(FOLDER / f"{name}.py", CASES[name])
+    expected = FOLDER / f"{name}.after.py"
+    if request.config.getoption("--update"):
+        expected.write_bytes(after.raw)
+    assert after.raw == expected.read_bytes()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_was_edited_builds_and_runs(name):
+    import torch
+
+    module = types.ModuleType("edited")
+    exec(compile((FOLDER / f"{name}.after.py").read_bytes(), name, "exec"), module.__dict__)
+    assert module.Net()(torch.randn(2, *getattr(module, "SHAPE", (4,)))).shape[0] == 2
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if not name.startswith(("init", "both"))])
+def test_a_second_time_there_is_nothing_left_to_swap(name):
+    path = FOLDER / f"{name}.after.py"
+    source = read(path)
+    changes = [
+        Change("activation", c.new, c.old, c.name, c.span, c.place, c.of)
+        for c in (change(FOLDER / f"{name}.py") for change in CASES[name])
+    ]
+    with pytest.raises(NoEditError):
+        edits(source, changes)
+
+
+def test_bytes_outside_the_edit_are_kept(tmp_path):
+    raw = (
+        b"\xef\xbb\xbf# -*- coding: utf-8 -*-\r\n# \xce\xa3 caf\xc3\xa9 \xe6\xbc\xa2\r\nfrom torch import nn\r\n\r\n"
+        b"class Net(nn.Module):\r\n\tdef __init__(self):  # type: () -> None\r\n\t\tsuper().__init__()\r\n"
+        b"\t\tself.act\t=  nn.Sigmoid( )   # \xcf\x83 \r\n\x0c\r\n"
+    )
+    path = tmp_path / "net.py"
+    path.write_bytes(raw)
+    _, after = changed(path, [swap("nn.Sigmoid")])
+    assert after.raw == raw.replace(b"Sigmoid", b"ReLU")
+
+
+def test_generated_lines_take_the_file_s_line_ends_and_indentation(tmp_path):
+    path = tmp_path / "net.py"
+    path.write_bytes(
+        b"from torch import nn\r\nclass Net(nn.Module):\r\n\tdef __init__(self):\r\n\t\tsuper().__init__()\r\n"
+        b"\t\tself.a = nn.Linear(4, 4)  # last"
+    )
+    _, after = changed(path, [draw("self.a")])
+    assert after.raw.count(b"\n") == after.raw.count(b"\r\n")
+    assert b"# last\r\n\t\tself._init_weights()\r\n\r\n\tdef _init_weights(self):\r\n\t\tfor module" in after.raw
+
+
+def test_an_encoding_other_than_utf8_is_kept(tmp_path):
+    raw = b"# coding: latin-1\nfrom torch import nn\nact = nn.Sigmoid()  # caf\xe9\n"
+    path = tmp_path / "net.py"
+    path.write_bytes(raw)
+    source = read(path)
+    after = source.edited(edits(source, [Change("activation", "relu", "sigmoid", span=Span(str(path), 3))]))
+    assert after.raw == raw.replace(b"Sigmoid", b"ReLU")
+
+
+def test_some_of_the_activations_that_a_loop_makes_cannot_be_swapped():
+    path = FOLDER / "comprehension.py"
+    with pytest.raises(NoEditError, match="should stay"):
+        changed(path, [swap("for _ in range", place=0, of=3)])
+
+
+def test_a_file_that_only_may_be_read_is_left_as_it_was(tmp_path):
+    path = tmp_path / "net.py"
+    path.write_bytes(b"from torch import nn\nact = nn.Sigmoid()\n")
+    before, after = changed(path, [swap("nn.Sigmoid")])
+    path.chmod(0o444)
+    with pytest.raises(UsageError, match="read-only"):
+        write(before, after)
+    assert path.read_bytes() == before.raw
+    assert [each.name for each in tmp_path.iterdir()] == ["net.py"]
+
+
+def test_a_file_that_was_changed_meanwhile_is_left_as_it_is(tmp_path):
+    path = tmp_path / "net.py"
+    path.write_bytes(b"from torch import nn\nact = nn.Sigmoid()\n")
+    before, after = changed(path, [swap("nn.Sigmoid")])
+    path.write_bytes(b"# mine now\n")
+    with pytest.raises(UsageError, match="changed meanwhile"):
+        write(before, after)
+    assert path.read_bytes() == b"# mine now\n"
+
+
+def test_writing_keeps_the_mode_and_a_link(tmp_path):
+    path, link = tmp_path / "net.py", tmp_path / "link.py"
+    path.write_bytes(b"from torch import nn\nact = nn.Sigmoid()\n")
+    path.chmod(0o750)
+    link.symlink_to(path)
+    write(*changed(link, [swap("nn.Sigmoid")]))
+    assert link.is_symlink()
+    assert b"nn.ReLU()" in path.read_bytes()
+    assert path.stat().st_mode & 0o777 == 0o750
+
+
+def test_the_parent_s_side_never_imports_torch():
+    import subprocess
+
+    code = (
+        "import sys, gradlint.fix.rounds, gradlint.fix.edits; sys.exit(bool({'torch', 'libcst'} & sys.modules.keys()))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent.parent, check=False)
+    assert run.returncode == 0
