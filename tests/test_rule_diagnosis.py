@@ -17,8 +17,9 @@ def health(**statistics: float) -> Health:
     ("m", "delta", "severity"),
     [
         (-2.9, -9.0, None),
-        (-3.5, -2.5, "info"),
-        (-3.5, -4.5, "warning"),
+        (-3.4, -2.5, "info"),
+        (-3.4, -4.5, "info"),
+        (-3.6, -4.5, "warning"),
         (-5.5, -2.5, "warning"),
         (-6.5, -2.5, "error"),
         (-9.0, -1.0, None),

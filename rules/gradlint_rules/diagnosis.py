@@ -160,6 +160,7 @@ def _diagnose(graph: Graph, facts: Facts) -> Diagnosis | None:
     if found is None or route is None:
         return None
     kind, severity, limit = found
+    severity = "info" if health.state == "unknown" else severity  # the prediction's band straddles the limit
     forward = kind == "blow-up"
     sizes = facts.profile.activation if forward else facts.profile.gradient
     factors = stretch(graph, route, {value: size for value, size in sizes.items() if size < math.inf}, forward=forward)

@@ -11,7 +11,6 @@ from gradlint.rule import rule
 from gradlint_rules import diagnosis, passage
 
 EXPONENTIALS = frozenset({"exp", "exp2", "expm1", "sinh", "cosh"})
-CARRIED = passage.SHAPING | {"pool", "pad", "concat", "resize"}  # what keeps an exponential as large as it was
 LARGEST = 20.0  # an argument kept below this is a bounded kernel (e²⁰ = 5e8), not an activation that runs away
 
 
@@ -39,7 +38,7 @@ def exponential_activation(graph: Graph) -> Iterator[Draft]:
 
 def _between_layers(graph: Graph, op: Op) -> bool:
     """Whether a weighted layer makes the argument and all that reads the result are weighted layers."""
-    layer, readers = passage.producer(graph, op), list(passage.after(graph, op, CARRIED))
+    layer, readers = passage.producer(graph, op), list(passage.after(graph, op))
     if layer is None or passage.weight(graph, layer) is None or not readers:
         return False
     return all(passage.weight(graph, reader) is not None for reader in readers)

@@ -22,10 +22,16 @@ def root_at_zero(graph: Graph) -> Iterator[Draft]:
         if not _is_root(op) or value is None or not graph.values[value].requires_grad:
             continue
         argument = known.get(value, ANY)
-        if argument.low == 0 and argument.at_low:
+        if argument.low == 0 and argument.at_low and not _masked(graph, op):
             yield _exact_zero(op)
         elif argument.low < 0:
             yield _perhaps(op, value)
+
+
+def _masked(graph: Graph, op: Op) -> bool:
+    """Whether a rectifier reads the infinite gradient and puts 0 in its place, as its own derivative is 0 there."""
+    inner = passage.producer(graph, op)
+    return inner is not None and passage.is_rectifier(inner)
 
 
 def _is_root(op: Op) -> bool:
