@@ -33,6 +33,11 @@ def test_a_class_that_another_one_uses_is_no_model_of_its_own(found):
     assert found(NET, all_classes=True) == [("class", "Block"), ("class", "Net")]
 
 
+def test_a_lambda_that_builds_a_model_is_a_function_like_any_other(found):
+    assert found(NN + "build = lambda n=4: nn.Sequential(nn.Linear(n, n), nn.ReLU())\n") == [("factory", "build")]
+    assert found(NN + "build = lambda: nn.Sequential(nn.Linear(2, 2))\nmodel = build()\n") == [("instance", "model")]
+
+
 @pytest.mark.parametrize(
     "base",
     [

@@ -204,7 +204,7 @@ def set_axis(plan: Plan, path: str, place: int, size: int) -> Plan:
 def _scaled(plan: Plan, axis: str, got: int, wanted: int) -> Iterator[Change]:
     """A size that the operand's dimension is proportional to."""
     size = plan.size(axis)
-    if axis != "B" and (size * wanted) % got == 0 and size * wanted // got:
+    if axis != "B" and got and (size * wanted) % got == 0 and size * wanted // got:
         yield 0.4, plan.resized(**{axis: size * wanted // got})
 
 
@@ -217,7 +217,7 @@ def _stretched(broken: Broken, path: str, got: int, wanted: int) -> Iterator[Cha
     width = guess.axes[-1] if guess.axes else 0
     if isinstance(width, int) and width + wanted - got > 0:
         yield 0.6, set_axis(plan, path, len(guess.axes) - 1, width + wanted - got)
-    if isinstance(width, int) and (width * wanted) % got == 0:
+    if isinstance(width, int) and got and (width * wanted) % got == 0:
         yield 0.8, set_axis(plan, path, len(guess.axes) - 1, width * wanted // got)
 
 

@@ -70,9 +70,23 @@ def _parse(text: str, shown: str) -> ast.Module:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", SyntaxWarning)
-            return ast.parse(text, filename=shown)
+            tree = ast.parse(text, filename=shown)
+        return ast.Module([_named_lambda(statement) for statement in tree.body], tree.type_ignores)
     except SyntaxError as error:
         span = Span(shown, error.lineno or 1, max((error.offset or 1) - 1, 0))
         raise LoadError(f"syntax error: {error.msg}", "gradlint parses with the Python it runs in", span) from error
     except (RecursionError, MemoryError) as error:
         raise LoadError(f"{shown} is nested too deeply to parse") from error
+
+
+def _named_lambda(statement: ast.stmt) -> ast.stmt:
+    """`build = lambda n: …` at module level as the function that it is, so that it counts as one everywhere."""
+    if not (isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Lambda)):
+        return statement
+    if len(statement.targets) != 1 or not isinstance(statement.targets[0], ast.Name):
+        return statement
+    made = statement.value
+    function = ast.parse(f"def {statement.targets[0].id}(): ...").body[0]  # with the fields of this Python's grammar
+    assert isinstance(function, ast.FunctionDef)
+    function.args, function.body = made.args, [ast.copy_location(ast.Return(made.body), made.body)]
+    return ast.copy_location(function, statement)
