@@ -16,7 +16,7 @@ from gradlint.signal.scalar import IDENTITY, Scalar, weighted_sum
 from gradlint.signal.table import Array, Dims, Table
 
 _fresh = itertools.count()
-LONGEST = 1000  # characters of a composed function, beyond which the entries are taken as Gaussian
+LONGEST = 300  # characters of a composed function, beyond which the entries are taken as Gaussian
 
 Relabel = Callable[[Table], Table]
 
