@@ -178,9 +178,9 @@ def targets(outputs: Sequence[Named], graph: Graph) -> list[Target]:
 
 
 def last_op(graph: Graph, value: int) -> Op | None:
-    """The op that made the value, past ops that keep the numbers (reshape, copy)."""
+    """The op that made the value, past ops that keep the numbers (reshape, permute, copy)."""
     op = graph.op_of(value)
-    while op is not None and op.kind in ("copy", "reshape") and graph.data_inputs(op):
+    while op is not None and op.kind in ("copy", "reshape", "permute") and graph.data_inputs(op):
         op = graph.op_of(graph.data_inputs(op)[0])
     return op
 
