@@ -264,6 +264,19 @@ def rule(*, name: str | None, every: bool, color: reports.Color) -> None:
         click.echo(page)
 
 
+@cli.command()
+@click.option("--stdio", is_flag=True, hidden=True, help="what some editors add; there is no other way")
+def lsp(*, stdio: bool) -> None:
+    """Serve an editor: a language server on stdin and stdout (needs the extra `lsp`)."""
+    try:
+        from gradlint.integrations.lsp import serve
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in ("pygls", "lsprotocol"):
+            raise
+        raise UsageError("gradlint lsp needs pygls", "pip install 'torch-gradlint[lsp]'") from error
+    serve()
+
+
 def main(args: Sequence[str] | None = None) -> None:
     """The `gradlint` command. Exits with 0, 1 or 2; whatever goes wrong is one message, and a valid report in JSON."""
     words = list(sys.argv[1:] if args is None else args)

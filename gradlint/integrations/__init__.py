@@ -1,1 +1,1 @@
-"""gradlint inside other tools: pytest, Lightning, GitHub Actions. Each module imports its tool, none is imported."""
+"""gradlint inside other tools: pytest, Lightning, GitHub Actions, editors. Each imports its tool, none is imported."""

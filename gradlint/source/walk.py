@@ -51,6 +51,24 @@ def python_files(
     yield from _walk(folder, [*ignored, *excluded], gitignore=gitignore)
 
 
+def walked(
+    file: Path, folder: Path, *, exclude: Sequence[str] = (), root: Path | None = None, gitignore: bool = True
+) -> bool:
+    """Whether `python_files(folder)` gives the file."""
+    path, top = file.resolve(), folder.resolve()
+    if path.suffix != ".py" or not path.is_relative_to(top):
+        return False
+    excluded = [patterns(root or Path.cwd(), exclude)] if exclude else []
+    above = gitignore and not _left_out(top, _above(top), folder=True)
+    found = [*(_above(path) if above else []), *excluded]
+    between = [place for place in path.parents if place.is_relative_to(top) and place != top]
+    hidden = any(place.name.startswith(".") or place.name in SKIPPED for place in (path, *between))
+    environment = any((place / ENVIRONMENT).exists() for place in between)
+    return not (
+        hidden or environment or any(_left_out(place, found, folder=place != path) for place in (path, *between))
+    )
+
+
 def _walk(folder: Path, found: list[Patterns], *, gitignore: bool) -> Iterator[Path]:
     here = _own(folder.resolve()) if gitignore else []
     found = [*here, *found]
