@@ -104,7 +104,7 @@ def test_evidence_is_a_table_with_predicted_beside_measured_and_then_the_verdict
     assert lines[at + 1 : at + 4] == [
         ["gradient", "passed", "back", "×", "5.0e-18", "×", "6.3e-18"],
         ["seeds", "–", "5"],
-        ["verdict:", "confirmed:", "the", "measurement", "agrees"],
+        ["verdict:", "confirmed", "by", "probe"],
     ]
 
 

@@ -8,24 +8,30 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+SECONDS_A_CALL = 2e-5
 OPERATIONS_A_SECOND = 2e10
 """What one CPU core does, measured on convolutions and matrix products in float32 (2e10 to 6e10)."""
 
 
 @dataclass
 class Cost:
-    """Running totals of one run: floating-point operations, and bytes of the results."""
+    """Running totals of one run: floating-point operations, bytes of the results, and calls."""
 
     operations: float = 0.0
     bytes: float = 0.0
+    calls: int = 0
 
     @property
     def seconds(self) -> float:
-        """The time of such a run on one CPU core, within a factor of about three."""
-        return self.operations / OPERATIONS_A_SECOND
+        """The time of such a run on one CPU core, within a factor of about three.
+
+        Counted and not clocked, so that the same file gets the same inputs on a busy machine as on an idle one.
+        """
+        return self.operations / OPERATIONS_A_SECOND + self.calls * SECONDS_A_CALL
 
     def add(self, name: str, taken: Sequence[Tensor], made: Sequence[Tensor]) -> None:
         """Count one call."""
+        self.calls += 1
         self.bytes += sum(t.numel() * t.element_size() for t in made)
         count = OPERATIONS.get(name)
         if count is not None and len(taken) > 1:

@@ -173,7 +173,7 @@ def final_batch(trial: Trial, known: Context) -> Iterator[Plan]:
     plan = trial.plan
     if not any("B" in guess.axes for guess in plan.leaves().values()):
         return
-    each = max(trial.seconds, trial.seen.cost.seconds) / plan.size("B")
+    each = trial.seen.cost.seconds / plan.size("B")
     sample = max(math.prod(plan.shape(guess)) / plan.size("B") for guess in plan.leaves().values())
     if sample <= SMALL_SAMPLE and each * CHEAP_BATCH < CHEAP_SECONDS:
         yield plan.resized(B=CHEAP_BATCH)
