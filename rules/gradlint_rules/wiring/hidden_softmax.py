@@ -24,7 +24,7 @@ def hidden_softmax(graph: Graph) -> Iterator[Draft]:
         nexts = list(passage.after(graph, op, CARRIED))
         if layer is None or passage.weight(graph, layer) is None or not nexts:
             continue
-        if all(_is_layer(graph, found, op) for found in nexts):
+        if all(_is_layer(graph, found) and not _is_attention(graph, found) for found in nexts):
             units = _units(graph, op)
             yield Draft(
                 message=f"softmax over {units} units as a hidden activation: 1/{units} each, the gradient too",
@@ -35,9 +35,14 @@ def hidden_softmax(graph: Graph) -> Iterator[Draft]:
             )
 
 
-def _is_layer(graph: Graph, found: Op, op: Op) -> bool:
+def _is_layer(graph: Graph, found: Op) -> bool:
     """Whether the op that reads the shares is a layer that multiplies them with a weight of its own."""
     return found.kind in ("linear", "conv") and passage.weight(graph, found) is not None
+
+
+def _is_attention(graph: Graph, found: Op) -> bool:
+    """Whether what the layer makes of the shares weighs other activations: talking heads mix heads, not units."""
+    return any(reader.kind == "matmul" for reader in passage.after(graph, found, passage.SHAPING))
 
 
 def _units(graph: Graph, op: Op) -> int:
