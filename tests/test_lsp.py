@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -148,10 +147,9 @@ def test_a_lint_under_way_blocks_nothing_and_ends_with_the_session(tmp_path):
         async with session_in(tmp_path) as client:
             document = client.opened(path)
             await until(mark.exists)
-            begun = time.monotonic()
             hovered = types.HoverParams(document, types.Position(0, 0))
             assert await client.text_document_hover_async(hovered) is None
-            assert time.monotonic() - begun < 2
+            assert Path(f"/proc/{int(mark.read_text())}").exists()  # answered while the lint still runs
         await until(lambda: not Path(f"/proc/{int(mark.read_text())}").exists())
 
     asyncio.run(talk())

@@ -88,6 +88,12 @@ class Server:
         self._tell(Notice("started", request.job, pid))
         return True
 
+    def end(self) -> None:
+        """Stop what is still running: the parent is gone, and may have been killed before it could say so."""
+        for pid in self.jobs:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(pid, signal.SIGKILL)
+
     def _become(self, request: Request, answers: int, output: int) -> NoReturn:
         """The fork's whole life."""
         try:
@@ -187,6 +193,9 @@ def main(descriptor: int, preload: list[str]) -> None:
     """Serve on an inherited socket."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    with socket.socket(fileno=descriptor) as control, contextlib.suppress(BrokenPipeError, ConnectionResetError):
-        Server(control).serve(preload)
+    with socket.socket(fileno=descriptor) as control:
+        server = Server(control)
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            server.serve(preload)
+        server.end()
     os._exit(0)
