@@ -1,12 +1,13 @@
 import threading
 import types
+from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from gradlint.error import InputError, UsageError
+from gradlint.error import ForwardError, InputError, UsageError
 from gradlint.load.inputs import Feed, feed
 from gradlint.source.examples import ShapeHint, SourceHints
 
@@ -416,11 +417,29 @@ class Impossible(nn.Module):
         return self.fc(x)
 
 
+def test_what_the_model_itself_raises_is_an_error_of_its_forward_at_its_own_line() -> None:
+    with pytest.raises(ForwardError) as caught:
+        inferred(Impossible())
+    assert caught.value.message.startswith("the forward of Impossible raised ValueError: the secret is wrong (with x=")
+    assert "give them: --input 'x=float32[" in caught.value.hint
+    source = Path(caught.value.span.path).read_text(encoding="utf-8").splitlines()
+    assert source[caught.value.span.line - 1].strip() == 'raise ValueError("the secret is wrong")'
+
+
+class Mismatched(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 4), nn.Linear(5, 4)
+
+    def forward(self, x):
+        return self.b(self.a(x))
+
+
 def test_when_nothing_fits_the_error_says_what_was_tried_and_what_to_give() -> None:
     with pytest.raises(InputError) as caught:
-        inferred(Impossible())
-    assert "no inputs were found that Impossible accepts" in caught.value.message
-    assert caught.value.message.endswith("ValueError: the secret is wrong")
+        inferred(Mismatched())
+    assert "no inputs were found that Mismatched accepts" in caught.value.message
+    assert "cannot be multiplied" in caught.value.message
     assert caught.value.hint.startswith("give them: --input 'x=float32[")
 
 

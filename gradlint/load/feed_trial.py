@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from gradlint.graph.ir import Span
 from gradlint.load.feed_copy import stand_in
 from gradlint.load.feed_cost import Cost
 from gradlint.load.feed_plan import Plan, draw
@@ -58,6 +59,7 @@ class Frame:
     line: str
     variables: dict[str, object]
     function: str
+    place: Span
 
 
 @dataclass(frozen=True)
@@ -163,7 +165,8 @@ def _frame(trace: TracebackType | None) -> Frame | None:
         name = frame.f_code.co_filename
         if not name.startswith((TORCH, HERE, "<frozen")):
             summary = traceback.FrameSummary(name, number, frame.f_code.co_name)
-            found = Frame(summary.line or "", dict(frame.f_locals), frame.f_code.co_name)
+            place = Span(name, number)
+            found = Frame(summary.line or "", dict(frame.f_locals), frame.f_code.co_name, place)
     return found
 
 

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from torch import nn
 
-from gradlint.error import InputError, UsageError
+from gradlint.error import ForwardError, GradlintError, InputError, UsageError
 from gradlint.load.feed_own import own_plans
 from gradlint.load.feed_plan import Group, Guess, Node, Plan, describe, draw
 from gradlint.load.feed_trial import Trial
@@ -53,7 +53,8 @@ def feed(model: nn.Module, settings: InputSettings, hints: SourceHints | None = 
     """Example inputs that the model's forward accepts in train mode, on the model's own device (meta stays on meta).
 
     Nothing of the model or the random state changes. `seconds` bounds the search. Raises UsageError for a spec that
-    does not read or names no argument, and InputError when nothing was found that the model accepts.
+    does not read or names no argument, InputError when nothing was found that the model accepts, and ForwardError when
+    its own code raises.
     """
     known = context(model)
     specs = parse_all(settings.inputs)
@@ -228,20 +229,26 @@ def _notes(search: Search, trial: Trial) -> tuple[str, ...]:
     )
 
 
-def _nothing_fits(search: Search, specs: tuple[InputSpec, ...]) -> InputError:
-    """What was tried last, the model's own message, and a line to give."""
+def _nothing_fits(search: Search, specs: tuple[InputSpec, ...]) -> GradlintError:
+    """What was tried last, the model's own message, its line, and a line to give.
+
+    What the model itself raises, and not a torch call that the inputs do not fit, is an error of its forward.
+    """
     model = type(search.model).__name__
     trial = search.last
     if trial is None or trial.refusal is None:
         return InputError(f"no inputs were found for {model}", f"give them: {example_line(search.known, None)}")
     tried = ", ".join(f"{p}={g.dtype}{list(trial.plan.shape(g))}" for p, g in trial.plan.leaves().items())
-    said = trial.refusal.text
+    said, frame = trial.refusal.text, trial.refusal.frame
+    place = frame.place if frame is not None else None
+    give = f"give them: {example_line(search.known, trial.plan)}"
+    if trial.refusal.call is None and frame is not None:
+        hint = "check --input against forward" if specs else f"if it is the inputs, {give}"
+        return ForwardError(f"the forward of {model} raised {said} (with {tried})", hint, place)
     if specs:
-        return InputError(f"{model} does not accept {tried}: {said}", "check --input against forward")
-    return InputError(
-        f"no inputs were found that {model} accepts ({search.trials} tried); the last was {tried}: {said}",
-        f"give them: {example_line(search.known, trial.plan)}",
-    )
+        return InputError(f"{model} does not accept {tried}: {said}", "check --input against forward", place)
+    tries = f"no inputs were found that {model} accepts ({search.trials} tried)"
+    return InputError(f"{tries}; the last was {tried}: {said}", give, place)
 
 
 def example_line(known: Context, plan: Plan | None) -> str:
