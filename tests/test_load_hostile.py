@@ -66,7 +66,7 @@ def run(tmp_path_factory):
     os.environ["HOSTILE_PIDS"] = str(pids)
     started, folder = time.monotonic(), Path.cwd()
     files = [str(HOSTILE / f"{name}.py") for name in (*FAILED, *SURVIVED)]
-    report = session.run(files, Settings(timeout=8, memory=GIB, jobs=2, probe=False))
+    report = session.run(files, Settings(timeout=8, memory=GIB, jobs=2, probe=False, cache=False))
     del os.environ["HOSTILE_PIDS"]
     assert Path.cwd() == folder
     targets = {Path(t.path).stem: t for t in report.targets}
