@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from gradlint.finding import Claim, Draft
 from gradlint.graph.ir import Graph, Op
+from gradlint.graph.traversal import series_ops
 from gradlint.rule import rule
 from gradlint_rules import diagnosis
 
@@ -20,11 +21,13 @@ def norm_over_one_value(graph: Graph) -> Iterator[Draft]:
     if not found:
         return
     first = found[0]
+    crossed = set(series_ops(graph))
     yield Draft(
         message=f"{first.function} over 1 value subtracts the value from itself: its output is constant",
         op=first.index,
         ops=tuple(op.index for op in found),
         related=diagnosis.related(graph, found, f"the last of {len(found)}") if len(found) > 1 else (),
+        severity="error" if any(op.index in crossed for op in found) else "info",  # beside a branch, only that is lost
         claim=Claim("gradient-change", (first.inputs[0], first.outputs[0]), -3.0, "below"),
         predicted={"values": 1},
     )
