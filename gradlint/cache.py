@@ -23,7 +23,7 @@ from gradlint.source.target import Target
 from gradlint.version import __version__
 
 FOLDER = ".gradlint_cache"
-FORM = 1  # of an entry; raised whenever older ones cannot be read any more
+FORM = 2  # of an entry; raised whenever older ones cannot be read any more
 MOST = 2000  # entries that are kept
 INFO = (".dist-info", ".egg-info")  # of the folders that say which distributions are installed
 VARIABLES = ("PYTHONPATH", "CUDA_VISIBLE_DEVICES")

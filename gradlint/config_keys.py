@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -43,6 +42,8 @@ class MisfitError(ValueError):
 
 def suggest(word: str, known: Sequence[str]) -> str:
     """A hint that names the nearest known word, or all of them."""
+    import difflib
+
     near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     return f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
 

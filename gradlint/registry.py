@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import importlib.util
-import pkgutil
 from collections.abc import Iterable, Sequence
 from functools import cache
-from importlib import metadata, resources
 from types import ModuleType
 
 from gradlint.error import GradlintError, UsageError
@@ -28,6 +25,8 @@ def rules() -> tuple[Rule, ...]:
 
 def packs() -> tuple[str, ...]:
     """The packages that hold rules: the first-party one where it can be imported, then those of the entry points."""
+    from importlib import metadata  # a third of what it takes to start, and most runs without a model need no rule
+
     declared = [entry.value.partition(":")[0] for entry in metadata.entry_points(group=GROUP)]
     builtin = [BUILTIN] if importlib.util.find_spec(BUILTIN) else []
     return tuple(dict.fromkeys(builtin + sorted(declared)))
@@ -41,6 +40,8 @@ def folders() -> tuple[str, ...]:
 
 def rules_of(pack: str) -> list[Rule]:
     """The rules that the modules of one package declare. Raises GradlintError when one of them cannot be imported."""
+    import pkgutil
+
     root = _import(pack)
     names = [found.name for found in pkgutil.walk_packages(getattr(root, "__path__", ()), f"{pack}.", onerror=_refuse)]
     modules = [root, *(_import(name) for name in names)]
@@ -85,6 +86,8 @@ def select(
 
 def page(rule: Rule) -> str:
     """The rule's document, the `.md` file beside its module. Raises GradlintError when there is none."""
+    from importlib import resources
+
     package, _, stem = rule.module.rpartition(".")
     try:
         return resources.files(package).joinpath(f"{stem}.md").read_text(encoding="utf-8")
@@ -109,6 +112,8 @@ def _matches(selector: str, known: Sequence[Rule]) -> list[Rule]:
 
 
 def _unknown(name: str, words: Sequence[str]) -> UsageError:
+    import difflib
+
     near = difflib.get_close_matches(name, dict.fromkeys(words), n=1, cutoff=0.5)
     hint = f"did you mean {near[0]}?" if near else "`gradlint rule --all` lists every rule"
     return UsageError(f"no rule, code or family is called {name!r}", hint)

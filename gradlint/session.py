@@ -1,4 +1,7 @@
-"""The whole run, in the parent process: targets → jobs in worker processes → one report. Never imports torch."""
+"""The whole run, in the parent process: targets → jobs in worker processes → one report. Never imports torch.
+
+What a commit that touches no model does not need is imported where it is used: starting costs more than its work.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +10,18 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from gradlint import baseline, cache
 from gradlint.config import Settings, inside
-from gradlint.fix import rounds
-from gradlint.load.sandbox import Outcome, Sandbox
 from gradlint.plan import Job, plan
-from gradlint.report.source import Sources
 from gradlint.result import Report, TargetReport, failed
 from gradlint.serialise import from_data, to_data
-from gradlint.suppress import Entry, suppress
 from gradlint.version import __version__
+
+if TYPE_CHECKING:
+    from gradlint.baseline import Known
+    from gradlint.load.sandbox import Outcome
+    from gradlint.suppress import Entry
 
 WORK = "gradlint.footprint:work"
 PRELOAD = ("torch", "gradlint.analysis")
@@ -32,26 +35,62 @@ def run(texts: Sequence[str], settings: Settings) -> Report:
     user is "failed". Raises UsageError when there is nothing to lint, or the baseline cannot be read.
     """
     started = time.monotonic()
-    known = baseline.read(settings.baseline) if settings.baseline else {}
+    known = _known(settings)
     entries = plan(texts, settings)
     jobs = [entry for entry in entries if isinstance(entry, Job)]
-    done = _cached(jobs, settings)
+    done = _cached(jobs, settings) if jobs else {}
     hits = len(done)
     done |= _done([job for job in jobs if id(job) not in done], settings)
-    found = [each for entry in entries for each in _entries(entry, done, settings)]
-    targets = tuple(suppress(found, Sources()))
+    targets = _judged(entries, done, settings) if jobs else [e for e in entries if isinstance(e, TargetReport)]
     seconds = time.monotonic() - started
-    report = rounds.annotate(Report(targets, __version__, seconds, settings=to_data(settings), cached=hits))
-    return baseline.apply(report, known, settings.baseline) if settings.baseline else report
+    report = Report(tuple(targets), __version__, seconds, settings=to_data(settings), cached=hits)
+    return _compared(report, known, settings)
+
+
+def _judged(entries: Sequence[Job | TargetReport], done: Mapping[int, Reports], settings: Settings) -> Reports:
+    """Every entry's reports, with what is suppressed marked."""
+    from gradlint.report.source import Sources
+    from gradlint.suppress import suppress
+
+    return tuple(suppress([each for entry in entries for each in _entries(entry, done, settings)], Sources()))
 
 
 def _entries(entry: Job | TargetReport, done: Mapping[int, Reports], settings: Settings) -> list[Entry]:
+    from gradlint.suppress import Entry
+
     if isinstance(entry, TargetReport):
         return [Entry(entry, settings, entry.path or entry.target, whole=False)]
     target = entry.target
     file = target.shown or str(target.path)
     reports = (_attributed(report, entry.settings) for report in done[id(entry)])
     return [Entry(report, entry.settings, file, whole=not target.expression) for report in reports]
+
+
+def _known(settings: Settings) -> Known:
+    """The entries of the baseline, read before anything runs."""
+    if not settings.baseline:
+        return {}
+    from gradlint import baseline
+
+    return baseline.read(settings.baseline)
+
+
+def _marked(report: TargetReport) -> TargetReport:
+    """The report with each fix that can be written marked so, which holds as long as its files stay as they are."""
+    if not report.findings:
+        return report
+    from gradlint.fix import rounds
+
+    return rounds.marked(report)
+
+
+def _compared(report: Report, known: Known, settings: Settings) -> Report:
+    """The report with what the baseline knows suppressed."""
+    if not settings.baseline:
+        return report
+    from gradlint import baseline
+
+    return baseline.apply(report, known, settings.baseline)
 
 
 def _attributed(report: TargetReport, settings: Settings) -> TargetReport:
@@ -62,6 +101,8 @@ def _attributed(report: TargetReport, settings: Settings) -> TargetReport:
 
 def _cached(jobs: Sequence[Job], settings: Settings) -> dict[int, Reports]:
     """The results of earlier runs that still hold, by the id of their job."""
+    from gradlint import cache
+
     store = cache.at(settings)
     found = {id(job): store.get(job.target, job.settings) for job in jobs} if store else {}
     return {job: reports for job, reports in found.items() if reports is not None}
@@ -70,6 +111,8 @@ def _cached(jobs: Sequence[Job], settings: Settings) -> dict[int, Reports]:
 def _done(jobs: Sequence[Job], settings: Settings) -> dict[int, Reports]:
     if not jobs:
         return {}
+    from gradlint.load.sandbox import Sandbox
+
     payloads = [{"target": _target(job), "settings": to_data(inside(job.settings))} for job in jobs]
     with Sandbox(jobs=min(settings.jobs, len(jobs)), verbose=settings.verbose, preload=PRELOAD) as sandbox:
         outcomes = sandbox.run(WORK, payloads, timeout=settings.timeout, memory=settings.memory)
@@ -83,7 +126,7 @@ def _target(job: Job) -> dict[str, Any]:
 def _reports(job: Job, outcome: Outcome, settings: Settings) -> Reports:
     if settings.debug and outcome.trace:
         print(outcome.trace, file=sys.stderr)
-    reports = [from_data(TargetReport, data["report"]) for data in outcome.results if "report" in data]
+    reports = [_marked(from_data(TargetReport, data["report"])) for data in outcome.results if "report" in data]
     if outcome.error is not None:
         reports.append(replace(failed(job.target.text, job.target.shown, outcome.error), seconds=outcome.seconds))
     files = next((data["files"] for data in outcome.results if "files" in data), None)
@@ -94,6 +137,8 @@ def _reports(job: Job, outcome: Outcome, settings: Settings) -> Reports:
 
 def _keep(job: Job, reports: Reports, files: Mapping[str, str], settings: Settings) -> None:
     """Store a result; a cache that cannot be written costs a warning."""
+    from gradlint import cache
+
     store = cache.at(settings)
     if store is None:
         return

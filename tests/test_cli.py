@@ -278,19 +278,21 @@ def command(*words, code=None, **options):
         (["n.py", "--loss", "cse"], 2),
         (["n.py", "--select", "no-such-rule"], 2),
         (["n.py", "--config", "none.toml"], 2),
+        (["plain.py", "--skip-modelless"], 0),
     ],
 )
-def test_what_needs_no_model_imports_no_torch(words, status):
+def test_what_needs_no_model_imports_neither_torch_nor_what_would_cost_as_much_as_its_work(words, status, tmp_path):
+    (tmp_path / "plain.py").write_text("x = 1\n")
     code = textwrap.dedent("""
         import sys
         from gradlint.cli import main
         try:
             main()
         except SystemExit as stop:
-            heavy = {"torch", "numpy", "rich", "jinja2"} & set(sys.modules)
+            heavy = {"torch", "numpy", "rich", "jinja2", "libcst"} & set(sys.modules)
             print("heavy:", sorted(heavy), "status:", stop.code, file=sys.stderr)
     """)
-    done = command(*words, code=code)
+    done = command(*words, code=code, cwd=tmp_path)
     assert f"heavy: [] status: {status}" in done.stderr
 
 

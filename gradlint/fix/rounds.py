@@ -43,8 +43,12 @@ class Proposal:
 
 def annotate(report: Report) -> Report:
     """The report with `applicable` set in every fix that has an edit."""
-    targets = tuple(_each_fix(target, lambda _, finding, fix: _annotated(finding, fix)) for target in report.targets)
-    return replace(report, targets=targets)
+    return replace(report, targets=tuple(map(marked, report.targets)))
+
+
+def marked(target: TargetReport) -> TargetReport:
+    """One target's report with `applicable` set in every fix that has an edit."""
+    return _each_fix(target, lambda _, finding, fix: _annotated(finding, fix))
 
 
 def diff(report: Report, *, unsafe: bool) -> str:

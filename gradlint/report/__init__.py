@@ -17,7 +17,7 @@ Color = Literal["auto", "always", "never"]
 
 # format → (module that holds its `write`, suffixes of files that `-o` writes in it)
 FORMATS: Mapping[str, tuple[str, tuple[str, ...]]] = {
-    "full": ("gradlint.report.full", (".txt",)),
+    "full": ("gradlint.report.summary", (".txt",)),
     "concise": ("gradlint.report.concise", ()),
     "json": ("gradlint.report.json", (".json",)),
     "json-lines": ("gradlint.report.json_lines", (".jsonl", ".ndjson")),

@@ -13,11 +13,11 @@ from gradlint.finding import SEVERITIES, Finding
 from gradlint.graph.ir import Span
 from gradlint.report import chart
 from gradlint.report.block import block, source
-from gradlint.report.number import count, seconds
-from gradlint.report.outcome import fixable_by, stands, suppressed
+from gradlint.report.outcome import stands
 from gradlint.report.plot import plot
 from gradlint.report.snippet import snippets
 from gradlint.report.source import shown
+from gradlint.report.summary import parts
 from gradlint.report.terminal import STYLES, WIDEST, hang, linked, note, packed
 from gradlint.report.view import View
 from gradlint.report.wording import facts, remarks, suppressed_by, verdict
@@ -142,39 +142,8 @@ def _overview(target: TargetReport, view: View, *, healthy: bool, alone: bool) -
 
 
 def _summary(report: Report) -> Text:
-    standing = [f for f in report.findings if stands(f)]
-    fixable, refuted = sum(bool(f.fixes) for f in standing), sum(f.verdict == "refuted" for f in report.findings)
-    failed = sum(t.error is not None for t in report.targets)
-    hidden, known = suppressed(report, "comment", "configuration"), suppressed(report, "baseline")
-    parts = [
-        _found(report, standing) if standing or any(t.status == "analysed" for t in report.targets) else "",
-        f"{fixable} with a measured fix" if fixable else "",
-        *fixable_by(standing),
-        f"{refuted} refuted by the probe" if refuted else "",
-        f"{hidden} suppressed" if hidden else "",
-        f"{known} known to the baseline" if known else "",
-        f"{count(failed, 'target')} could not be analysed" if failed else "",
-        _amount(report),
-    ]
-    first, *rest = filter(None, parts)
+    first, *rest = parts(report)
     worst = next((s for s in SEVERITIES if s != "info" and report.count(s)), None)
-    clean = report.targets and not failed
+    clean = report.targets and not any(target.error for target in report.targets)
     style = STYLES[worst] if worst else STYLES["good"] if clean else STYLES["error"]
     return Text.assemble((first, style), " · ".join(["", *rest]))
-
-
-def _amount(report: Report) -> str:
-    """How much was done in which time."""
-    if not report.targets:
-        return "nothing analysed"
-    empty = sum(target.status == "skipped" for target in report.targets)
-    done = count(len(report.targets) - empty, "target") if empty < len(report.targets) else ""
-    skipped = f"{count(empty, 'file')} without a model" if empty else ""
-    cached = f" ({report.cached} from the cache)" if report.cached else ""
-    return f"{' and '.join(filter(None, (done, skipped)))} in {seconds(report.seconds)}{cached}"
-
-
-def _found(report: Report, standing: list[Finding]) -> str:
-    counted = {s: report.count(s) for s in SEVERITIES if report.count(s)}
-    kinds = ", ".join(f"{amount} info" if s == "info" else count(amount, s) for s, amount in counted.items())
-    return f"{count(len(standing), 'finding')} ({kinds})" if standing else "no findings"
