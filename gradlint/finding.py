@@ -102,6 +102,15 @@ class Change:
 
 
 @dataclass(frozen=True)
+class Size:
+    """How large the output of an op and the gradient there are with a fix: RMS, None where unknown or not finite."""
+
+    op: int
+    activation_rms: float | None
+    gradient_rms: float | None
+
+
+@dataclass(frozen=True)
 class Fix:
     """A change that was tried by intervention and helped: `measured_after` holds the finding's numbers after it."""
 
@@ -113,6 +122,7 @@ class Fix:
     changes: tuple[Change, ...] = ()  # the same in terms of the source; none where no edit can express it
     applicable: Literal["safe", "unsafe"] | None = None  # whether `--fix` can write it; unsafe: the function changes
     advice: str = ""  # why an edit that was written did not stand, and was taken back
+    layers: tuple[Size, ...] = ()  # the model's layers as they were measured with it; of a finding's first fix alone
 
 
 @dataclass(frozen=True)

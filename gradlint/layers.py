@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
+from gradlint.finding import Size
 from gradlint.graph.ir import Graph, Op
 from gradlint.profile import Profile
 from gradlint.result import Layer
@@ -29,8 +30,19 @@ EMPTY = Profile()
 
 def layers(graph: Graph, predicted: Profile, measured: Profile | None) -> tuple[Layer, ...]:
     """One row per charted op whose output a gradient can reach; RMS values as plain numbers, None where unknown."""
-    charted = (op for op in graph.ops if op.kind in CHARTED and graph.values[op.outputs[0]].dtype.startswith("float"))
-    return tuple(_layer(op, predicted, measured or EMPTY) for op in charted)
+    return tuple(_layer(op, predicted, measured or EMPTY) for op in _charted(graph))
+
+
+def sizes(graph: Graph, measured: Profile) -> tuple[Size, ...]:
+    """The same ops in another measured run of the graph: of `layers`, what an intervention changes."""
+    return tuple(
+        Size(op.index, _rms(measured.activation, op.outputs[0]), _rms(measured.gradient, op.outputs[0]))
+        for op in _charted(graph)
+    )
+
+
+def _charted(graph: Graph) -> Iterator[Op]:
+    return (op for op in graph.ops if op.kind in CHARTED and graph.values[op.outputs[0]].dtype.startswith("float"))
 
 
 def _layer(op: Op, predicted: Profile, measured: Profile) -> Layer:

@@ -67,6 +67,13 @@ def test_a_deep_sigmoid_net_is_made_healthy_by_relu_with_he():
     assert any("BatchNorm1d" in fix.title for fix in fixes)
 
 
+def test_the_best_fix_carries_every_layer_as_it_was_measured_with_it():
+    first, *others = proven(chain(20, nn.Sigmoid), (64, 64), "saturating-chain", "vanishing")
+    assert [size.op for size in first.layers] == list(range(41))
+    assert all(size.gradient_rms > 1e-4 and size.activation_rms > 0.1 for size in first.layers)
+    assert others and not any(fix.layers for fix in others)
+
+
 @pytest.mark.parametrize(
     ("model", "rule", "expected"),
     [

@@ -12,7 +12,8 @@ from xml.etree import ElementTree
 import pytest
 
 from gradlint.config import Settings
-from gradlint.report import render, ribbon
+from gradlint.finding import Size, Suppression
+from gradlint.report import chart, render, ribbon
 from gradlint.report.notebook import fragment
 from gradlint.report.reproduce import command
 from gradlint.report.source import Sources
@@ -45,7 +46,8 @@ def deep(layers):
         )
         for i in range(layers)
     )
-    return replace(ILL, layers=made, findings=(replace(CHAIN, ops=tuple(range(50, 90)), factors=()),))
+    fix = replace(CHAIN.fixes[0], layers=tuple(Size(i, 0.9, 0.03) for i in range(layers)))
+    return replace(ILL, layers=made, findings=(replace(CHAIN, ops=tuple(range(50, 90)), factors=(), fixes=(fix,)),))
 
 
 @pytest.mark.parametrize("name", REPORTS)
@@ -127,9 +129,36 @@ def test_every_layer_can_be_reached_by_pointer_and_keyboard_and_names_its_number
     assert len(columns) == len(ILL.layers)
     assert all(column.get("tabindex") == "0" for column in columns)
     assert columns[0].get("aria-label") == (
-        "hidden.0 linear: gradient measured 3.4e-19, gradient predicted 4.4e-19, activation measured 0.4, "
-        "activation predicted 0.4 — on the lossy stretch"
+        "hidden.0 linear — on the lossy stretch: gradient measured 3.4e-19, predicted 4.4e-19, after the fix 0.03; "
+        "activation measured 0.4, predicted 0.4, after the fix 0.9"
     )
+
+
+def lines(target):
+    """The style of each line of the drawing → its points, without the legend's."""
+    paths = [path for path in drawing(target).findall("path") if "h22" not in path.get("d")]
+    return {path.get("class"): path.get("d") for path in paths}
+
+
+def test_the_layers_before_and_after_the_fix_are_drawn_on_one_axis():
+    drawn = lines(ILL)
+    assert list(drawn) == ["act guess", "grad guess", "act", "grad", "act after", "grad after"]
+    first = {style: float(re.match(r"M[\d.]+ ([\d.]+)", path)[1]) for style, path in drawn.items()}
+    assert first["grad after"] < first["grad"] - 100  # higher up
+    assert "replace Sigmoid by ReLU, kaiming init”" in page(Report((ILL,), "0.1.0", settings=SETTINGS))
+
+
+@pytest.mark.parametrize("change", [{"severity": "warning"}, {"suppression": Suppression("comment")}, {"fixes": ()}])
+def test_the_fix_that_is_drawn_is_that_of_the_worst_finding_that_stands(change):
+    other = replace(CHAIN, rule="other", fixes=(replace(CHAIN.fixes[0], title="another"),))
+    assert chart.remedy(replace(ILL, findings=(CHAIN, other)))[1] == CHAIN.fixes[0]
+    assert chart.remedy(replace(ILL, findings=(replace(CHAIN, **change), other)))[1].title == "another"
+
+
+def test_without_a_fix_nothing_is_drawn_of_one():
+    plain = replace(ILL, findings=(replace(CHAIN, fixes=()),))
+    assert not any("after" in style for style in lines(plain))
+    assert "after the fix" not in page(Report((plain,), "0.1.0", settings=SETTINGS))
 
 
 def test_the_lossy_stretch_is_shaded_and_nothing_else():

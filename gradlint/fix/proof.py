@@ -16,6 +16,7 @@ from gradlint.fix.experiment import Experiment, experiment
 from gradlint.fix.symptom import clipping
 from gradlint.fix.trial import Laboratory, Trial
 from gradlint.graph.ir import Graph
+from gradlint.layers import sizes
 from gradlint.probe.health import judge
 from gradlint.profile import Measurement
 
@@ -113,6 +114,7 @@ def _shared(laboratory: Laboratory, finding: Finding, proofs: Iterable[Proof]) -
 def _fixed(laboratory: Laboratory, finding: Finding, proofs: Iterable[Proof]) -> Finding:
     kept = sorted(proofs, key=lambda proof: proof.order)[:KEPT]
     fixes = [_fix(laboratory.graph, finding, proof) for proof in kept]
+    fixes[:1] = [replace(f, layers=sizes(laboratory.graph, kept[0].pair.after.measurement.profile)) for f in fixes[:1]]
     trials = [proof.pair.after for proof in kept]
     explodes = finding.family in FLOW and laboratory.found.health.kind in ("exploding", "blow-up")
     if explodes and (clip := clipping(laboratory.graph, laboratory.found, trials)):

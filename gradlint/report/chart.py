@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from gradlint.finding import Finding
+from gradlint.finding import SEVERITIES, Finding, Fix
 from gradlint.report.outcome import reaches, stands
 from gradlint.result import Layer, TargetReport
 
@@ -72,6 +72,13 @@ def stretch(target: TargetReport) -> frozenset[int | str]:
     """Op indices (and, for layers that carry none, module paths) on a stretch that a standing finding is about."""
     marked = [f for f in target.findings if stands(f) and reaches(f.severity, "warning")]
     return frozenset(place for finding in marked for place in _places(finding))
+
+
+def remedy(target: TargetReport) -> tuple[Finding, Fix] | None:
+    """The fix that is drawn beside the model as it is: the first one of the worst standing finding that has any."""
+    mended = [f for f in target.findings if stands(f) and f.fixes and f.fixes[0].layers]
+    worst = min(mended, key=lambda finding: SEVERITIES.index(finding.severity), default=None)
+    return (worst, worst.fixes[0]) if worst else None
 
 
 def decades(rms: float | None) -> float | None:

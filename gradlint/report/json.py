@@ -11,7 +11,7 @@ import numbers
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TextIO
 
-from gradlint.finding import Claim, Factor, Finding, Fix, Related, Suppression
+from gradlint.finding import Claim, Factor, Finding, Fix, Related, Size, Suppression
 from gradlint.graph.ir import Span
 from gradlint.report.fingerprint import fingerprints
 from gradlint.report.outcome import counts
@@ -149,7 +149,12 @@ def _fix(fix: Fix) -> dict[str, object]:
         "symptomatic": fix.symptomatic,
         "applicable": fix.applicable,
         "advice": fix.advice,
+        "layers": [_size(size) for size in fix.layers],
     }
+
+
+def _size(size: Size) -> dict[str, object]:
+    return {"index": size.op, "activation_rms": size.activation_rms, "gradient_rms": size.gradient_rms}
 
 
 def _claim(claim: Claim) -> dict[str, object]:

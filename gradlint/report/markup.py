@@ -11,7 +11,7 @@ from markupsafe import Markup, escape
 
 from gradlint.finding import Finding, Number
 from gradlint.report import chain, ribbon
-from gradlint.report.chart import key, stretch
+from gradlint.report.chart import key, remedy, stretch
 from gradlint.report.number import amount, count, label, number, power, seconds
 from gradlint.report.outcome import reaches, stands
 from gradlint.report.snippet import SourceLine, snippets
@@ -32,6 +32,7 @@ class Row:
     """A row of the layer table; `findings` are (1-based position, code) of those that are about it."""
 
     layer: Layer
+    after: float | None  # the gradient with the fix that is drawn
     lossy: bool
     findings: tuple[tuple[int, str], ...]
 
@@ -93,8 +94,15 @@ def tree(target: TargetReport) -> list[tuple[str, list[Row]]]:
     """The layers in runs of one part of the model, each with the findings that are about it."""
     lossy = stretch(target)
     about = [(i, f, frozenset(_places(f))) for i, f in enumerate(target.findings, 1) if stands(f)]
+    drawn = remedy(target)
+    after: dict[int | None, float | None] = {size.op: size.gradient_rms for size in drawn[1].layers} if drawn else {}
     rows = [
-        Row(layer, key(layer) in lossy, tuple((i, f.code) for i, f, places in about if key(layer) in places))
+        Row(
+            layer,
+            after.get(layer.index),
+            key(layer) in lossy,
+            tuple((i, f.code) for i, f, places in about if key(layer) in places),
+        )
         for layer in target.layers
     ]
     return [(name, rows[start:end]) for name, start, end in ribbon.groups(target.layers)]
@@ -144,6 +152,7 @@ FILTERS: Mapping[str, Any] = {
     "suppressed_by": suppressed_by,
     "verdict": verdict,
     "tree": tree,
+    "remedy": remedy,
     "lossy": lambda target: bool(stretch(target)),
     "problems": lambda target: [f for f in target.findings if stands(f) and reaches(f.severity, "warning")],
 }

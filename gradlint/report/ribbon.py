@@ -7,20 +7,39 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from gradlint.report.chart import Axis, Bar, axis, decades, key, stretch
+from gradlint.finding import Size
+from gradlint.report.chart import Axis, Bar, axis, decades, key, remedy, stretch
 from gradlint.report.number import number
 from gradlint.result import Layer, TargetReport
 
-WIDTH, HEIGHT = 960, 300
-LEFT, RIGHT, TOP, BOTTOM = 56, 12, 44, 34
+WIDTH, HEIGHT = 960, 340
+LEFT, RIGHT, TOP, BOTTOM = 56, 12, 78, 34
+LEGEND_AT, TIP_AT, LINE = 12, 50, 16  # baselines of the first lines of legend and tip, and the distance of the next
 MOST_GROUPS = 14
 MOST_DOTS = 80  # layers that still get a dot each
-SERIES: Sequence[tuple[str, str, Callable[[Layer], float | None]]] = (
-    ("activation predicted", "act guess", lambda layer: layer.predicted_activation_rms),
-    ("activation measured", "act", lambda layer: layer.activation_rms),
-    ("gradient predicted", "grad guess", lambda layer: layer.predicted_gradient_rms),
-    ("gradient measured", "grad", lambda layer: layer.gradient_rms),
+After = Size | None  # the layer with the fix applied
+
+
+@dataclass(frozen=True)
+class Series:
+    """One line of the drawing: what it is called behind its quantity, its classes, and how it is read of a layer."""
+
+    quantity: str
+    name: str
+    style: str
+    read: Callable[[Layer, After], float | None]
+
+
+SERIES = (
+    Series("activation", "predicted", "act guess", lambda layer, _: layer.predicted_activation_rms),
+    Series("gradient", "predicted", "grad guess", lambda layer, _: layer.predicted_gradient_rms),
+    Series("activation", "measured", "act", lambda layer, _: layer.activation_rms),
+    Series("gradient", "measured", "grad", lambda layer, _: layer.gradient_rms),
+    Series("activation", "after the fix", "act after", lambda _, after: after.activation_rms if after else None),
+    Series("gradient", "after the fix", "grad after", lambda _, after: after.gradient_rms if after else None),
 )
+QUANTITIES = ("gradient", "activation")
+TOLD = ("measured", "predicted", "after the fix")  # in this order, where they are listed
 STYLE = """
 .gl-ribbon{width:100%;height:auto;max-width:1100px;font:12px system-ui,sans-serif;color:inherit}
 .gl-ribbon text{fill:currentColor}.gl-ribbon .faint{opacity:.65}
@@ -28,6 +47,7 @@ STYLE = """
 .gl-ribbon path{fill:none;stroke-width:2;stroke-linejoin:round}
 .gl-ribbon .grad{stroke:#2f7ed8}.gl-ribbon .act{stroke:#c98a1b}
 .gl-ribbon .guess{stroke-width:7;stroke-opacity:.3;stroke-linecap:round}
+.gl-ribbon .after{stroke-dasharray:6 4}
 .gl-ribbon circle.grad{fill:#2f7ed8}.gl-ribbon circle.act{fill:#c98a1b}
 .gl-ribbon .lossy{fill:#dc3545;fill-opacity:.13}.gl-ribbon .zero{fill:#dc3545}
 .gl-ribbon .hit{fill:currentColor;fill-opacity:0}.gl-ribbon .tip{visibility:hidden}
@@ -59,15 +79,18 @@ def svg(target: TargetReport) -> str:
     layers = target.layers
     if not layers:
         return ""
-    plot = Plot(_axis(layers), len(layers))
+    mended = remedy(target)
+    sizes = {size.op: size for size in mended[1].layers} if mended else {}
+    columns = [(layer, None if layer.index is None else sizes.get(layer.index)) for layer in layers]
+    plot = Plot(_axis(columns), len(layers))
     lossy = stretch(target)
     parts = [
         *_stretches([key(layer) in lossy for layer in layers], plot),
         *_grid(plot),
         *_groups(layers, plot),
-        *(part for _, style, read in SERIES for part in _line([decades(read(layer)) for layer in layers], style, plot)),
-        *_legend(layers),
-        *(_layer(i, layer, plot, lossy=key(layer) in lossy) for i, layer in enumerate(layers)),
+        *(part for each in SERIES for part in _line([decades(each.read(*c)) for c in columns], each.style, plot)),
+        *_legend(columns),
+        *(_layer(i, each, plot, lossy=key(each[0]) in lossy) for i, each in enumerate(columns)),
     ]
     label = f"gradient and activation RMS of {len(layers)} layers, first to last"
     head = f'<svg class="gl-ribbon" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(label)}">'
@@ -97,8 +120,8 @@ def _encloses(module: str, other: str) -> bool:
     return not module or other.startswith(f"{module}.")
 
 
-def _axis(layers: Sequence[Layer]) -> Axis:
-    values = [value for layer in layers for _, _, read in SERIES if (value := decades(read(layer))) is not None]
+def _axis(columns: Sequence[tuple[Layer, After]]) -> Axis:
+    values = [value for column in columns for each in SERIES if (value := decades(each.read(*column))) is not None]
     return axis([Bar("", 1, (value, value, value), None, False) for value in values])
 
 
@@ -145,7 +168,7 @@ def _line(values: Sequence[float | None], style: str, plot: Plot) -> Iterator[st
         pen = "L"
     if path:
         yield f'<path class="{style}" d="{"".join(path)}"/>'
-    if "guess" not in style:
+    if "guess" not in style and "after" not in style:
         for i, value in enumerate(values):
             if value == -math.inf:
                 yield f'<circle class="zero" cx="{plot.x(i)}" cy="{plot.y(value)}" r="3.5"/>'
@@ -153,21 +176,37 @@ def _line(values: Sequence[float | None], style: str, plot: Plot) -> Iterator[st
                 yield f'<circle class="{style}" cx="{plot.x(i)}" cy="{plot.y(value)}" r="2.5"/>'
 
 
-def _legend(layers: Sequence[Layer]) -> Iterator[str]:
-    x = LEFT
-    for name, style, read in reversed(SERIES):
-        if any(read(layer) is not None for layer in layers):
-            yield f'<path class="{style}" d="M{x} 12h22"/><text class="faint" x="{x + 28}" y="16">{name}</text>'
-            x += 40 + 7 * len(name)
+def _legend(columns: Sequence[tuple[Layer, After]]) -> Iterator[str]:
+    """A line for each quantity."""
+    for y, quantity in enumerate(QUANTITIES):
+        x, y = LEFT, LEGEND_AT + LINE * y
+        for each in _listed(quantity):
+            if any(each.read(*column) is not None for column in columns):
+                name = f"{quantity} {each.name}"
+                mark = f'<path class="{each.style}" d="M{x} {y}h22"/>'
+                yield f'{mark}<text class="faint" x="{x + 28}" y="{y + 4}">{name}</text>'
+                x += 200
 
 
-def _layer(index: int, layer: Layer, plot: Plot, *, lossy: bool) -> str:
+def _listed(quantity: str) -> list[Series]:
+    return sorted((each for each in SERIES if each.quantity == quantity), key=lambda each: TOLD.index(each.name))
+
+
+def _layer(index: int, column: tuple[Layer, After], plot: Plot, *, lossy: bool) -> str:
     """A column that answers to the pointer and to the keyboard with the layer's numbers."""
+    layer = column[0]
     left, width = plot.x(index - 0.5), plot.x(index + 0.5) - plot.x(index - 0.5)
-    said = ", ".join(
-        f"{name} {number(value)}" for name, _, read in reversed(SERIES) if (value := read(layer)) is not None
-    )
-    text = escape(f"{layer.module or 'model'} {layer.op}: {said}{' — on the lossy stretch' if lossy else ''}")
+    name = f"{layer.module or 'model'} {layer.op}{' — on the lossy stretch' if lossy else ''}"
+    told = [name, "; ".join(filter(None, (_told(quantity, column) for quantity in QUANTITIES)))]
     hit = f'<rect class="hit" x="{left}" y="{TOP}" width="{width:.1f}" height="{HEIGHT - TOP - BOTTOM}"/>'
-    tip = f'<text class="tip" x="{LEFT}" y="36">{text}</text>'
-    return f'<g class="layer" tabindex="0" aria-label="{text}">{hit}{tip}</g>'
+    tip = "".join(
+        f'<text class="tip" x="{LEFT}" y="{TIP_AT + LINE * i}">{escape(text)}</text>' for i, text in enumerate(told)
+    )
+    return f'<g class="layer" tabindex="0" aria-label="{escape(": ".join(told))}">{hit}{tip}</g>'
+
+
+def _told(quantity: str, column: tuple[Layer, After]) -> str:
+    """ "gradient measured 3e-19, predicted 4e-19, after the fix 0.2"; "" where nothing is known."""
+    found = [(each.name, each.read(*column)) for each in _listed(quantity)]
+    said = ", ".join(f"{name} {number(value)}" for name, value in found if value is not None)
+    return f"{quantity} {said}" if said else ""

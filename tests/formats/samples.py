@@ -3,7 +3,7 @@
 import math
 from dataclasses import replace
 
-from gradlint.finding import Claim, Factor, Finding, Fix, Related
+from gradlint.finding import Claim, Factor, Finding, Fix, Related, Size
 from gradlint.graph.ir import Span
 from gradlint.result import Failure, InputUsed, Layer, ProbeRun, Report, TargetReport
 
@@ -69,6 +69,7 @@ CHAIN = Finding(
             "replace Sigmoid by ReLU, kaiming init",
             {"gradient-change": -17.2},
             {"gradient-change": -0.31},
+            layers=tuple(Size(i, 0.9, 0.03 * 1.01**i) for i in range(2 * DEPTH + 1)),
         ),
         Fix(
             "insert LayerNorm before each Sigmoid",
@@ -201,7 +202,16 @@ UNPROBED = TargetReport(
 SETTINGS = {"fail_on": "warning", "seed": 0, "seeds": 5}
 SMALL = replace(
     ILL,
-    findings=(replace(CHAIN, related=CHAIN.related[:2], factors=CHAIN.factors[:2], ops=(0, 1)), REFUTED),
+    findings=(
+        replace(
+            CHAIN,
+            related=CHAIN.related[:2],
+            factors=CHAIN.factors[:2],
+            ops=(0, 1),
+            fixes=(replace(CHAIN.fixes[0], layers=CHAIN.fixes[0].layers[:2]), *CHAIN.fixes[1:]),
+        ),
+        REFUTED,
+    ),
     layers=ILL.layers[:2],
 )
 REPORTS = {
