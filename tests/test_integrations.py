@@ -122,22 +122,79 @@ def repository(tmp_path):
     return tmp_path
 
 
-def test_the_hook_blocks_a_vanishing_model_and_lets_others_pass(repository):
-    hook = yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text())[0]
-    entry = hook["entry"].replace("gradlint", f"{shlex.quote(sys.executable)} -m gradlint", 1)
-    script = repository / ".git" / "hooks" / "pre-commit"
-    script.write_text(f"#!/bin/sh\n{entry} $(git diff --cached --name-only -- '*.py')\n")
-    script.chmod(0o755)
+DEEP = """\
+from torch import nn
 
-    def commit(text):
-        (repository / "net.py").write_text(text)
-        git("add", ".", cwd=repository)
-        return git("commit", "-qm", "x", cwd=repository, check=False)
 
-    assert commit("x = 1\n").returncode == 0
-    blocked = commit(VANISHING)
-    assert blocked.returncode == 1 and "error[saturating-chain]" in blocked.stdout + blocked.stderr
-    assert commit(HEALTHY).returncode == 0
+class Deep(nn.Module):
+    def __init__(self, depth=12):
+        super().__init__()
+        layers = []
+        for _ in range(depth):
+            layers.append(nn.Linear(16, 16))
+            layers.append(nn.Sigmoid())
+        self.hidden = nn.Sequential(*layers)
+        self.head = nn.Linear(16, 3)
+
+    def forward(self, x):
+        return self.head(self.hidden(x))
+"""
+
+
+@pytest.fixture
+def hooked(repository):
+    """A repository that the real pre-commit watches with our hooks, `gradlint` being this checkout's."""
+    ours, project = repository / "gradlint", repository / "project"
+    for folder in (ours, project):
+        folder.mkdir()
+        git("init", "-q", "-b", "main", cwd=folder)
+        for key, value in (("user.email", "a@b"), ("user.name", "n")):
+            git("config", key, value, cwd=folder)
+    (ours / ".pre-commit-hooks.yaml").write_text((ROOT / ".pre-commit-hooks.yaml").read_text())
+    git("add", ".", cwd=ours)
+    git("commit", "-qm", "hooks", cwd=ours)
+    command = repository / "bin" / "gradlint"
+    command.parent.mkdir()
+    command.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m gradlint "$@"\n')
+    command.chmod(0o755)
+    rev = git("rev-parse", "HEAD", cwd=ours).stdout.strip()
+    # an environment of its own for the ONNX hook would come from the network; a project may say `system` there, too
+    hooks = [{"id": "gradlint"}, {"id": "gradlint-onnx", "language": "system", "additional_dependencies": []}]
+    told = {"repos": [{"repo": str(ours), "rev": rev, "hooks": hooks}]}
+    (project / ".pre-commit-config.yaml").write_text(yaml.safe_dump(told))
+    environment = {
+        **ENVIRONMENT,
+        "PATH": f"{command.parent}{os.pathsep}{os.environ['PATH']}",
+        "PRE_COMMIT_HOME": str(repository / "cache"),
+    }
+
+    def run(*words):
+        return subprocess.run(words, cwd=project, env=environment, capture_output=True, text=True)
+
+    installed = run(sys.executable, "-m", "pre_commit", "install")
+    assert installed.returncode == 0, installed.stdout + installed.stderr
+    return project, run
+
+
+def test_pre_commit_blocks_a_vanishing_model_and_passes_after_fix(hooked):
+    project, run = hooked
+
+    def commit():
+        run("git", "add", ".")
+        done = run("git", "commit", "-m", "x")
+        return done.returncode, done.stdout + done.stderr
+
+    (project / "plain.py").write_text("x = 1\n")
+    assert commit()[0] == 0
+    (project / "net.py").write_text(DEEP)
+    status, said = commit()
+    assert status == 1 and "error[saturating-chain]" in said and "gradlint (ONNX)" in said
+    fixed = run("gradlint", "net.py", "--fix", "--unsafe-fixes", "-q")
+    assert fixed.returncode == 0, fixed.stdout + fixed.stderr
+    assert "nn.ReLU()" in (project / "net.py").read_text()
+    status, said = commit()
+    assert status == 0, said
+    assert run("git", "status", "--porcelain").stdout == ""
 
 
 # -- the action --------------------------------------------------------------------------------------------------------
