@@ -23,6 +23,7 @@ from gradlint.config import Settings
 from gradlint.config_file import Configuration
 from gradlint.error import GradlintError, UsageError
 from gradlint.report.outcome import CLEAN, FAILED, FOUND, exit_code
+from gradlint.report.source import shown
 from gradlint.result import Failure, Report
 from gradlint.version import __version__
 
@@ -157,8 +158,8 @@ def show(
     """Print the settings, the files, or both; `told` are the fields that the command line gave."""
     from gradlint import listing
 
-    shown = [listing.settings(settings, configuration, told)] * both[0] + [listing.files(targets, settings)] * both[1]
-    for lines in shown:
+    lists = [listing.settings(settings, configuration, told)] * both[0] + [listing.files(targets, settings)] * both[1]
+    for lines in lists:
         for line in lines:
             click.echo(line)
 
@@ -197,7 +198,7 @@ def refuse(problem: Failure, output_format: str, *, debug: bool = False) -> int:
         traceback.print_exc()
     if output_format in MACHINE:
         reports.render(Report((), __version__, errors=(problem,)), output_format, sys.stdout)
-    where = f"{problem.path}:{problem.line or 1}: " if problem.path else ""
+    where = f"{shown(problem.path)}:{problem.line or 1}: " if problem.path else ""
     click.echo(problem.message if problem is INTERRUPTED else f"error: {where}{problem.message}", err=True)
     if problem.hint:
         click.echo(f"  help: {problem.hint}", err=True)

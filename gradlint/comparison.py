@@ -182,7 +182,8 @@ def text(found: Comparison) -> Iterator[str]:
         yield ""
         yield f"{movement.target}{' ' + movement.word if movement.word else ''}"
         yield from (f"  {each.label:34} {each.before} → {each.after}" for each in movement.numbers)
-    yield ""
+    if any((found.new, found.fixed, found.unchanged, found.failures, found.movements)):
+        yield ""
     yield headline(found)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import tomllib
@@ -11,8 +10,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from gradlint.config import LOSSES, Settings, default_jobs
-from gradlint.config_keys import KEYS, LOSS, PATHS, Key, MisfitError, suggest
+from gradlint.config import Settings, default_jobs
+from gradlint.config_keys import KEYS, PATHS, Key, MisfitError, suggest
 from gradlint.error import UsageError
 from gradlint.graph.ir import Span
 
@@ -168,9 +167,8 @@ def _value(path: Path, text: str, name: str, value: object) -> Any:
         raise UsageError(f"{misfit.message} in {_section(path, name)}", misfit.hint, span) from None
     except ValueError:
         span = Span(str(path), locate(text, _full(path, (name,))))
-        hint = suggest(value, LOSSES) if kind is LOSS and isinstance(value, str) else ""
-        said = json.dumps(value, default=str)
-        raise UsageError(f"{name} in {_section(path)} is {kind.name}, not {said}", hint, span) from None
+        said, hint = kind.misfit(value)
+        raise UsageError(f"{name} in {_section(path)} {said}", hint, span) from None
 
 
 def _rooted(name: str, value: Any, path: Path) -> Any:
@@ -190,7 +188,8 @@ def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read {path}: {error}") from error
+        why = error.strerror if isinstance(error, OSError) else f"it is not UTF-8 ({error.reason})"
+        raise UsageError(f"cannot read {path}: {why}") from error
 
 
 def _table(path: Path, text: str) -> dict[str, Any] | None:
@@ -199,7 +198,9 @@ def _table(path: Path, text: str) -> dict[str, Any] | None:
         content = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         at = re.search(r"at line (\d+)", str(error))
-        raise UsageError(f"{path} is not valid TOML: {error}", span=Span(str(path), int(at[1]) if at else 1)) from error
+        raise UsageError(
+            f"{path.name} is not valid TOML: {error}", span=Span(str(path), int(at[1]) if at else 1)
+        ) from error
     tools = content.get("tool")
     table = content if path.name != PROJECT_FILE else tools.get("gradlint") if isinstance(tools, dict) else None
     if table is not None and not isinstance(table, dict):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,11 +17,19 @@ UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 
 @dataclass(frozen=True)
 class Kind:
-    """How a value is read: what to call it in errors, `read`, which raises ValueError, and its JSON schema."""
+    """How a value is read: what to call it in errors, `read`, which raises ValueError, and its JSON schema.
+
+    `words` are those that a value which is one of a few can be.
+    """
 
     name: str
     read: Callable[[Any], Any]
     schema: Schema
+    words: tuple[str, ...] = ()
+
+    def misfit(self, given: object) -> tuple[str, str]:
+        """What the value should have been and what it is, and a hint that names the word it comes nearest to."""
+        return f"is {self.name}, not {json.dumps(given, default=str)}", near(given, self.words)
 
 
 @dataclass(frozen=True)
@@ -42,10 +51,15 @@ class MisfitError(ValueError):
 
 def suggest(word: str, known: Sequence[str]) -> str:
     """A hint that names the nearest known word, or all of them."""
+    return near(word, known) or f"known: {', '.join(known)}"
+
+
+def near(word: object, known: Sequence[str]) -> str:
+    """A hint that names the known word nearest to this one, "" where none is near."""
     import difflib
 
-    near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    return f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
+    found = difflib.get_close_matches(word, known, n=1, cutoff=0.6) if isinstance(word, str) else []
+    return f"did you mean {found[0]}?" if found else ""
 
 
 # -- plain values, which the command line reads too --------------------------------------------------------------------
@@ -115,7 +129,7 @@ def _one_of(*words: str) -> Kind:
             raise ValueError
         return str(given)
 
-    return Kind(f"one of {', '.join(words)}", read, {"enum": list(words)})
+    return Kind(f"one of {', '.join(words)}", read, {"enum": list(words)}, words)
 
 
 # -- tables ------------------------------------------------------------------------------------------------------------
@@ -132,7 +146,8 @@ def _each(given: Any, kind: Kind) -> dict[str, Any]:
         try:
             read[key] = kind.read(value)
         except ValueError:
-            raise MisfitError((key,), f"{key} is {kind.name}") from None
+            said, hint = kind.misfit(value)
+            raise MisfitError((key,), f"{key} {said}", hint) from None
     return read
 
 
@@ -174,7 +189,8 @@ def _model(index: int, given: Any) -> Model:
         try:
             read[key.field] = key.kind.read(value)
         except ValueError:
-            raise MisfitError((index, name), f"{name} of a model is {key.kind.name}") from None
+            said, hint = key.kind.misfit(value)
+            raise MisfitError((index, name), f"{name} of a model {said}", hint) from None
     return Model(read.pop("target"), read)
 
 
@@ -187,7 +203,7 @@ FLAG = Kind("true or false", lambda given: _strictly(bool, given), {"type": "boo
 COUNT = Kind("an integer of at least 1", _at_least(1, int), {"type": "integer", "minimum": 1})
 WHOLE = Kind("an integer of at least 0", _at_least(0, int), {"type": "integer", "minimum": 0})
 SECONDS = Kind("a number of seconds", _at_least(0, (int, float)), {"type": "number", "minimum": 0})
-LOSS = Kind(f"one of {', '.join(LOSSES)} or module:function", loss, {**STRING, "examples": list(LOSSES)})
+LOSS = Kind(f"one of {', '.join(LOSSES)} or module:function", loss, {**STRING, "examples": list(LOSSES)}, LOSSES)
 DEVICE = Kind("auto, cpu, cuda, cuda:N, mps or meta", device, {**STRING, "examples": ["auto", "cpu", "cuda"]})
 SIZE = Kind('a size such as "4G"', memory, {"type": ["string", "integer"], "examples": ["4G"]})
 INIT = Kind(

@@ -31,10 +31,14 @@ class Side:
 def diff(base: str, head: str, targets: Sequence[str], options: Options) -> Comparison:
     """Lint what is not a saved report already, and compare. Raises UsageError for a side that is nothing of all this.
 
-    Git refs without targets lint the Python files that differ between the two, and what the configuration names.
+    Git refs without targets lint the Python files that differ between the two. Beside a git ref, a path below the
+    working folder is that part of the working tree, and of the ref; any other path is a tree of its own.
     """
     sides = [_side(base), _side(head)]
-    return compare(*(_document(side, _targets(sides, targets), options) for side in sides))
+    if not targets and any(side.commit for side in sides):
+        sides, within = [_working(side) for side in sides], [side.text for side in sides if _inside(side)]
+        return compare(*(_document(side, _changed(sides, within), options) for side in sides))
+    return compare(*(_document(side, targets, options) for side in sides))
 
 
 def _side(text: str) -> Side:
@@ -47,13 +51,31 @@ def _side(text: str) -> Side:
     return Side(text, found.strip())
 
 
-def _targets(sides: Sequence[Side], targets: Sequence[str]) -> list[str]:
-    """What to lint in the tree of a git ref: the targets, or the Python files that differ."""
+def _inside(side: Side) -> bool:
+    """Whether the side is a file or folder below the working folder, or that itself."""
+    path = Path(side.text)
+    return not (side.commit or _is_saved(path)) and path.resolve().is_relative_to(Path.cwd())
+
+
+def _working(side: Side) -> Side:
+    return Side(".") if _inside(side) else side
+
+
+def _changed(sides: Sequence[Side], within: Sequence[str]) -> list[str]:
+    """The Python files that differ between two commits, or a commit and the working tree, in `within` if that is given.
+
+    What git does not know yet is new in the working tree.
+    """
     commits = [side.commit for side in sides if side.commit]
-    if targets or not commits:
-        return list(targets)
-    changed = _git("diff", "--name-only", "--relative", "-z", *commits, "--", "*.py")
-    return [name for name in (changed or "").split("\0") if name]
+    places = [f":(glob){place}/**/*.py" if Path(place).is_dir() else place for place in map(os.path.normpath, within)]
+    found = _git("diff", "--name-only", "--relative", "-z", *commits, "--", *(places or ["*.py"])) or ""
+    if len(commits) == 1:
+        found += _git("ls-files", "--others", "--exclude-standard", "-z", "--", *(places or ["*.py"])) or ""
+    return sorted({name for name in found.split("\0") if name})
+
+
+def _is_saved(path: Path) -> bool:
+    return path.suffix == ".json" and path.is_file()
 
 
 def _document(side: Side, targets: Sequence[str], options: Options) -> dict[str, Any]:
@@ -61,7 +83,7 @@ def _document(side: Side, targets: Sequence[str], options: Options) -> dict[str,
     if side.commit:
         with _tree(side.commit) as folder:
             return _linted(folder, targets, options)
-    if path.suffix == ".json" and path.is_file():
+    if _is_saved(path):
         return _saved(path)
     folder = path if path.is_dir() else path.parent
     own = list(targets) if path.is_dir() else [path.name]

@@ -12,6 +12,7 @@ from gradlint.config_file import Configuration
 from gradlint.config_keys import KEYS
 from gradlint.finding import SEVERITIES
 from gradlint.plan import Job, plan
+from gradlint.report.source import shown
 from gradlint.result import Report
 from gradlint.rule import Rule
 
@@ -21,7 +22,7 @@ NAMES = {key.field: name for name, key in KEYS.items() if key.field != "ignores"
 
 def settings(found: Settings, configuration: Configuration, told: Mapping[str, Any]) -> Iterator[str]:
     """Every setting that a configuration can hold, its value, and where it comes from."""
-    yield f"configuration file: {configuration.path or 'none'}"
+    yield f"configuration file: {shown(str(configuration.path)) if configuration.path else 'none'}"
     rows = [
         (NAMES.get(f.name, f.name.replace("_", "-")), f.name)
         for f in fields(Settings)
@@ -79,7 +80,7 @@ def _origin(field: str, configuration: Configuration, told: Mapping[str, Any]) -
     if told.get(field) is not None:
         return "command line"
     span = configuration.origin(field)
-    return f"{span.path}:{span.line}" if span else "default"
+    return f"{shown(span.path)}:{span.line}" if span else "default"
 
 
 def _value(value: object) -> str:

@@ -350,8 +350,8 @@ def test_show_settings_prints_each_setting_with_its_origin(run, tmp_path):
     lines = {line.split()[0]: " ".join(line.split()[1:]) for line in out.splitlines()}
     assert status == 0 and not run.calls
     assert lines["fail-on"] == "error (command line)"
-    assert lines["seed"] == f"3 ({tmp_path / 'pyproject.toml'}:2)"
-    assert lines["severity"] == f"{{'large-init': 'info'}} ({tmp_path / 'pyproject.toml'}:3)"
+    assert lines["seed"] == "3 (pyproject.toml:2)"
+    assert lines["severity"] == "{'large-init': 'info'} (pyproject.toml:3)"
     assert lines["timeout"] == "120.0 (default)"
 
 

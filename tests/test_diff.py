@@ -159,6 +159,30 @@ def test_a_ref_is_compared_with_the_working_tree(repository, run, monkeypatch):
     assert [targets for _, targets in seen] == [["same.py"], ["same.py"]] and seen[1][0] == "."
 
 
+def test_a_path_beside_a_ref_is_that_part_of_both_and_new_files_count(repository, run, monkeypatch):
+    Path("part").mkdir()
+    Path("part/new.py").write_text("C = 1\n")
+    Path("same.py").write_text("B = 1\n")
+    Path("part/generated.py").write_text("D = 1\n")
+    Path(".gitignore").write_text("generated.py\n")
+    seen = []
+    monkeypatch.setattr(diff, "_linted", lambda folder, targets, options: seen.append(targets) or report())
+    assert run("HEAD", "part")[0] == run("HEAD", "part/new.py")[0] == run("HEAD", "same.py")[0] == 0
+    assert seen == [["part/new.py"]] * 4 + [["same.py"]] * 2
+    seen.clear()
+    run("HEAD", ".")
+    assert seen == [["part/new.py", "same.py"]] * 2
+
+
+def test_a_path_elsewhere_is_a_tree_of_its_own(repository, run, monkeypatch, tmp_path_factory):
+    other = tmp_path_factory.mktemp("other")
+    seen = []
+    monkeypatch.setattr(diff, "_linted", lambda folder, targets, options: seen.append(str(folder)) or report())
+    Path("net.py").write_text("A = 3\n")
+    run("HEAD", str(other))
+    assert seen[1] == str(other)
+
+
 def test_a_side_is_linted_by_gradlint_itself(run):
     Path("a.py").write_text("x = 1\n")
     Path("b.py").write_text("import torch\nx =\n")

@@ -11,15 +11,15 @@ import pytest
 
 from gradlint import config
 from gradlint.error import UsageError
-from gradlint.finding import Factor, Fix
+from gradlint.finding import Factor, Fix, Suppression
 from gradlint.graph.ir import Span
 from gradlint.report import FORMATS, chain, chart, colored, number, outcome, output, render, sarif
 from gradlint.report.json import document
 from gradlint.report.snippet import Mark, SourceLine, clipped, snippets
 from gradlint.report.source import Sources
-from gradlint.report.wording import effects, prices
+from gradlint.report.wording import effects, headline, prices
 from gradlint.result import Layer, Report
-from tests.formats.samples import CHAIN, HEALTHY, ILL, REFUTED, REPORTS, SETTINGS, SOURCES, WARNING
+from tests.formats.samples import CHAIN, HEALTHY, ILL, REFUTED, REPORTS, SETTINGS, SOURCES, UNPROBED, WARNING
 
 SUFFIX = {
     "full": ".txt",
@@ -132,6 +132,21 @@ def test_the_reason_of_the_loss_is_said_where_the_loss_is_and_not_in_a_note():
     text = shown(report_of(notes=("loss ce: logits over 10 classes", "another")))
     assert "loss ce 2.31 (logits over 10 classes)" in text
     assert [line for line in text.splitlines() if line.startswith("note:")] == ["note: another"]
+
+
+@pytest.mark.parametrize(
+    ("targets", "said"),
+    [
+        ((HEALTHY,), "gradients reach every layer"),
+        ((HEALTHY, UNPROBED), "1 warning"),
+        ((HEALTHY, replace(UNPROBED, findings=())), "nothing found; not every model was measured"),
+        ((replace(ILL, findings=(replace(CHAIN, suppression=Suppression("comment")),)),), "nothing left to report"),
+        ((replace(HEALTHY, status="skipped"),), "no model found"),
+        ((), "nothing analysed"),
+    ],
+)
+def test_the_headline_claims_nothing_that_was_not_measured(targets, said):
+    assert headline(Report(targets, "0.1.0")).startswith(said)
 
 
 def test_units_are_explained_where_they_are_used():

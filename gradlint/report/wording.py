@@ -38,7 +38,14 @@ def headline(report: Report) -> str:
     words += [f"{count(failed, 'target')} not analysed"] if failed else []
     if words:
         return ", ".join(words)
-    return "gradients reach every layer" if report.targets else "nothing analysed"
+    analysed = [target for target in report.targets if target.status == "analysed"]
+    if not analysed:
+        return "no model found" if report.targets else "nothing analysed"
+    hidden = sum(_hidden(target) for target in analysed)
+    if hidden:
+        return f"nothing left to report: {count(hidden, 'finding')} suppressed"
+    measured = all(target.probe.ran for target in analysed)
+    return "gradients reach every layer" if measured else "nothing found; not every model was measured"
 
 
 def tone(report: Report) -> str:
@@ -55,8 +62,7 @@ def verdict(target: TargetReport) -> str:
     worst = [f.severity for f in target.findings if stands(f) and reaches(f.severity, "warning")]
     if worst:
         return ", ".join(count(worst.count(s), s) for s in ("error", "warning") if s in worst)
-    hidden = sum(f.suppression is not None and reaches(f.severity, "warning") for f in target.findings)
-    if hidden:
+    if hidden := _hidden(target):
         return f"nothing left to report: {count(hidden, 'finding')} suppressed"
     layers = chart.weighted(target)
     measured = [rms for layer in layers if (rms := layer.gradient_rms)]
@@ -132,6 +138,11 @@ def changes(finding: Finding, fix: Fix) -> str:
 def _effect(fix: Fix, key: str) -> Effect:
     before = fix.measured_before.get(key)
     return Effect(label(key), "" if before is None else amount(key, before), amount(key, fix.measured_after[key]))
+
+
+def _hidden(target: TargetReport) -> int:
+    """How many findings would count if nothing suppressed them."""
+    return sum(f.suppression is not None and reaches(f.severity, "warning") for f in target.findings)
 
 
 def _prefix(target: TargetReport) -> str:

@@ -20,8 +20,9 @@ def bias_before_norm(graph: Graph) -> Iterator[Draft]:
     if not found:
         return
     size = sum(param.shape[0] for op in found if (param := graph.param(op, "bias")) is not None)
+    where = f"{len(found)} layers have" if len(found) > 1 else "a layer have"
     yield Draft(
-        message=f"{size} biases of {len(found)} layers have no effect: the norm after each takes its mean off again",
+        message=f"{size} biases of {where} no effect: the norm after each takes its mean off again",
         op=found[0].index,
         module=diagnosis.common(found) or None,
         ops=tuple(op.index for op in found),
