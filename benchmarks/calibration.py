@@ -1,6 +1,9 @@
-"""Refit the verdict: train a grid of small nets with SGD and Adam, and compare with what one measured pass said before.
+"""Refit the verdict: train a grid of small nets with SGD and Adam, and compare with what was said of them before.
 
-    python benchmarks/calibration.py [--steps 150] [--write benchmarks/calibration.csv]
+    python benchmarks/calibration.py [--steps 150] [--trained FILE] [--write benchmarks/calibration.csv]
+
+Two say it: the probe, from one measured pass, and the static signal, from the graph and the weights alone. `--trained`
+takes the training outcomes from a written table instead of training anew.
 
 The grid is the one of the trainability study, thinned to run in minutes on one core and filled up around the limits:
 MLPs, convolutions and transformers of many depths, activations, initialisations, norms and skips, on one ten-class task
@@ -13,7 +16,7 @@ from __future__ import annotations
 import argparse
 import csv
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -25,6 +28,7 @@ from torch.nn import functional as F
 
 from gradlint.probe import measure
 from gradlint.probe.health import LIMITS, Health, grade, judge
+from gradlint.signal import predict
 
 RATES = {"sgd": (0.1, 0.01, 0.001), "adam": (3e-3, 1e-3, 1e-4)}
 OPTIMISERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
@@ -34,6 +38,7 @@ OPTIMISERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
 ACTIVATIONS = {"relu": nn.ReLU, "sigmoid": nn.Sigmoid, "tanh": nn.Tanh, "gelu": nn.GELU}
 HALF = 0.5
 BATCH, WIDTH, CLASSES = 64, 64, 10
+STATISTICS = ("m", "c", "s", "score")
 BINS = (-math.inf, -8.0, -7.0, -6.0, -5.0, -4.5, -4.0, -3.5, -3.0, -2.0, math.inf)
 
 
@@ -154,6 +159,7 @@ def cases() -> Iterator[Case]:
 class Row:
     name: str
     health: Health
+    static: Health
     losses: dict[str, float]  # the least loss over the learning rates
 
     def progress(self, optimiser: str, floor: float) -> float:
@@ -163,10 +169,11 @@ class Row:
         return self.progress(optimiser, floor) < HALF
 
 
-def statistics(case: Case, samples: Tensor) -> Health:
-    """What one pass over one batch says, with random labels, as the probe has no others."""
+def statistics(case: Case, samples: Tensor) -> tuple[Health, Health]:
+    """What one pass over one batch says, with random labels, as the probe has no others; and what the signal says."""
     held = SimpleNamespace(model=case.build(), args=(samples[:BATCH],), kwargs={}, loss="ce", loss_hint=None)
-    return judge(*measure(held))
+    graph, measurement = measure(held)
+    return judge(graph, measurement), judge(graph, predict(graph, "ce"))
 
 
 def train(case: Case, optimiser: str, rate: float, samples: Tensor, labels: Tensor, steps: int) -> float:
@@ -188,7 +195,12 @@ def train(case: Case, optimiser: str, rate: float, samples: Tensor, labels: Tens
     return sum(last) / len(last)
 
 
-def run(case: Case, samples: Tensor, labels: Tensor, steps: int) -> Row:
+def run(case: Case, samples: Tensor, labels: Tensor, steps: int, trained: Mapping[str, dict[str, float]]) -> Row:
+    losses = trained.get(case.name) or outcome(case, samples, labels, steps)
+    return Row(case.name, *statistics(case, samples), losses)
+
+
+def outcome(case: Case, samples: Tensor, labels: Tensor, steps: int) -> dict[str, float]:
     losses = {}
     for optimiser, rates in RATES.items():
         best = math.inf
@@ -197,7 +209,7 @@ def run(case: Case, samples: Tensor, labels: Tensor, steps: int) -> Row:
             if best < 0.35 * math.log(CLASSES):  # trains: the other rates would not change that
                 break
         losses[optimiser] = best
-    return Row(case.name, statistics(case, samples), losses)
+    return losses
 
 
 def auc(scores: list[float], fails: list[bool]) -> float:
@@ -213,8 +225,9 @@ def report(rows: list[Row]) -> Iterable[str]:
     yield f"{len(rows)} nets; the best one reaches a loss of {floor:.2f}"
     for optimiser in RATES:
         fails = [row.fails(optimiser, floor) for row in rows]
-        value = auc([row.health.score for row in rows], fails)
-        yield f"{optimiser:5} fails {sum(fails):3}   AUC {value:.3f}"
+        probed, static = (auc([each(row).score for row in rows], fails) for each in (probe_of, static_of))
+        yield f"{optimiser:5} fails {sum(fails):3}   AUC probe {probed:.3f}   static {static:.3f}"
+    yield from agreement(rows)
     yield "\nnets whose c and s are within their limits"
     yield f"{'m from':>8} {'to':>6} {'nets':>5} {'SGD fails':>10} {'Adam fails':>11}"
     calm = [row for row in rows if (row.health.c or 0) < 2 and (row.health.s or 0) < 1.5 and row.health.m is not None]
@@ -234,6 +247,28 @@ def report(rows: list[Row]) -> Iterable[str]:
                 yield f"{limits:7} {state:8} {len(inside):5} {shares[0]:10.0%} {shares[1]:11.0%} {shares[2]:10.0%}"
 
 
+def probe_of(row: Row) -> Health:
+    return row.health
+
+
+def static_of(row: Row) -> Health:
+    return row.static
+
+
+def agreement(rows: list[Row]) -> Iterable[str]:
+    """How often both name the same state: by the best estimate, and where the signal commits itself."""
+    for limits in LIMITS:
+        same = [verdict(row.health, limits) == verdict(row.static, limits) for row in rows]
+        yield f"static and probe agree on the state ({limits}): {sum(same)} of {len(rows)} ({sum(same) / len(rows):.1%})"
+    sure = [row for row in rows if row.static.state != "unknown"]
+    same = [row.static.state == row.health.state for row in sure]
+    yield f"of {len(sure)} that the static interval decides: {sum(same)} ({sum(same) / max(1, len(sure)):.1%})"
+    for row in rows:
+        states = verdict(row.health, "any"), verdict(row.static, "any")
+        if states[0] != states[1]:
+            yield f"  {row.name}: probe {states[0]}, static {states[1]} (m {row.health.m:.2f}, {row.static.m:.2f})"
+
+
 def verdict(health: Health, limits: str) -> str:
     """The state under another optimiser's limits."""
     states = [grade(value, LIMITS[limits][n]) for n in ("m", "c", "s") if (value := getattr(health, n)) is not None]
@@ -241,21 +276,29 @@ def verdict(health: Health, limits: str) -> str:
     return max(states, key=["healthy", "warning", "error"].index) if states and finite else "error"
 
 
+def outcomes(table: Path) -> dict[str, dict[str, float]]:
+    with table.open(newline="") as file:
+        return {row["net"]: {name: float(row[name]) for name in OPTIMISERS} for row in csv.DictReader(file)}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=150)
+    parser.add_argument("--trained", type=Path, help="a table to take the training outcomes from")
     parser.add_argument("--write", type=Path, help="the table, one line a net")
     options = parser.parse_args()
     torch.set_num_threads(1)
     samples, labels = task()
-    rows = [run(case, samples, labels, options.steps) for case in cases()]
+    trained = outcomes(options.trained) if options.trained else {}
+    rows = [run(case, samples, labels, options.steps, trained) for case in cases()]
     print("\n".join(report(rows)))
     if options.write:
         with options.write.open("w", newline="") as file:
             table = csv.writer(file)
-            table.writerow(["net", "m", "c", "s", "score", "sgd", "adam"])
+            table.writerow(["net", *STATISTICS, *OPTIMISERS, *(f"static {name}" for name in STATISTICS)])
             for row in rows:
-                numbers = (row.health.m, row.health.c, row.health.s, row.health.score, *row.losses.values())
+                probed, static = ([getattr(h, name) for name in STATISTICS] for h in (row.health, row.static))
+                numbers = (*probed, *row.losses.values(), *static)
                 table.writerow([row.name, *("" if n is None else f"{n:.3f}" for n in numbers)])
 
 
