@@ -82,13 +82,17 @@ class Draft:
 class Change:
     """One step of a fix in terms of the user's source, from which `gradlint.fix.edits` computes the edit.
 
-    `kind` is "activation" (`old` becomes `new` where `span` constructs or calls it), "init" (the weights of a layer are
-    drawn by the scheme `new`) or "untouched" (a layer whose weights stay as they are).
-    `module` is the layer as the root module's methods write it, "self.head"; `types` are its class and the root's.
-    `place` is the position among the `of` activations alike that the same line makes.
+    `kind` is "activation" (`old` becomes `new` where `span` constructs or calls it), "call" (the same for one call of
+    a module that serves elsewhere, too), "norm" (`new` of `size` features after the layer `old` that `span` makes),
+    "skip" (the input of the `size` calls from `span` to `end` is added to their output), "guard" (the argument of the
+    function `old` at `span` is kept within `gain`), "register" (the list of modules at `span` becomes one of torch's),
+    "init" (the weights of a layer are drawn by the scheme `new`), "draw" (one parameter is) or "untouched" (a layer
+    whose weights stay as they are).
+    `module` is the layer, or the parameter, as the root module's methods write it, "self.head"; `types` are its class
+    and the root's. `place` is the position among the `of` sites alike that the same line makes.
     """
 
-    kind: Literal["activation", "init", "untouched"]
+    kind: Literal["activation", "call", "norm", "skip", "guard", "register", "init", "draw", "untouched"]
     new: str = ""
     old: str = ""
     name: str = ""  # what was called, "torch.sigmoid"; empty for a module
@@ -97,8 +101,13 @@ class Change:
     of: int = 1
     module: str = ""
     types: tuple[str, str] = ("", "")
-    gain: float = 1.0  # of an init
+    gain: float = 1.0  # of an init; a guard's bound; the groups of a norm
     bias: str = ""  # of an init: "zeros", "default_bias", or "" without one
+    size: int = 0
+    fans: tuple[int, int] = (0, 0)  # of a drawn parameter
+    end: Span | None = None  # where a skip ends
+    last: str = ""  # what is called there: a class of modules, or a function
+    partial: bool = False  # of a skip: calls of the same line whose shape changes go without
 
 
 @dataclass(frozen=True)

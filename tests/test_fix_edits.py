@@ -2,6 +2,7 @@
 
 import sys
 import types
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,58 @@ def keep(module, kind="Linear"):
     return lambda path: Change("untouched", module=module, types=(kind, "Net"))
 
 
+def norm(mark, new, size, old="Linear", place=0, of=1, gain=1.0):
+    return lambda path: Change(
+        "norm", new, old, span=Span(str(path), at(path, mark)), place=place, of=of, gain=gain, size=size
+    )
+
+
+def around(mark, end, last="Tanh", of=1, place=0, partial=False):
+    """A skip around members of a Sequential."""
+    return lambda path: Change(
+        "skip",
+        old="Linear",
+        span=Span(str(path), at(path, mark)),
+        end=Span(str(path), at(path, end)),
+        last=last,
+        place=place,
+        of=of,
+        partial=partial,
+    )
+
+
+def added(mark, end, size=2, partial=False):
+    """A skip around calls in a forward."""
+    return lambda path: Change(
+        "skip",
+        name="torch.nn.functional.linear",
+        span=Span(str(path), at(path, mark)),
+        end=Span(str(path), at(path, end)),
+        size=size,
+        partial=partial,
+    )
+
+
+def guard(mark, old, name, gain=1e-6, place=0, of=1):
+    return lambda path: Change("guard", "", old, name, Span(str(path), at(path, mark)), place, of, gain=gain)
+
+
+def call(mark, old, new="identity"):
+    return lambda path: Change("call", new, old, span=Span(str(path), at(path, mark)))
+
+
+def one(module, scheme, gain=1.0, size=4, fans=(4, 4), rank=2):
+    """One parameter drawn."""
+    return lambda path: Change(
+        "draw", scheme, module=module, types=("LSTM", "Net"), gain=gain, size=size, fans=fans, of=rank
+    )
+
+
+def made(change, mark, kind="Sequential"):
+    """The change for a model that a line makes and no class of the file."""
+    return lambda path: replace(change(path), types=(change(path).types[0], kind), span=Span(str(path), at(path, mark)))
+
+
 # The name of the file → the changes.
 CASES = {
     "construction": [swap("self.act = nn.Sigmoid()")],
@@ -61,6 +114,54 @@ CASES = {
         keep("self.head"),
     ],
     "init_two_schemes": [draw("self.a"), draw("self.b"), draw("self.head", "xavier_normal", 1.0)],
+    "init_parameter": [
+        one("self.weight", "normal", 2**0.5),
+        one("self.rnn.weight_ih_l0", "orthogonal", 1.0, 16),
+        one("self.rnn.weight_hh_l0", "orthogonal_gates", 1.0, 16),
+        one("self.rnn.bias_ih_l0", "forget_bias", 1.0, 16, (1, 1), 1),
+        one("self.rnn.bias_hh_l0", "zeros", 1.0, 16, (1, 1), 1),
+    ],
+    "init_own_method": [draw("self.a", "default", 1.0)],
+    "init_module_level": [made(draw("self[0]", root="Sequential"), "the model"), made(keep("self[2]"), "the model")],
+    "init_returned": [made(draw("self[0]", root="Sequential"), "return")],
+    "norm_sequential": [norm("# first", "BatchNorm1d", 4), norm("in_features", "LayerNorm", 8)],
+    "norm_list": [norm("rows += ", "BatchNorm1d", 4, place=p, of=3) for p in range(3)],
+    "norm_append": [norm("# appended", "RMSNorm", 4, place=p, of=3) for p in range(3)],
+    "norm_attribute": [norm("# attribute", "GroupNorm", 8, "Conv2d", gain=4)],
+    "norm_comprehension": [norm("ModuleList", "LayerNorm", 4, place=p, of=3) for p in range(3)],
+    "norm_variable": [norm("layer = ", "BatchNorm1d", 4, place=p, of=3) for p in range(3)],
+    "norm_factory": [norm("return nn.Linear", "BatchNorm1d", w, place=p, of=2) for p, w in enumerate((8, 4))],
+    "skip_sequential": [around("self.net = ", "self.net = ", of=2)],
+    "skip_factory": [around("return nn.Sequential", "return nn.Sequential", partial=True)],
+    "skip_list": [around("rows += ", "rows += ", place=p, of=3) for p in range(3)],
+    "skip_append": [around("rows.append(nn.Linear", "rows.append(nn.Tanh", place=p, of=3) for p in range(3)],
+    "skip_call": [added("# nested", "# nested"), added("# inside", "# inside")],
+    "skip_statements": [added("h = self.a", "h = F.relu")],
+    "skip_loop": [added("torch.tanh", "torch.tanh", partial=True)],
+    "norm_skip": [
+        change
+        for p in range(3)
+        for change in (
+            norm("rows.append(nn.Linear", "BatchNorm1d", 4, place=p, of=3),
+            around("rows.append(nn.Linear", "rows.append(nn.Sigmoid", "Sigmoid", place=p, of=3),
+            swap("rows.append(nn.Sigmoid", place=p, of=3),
+        )
+    ],
+    "guard_call": [
+        guard("# function", "log", "torch.log"),
+        guard("# function", "acos", "torch.acos", 1e-3),
+        guard("# method", "sqrt", "torch.Tensor.sqrt"),
+    ],
+    "guard_operator": [
+        guard("# power", "pow", "torch.Tensor.__pow__"),
+        guard("# quotient", "div", "torch.Tensor.div"),
+    ],
+    "shared_call": [call("# last", "relu")],
+    "shared_factory": [
+        lambda path: Change(
+            "activation", "identity", "relu", "", Span(str(path), 5), 1, 2, module="self.b[-1]", types=("", "Net")
+        )
+    ],
     "both": [swap("nn.Sigmoid", place=p, of=2) for p in range(2)] + [draw("self.net[0]"), draw("self.net[2]")],
 }
 
@@ -88,7 +189,10 @@ def test_what_was_edited_builds_and_runs(name):
     assert module.Net()(torch.randn(2, *getattr(module, "SHAPE", (4,)))).shape[0] == 2
 
 
-@pytest.mark.parametrize("name", [name for name in CASES if not name.startswith(("init", "both"))])
+SWAPS = [name for name in CASES if not name.startswith(("init", "both", "norm", "skip", "guard", "shared"))]
+
+
+@pytest.mark.parametrize("name", SWAPS)
 def test_a_second_time_there_is_nothing_left_to_swap(name):
     path = FOLDER / f"{name}.after.py"
     source = read(path)

@@ -10,16 +10,40 @@ from gradlint.fix.edits.text import Edit, NoEditError, SourceFile, merged
 
 def edits(source: SourceFile, changes: Sequence[Change]) -> list[Edit]:
     """The edits that make the changes in this file, in order. Raises NoEditError when one of them has no place."""
-    from gradlint.fix.edits.activation import swapped  # libcst takes time to import, and most runs write nothing
-    from gradlint.fix.edits.initialisation import initialised
-    from gradlint.fix.edits.syntax import parsed
+    from gradlint.fix.edits import (
+        activation,
+        guard,
+        initialisation,
+        norm,
+        skip,
+    )  # libcst takes time to import, and most
+    from gradlint.fix.edits.syntax import parsed  # runs write nothing
 
-    syntax = parsed(source)
-    swaps = [change for change in changes if change.kind == "activation"]
-    inits = [change for change in changes if change.kind in ("init", "untouched")]
-    if len(swaps) + len(inits) < len(changes) or not changes:
+    syntax, groups = parsed(source), _by_kind(changes)
+    rows, within = skip.skipped(syntax, groups["skip"])
+    found = merged(
+        [
+            *rows,
+            *norm.normalised(syntax, groups["norm"], within),
+            *activation.swapped(syntax, groups["activation"]),
+            *activation.called(syntax, groups["call"]),
+            *guard.guarded(syntax, groups["guard"]),
+            *(initialisation.initialised(syntax, groups["init"]) if groups["init"] else ()),
+        ]
+    )
+    if not changes or len(changes) > sum(map(len, groups.values())):
         raise NoEditError("there is no edit for a part of it")
-    found = merged([*swapped(syntax, swaps), *(initialised(syntax, inits) if inits else ())])
     if found is None:
         raise NoEditError("its edits are in each other's way")
     return found
+
+
+def _by_kind(changes: Sequence[Change]) -> dict[str, list[Change]]:
+    """The changes that one writer makes, by its name."""
+    alias = {"draw": "init", "untouched": "init"}
+    groups: dict[str, list[Change]] = {name: [] for name in ("skip", "norm", "activation", "call", "guard", "init")}
+    for change in changes:
+        name = alias.get(change.kind, change.kind)
+        if name in groups:
+            groups[name].append(change)
+    return groups

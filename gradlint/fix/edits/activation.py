@@ -3,30 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import groupby
-from typing import Any
 
 import libcst as cst
 
 from gradlint.finding import Change
 from gradlint.fix.edits.choice import chosen, key_of
+from gradlint.fix.edits.scope import root
+from gradlint.fix.edits.sites import at_line, by_site, is_tight, line_of, selected
 from gradlint.fix.edits.spelling import ARGUMENTS, CLASSES, METHODS, SELF_TAUGHT, classes, functions
 from gradlint.fix.edits.spelling import new_class as _class
 from gradlint.fix.edits.spelling import new_function as _function
 from gradlint.fix.edits.syntax import Syntax
 from gradlint.fix.edits.text import Edit, NoEditError
 
+MOST_ASSIGNED = 4  # modules that are put into their places one by one
+
 
 def swapped(syntax: Syntax, changes: Sequence[Change]) -> list[Edit]:
     """The edits that put the new activations in the old ones' places. Raises NoEditError when a place is not found."""
     edits: list[Edit] = []
-    for _, group in groupby(sorted(changes, key=_place), key=_place):
-        edits += _at_line(syntax, list(group))
+    for group in by_site(changes):
+        try:
+            edits += _at_line(syntax, group)
+        except NoEditError as error:
+            edits += _assigned(syntax, group, error)
     return edits
 
 
-def _place(change: Change) -> tuple[Any, ...]:
-    return (change.span.line if change.span else 0), change.old, change.name != "", change.new
+def called(syntax: Syntax, changes: Sequence[Change]) -> list[Edit]:
+    """The edits of calls of a module that serves elsewhere, too: `self.act(x)` as a function, or its argument alone."""
+    edits: list[Edit] = []
+    for group in by_site(changes):
+        change = group[0]
+        sites = [call for call in at_line(syntax, line_of(change)) if _is_attribute(call.func, change.old)]
+        for site in selected(sites, group):
+            edits += _written_call(syntax, site, change)
+    return edits
+
+
+def _is_attribute(node: cst.BaseExpression, name: str) -> bool:
+    return isinstance(node, cst.Attribute) and node.attr.value == name
 
 
 def _at_line(syntax: Syntax, group: Sequence[Change]) -> list[Edit]:
@@ -35,29 +51,35 @@ def _at_line(syntax: Syntax, group: Sequence[Change]) -> list[Edit]:
     write = _written_call if change.name else _written_module
     sites = _sites(syntax, change)
     whole = len(group) == change.of
-    if not sites:
+    if not sites or any(key_of(syntax, site) for site in sites):
         if not whole:
             raise NoEditError("other activations are chosen at the same place")
-        return chosen(syntax, change)
-    if any(key_of(syntax, site) for site in sites):
-        if not whole:
-            raise NoEditError("other activations are chosen at the same place")
-        return chosen(syntax, change, key_of(syntax, sites[0]))
-    if len(sites) == change.of:
-        sites = [sites[each.place] for each in group]
-    elif not whole:
-        raise NoEditError(f"line {change.span.line if change.span else 0} makes activations that should stay, too")
-    return [edit for site in sites for edit in write(syntax, site, change)]
+        return chosen(syntax, change, key_of(syntax, sites[0]) if sites else None)
+    return [edit for site in selected(sites, group) for edit in write(syntax, site, change)]
+
+
+def _assigned(syntax: Syntax, group: Sequence[Change], error: NoEditError) -> list[Edit]:
+    """A few modules of a Sequential put into their places at the end of the model's `__init__`."""
+    places = dict.fromkeys(change.module for change in group)
+    if len(places) > MOST_ASSIGNED or not all(name.endswith("]") for name in places):
+        raise error
+    scope = root(syntax, group[0].types[1], None)
+    new, imports = _class(syntax, group[0].new)
+    arguments = ARGUMENTS.get(group[0].new, "")
+    return [*imports, *scope.appended([f"{scope.named(name)} = {new}({arguments})" for name in places])]
 
 
 def _sites(syntax: Syntax, change: Change) -> list[cst.Call]:
     """The calls on the change's line that construct or call its activation."""
-    line = change.span.line if change.span else 0
-    calls = [call for call in syntax.all(cst.Call) if line in syntax.lines(call.func)]
-    if change.name.startswith("torch.Tensor."):
-        return [call for call in calls if _is_method(syntax, call, change.old)]
+    calls = at_line(syntax, line_of(change))
     wanted = functions(change.old) if change.name else classes(change.old)
-    return [call for call in calls if syntax.names(call.func) & wanted]
+    found = [call for call in calls if syntax.names(call.func) & wanted]
+    if change.name.startswith("torch.Tensor."):  # what F.sigmoid and F.tanh call
+        return sorted(
+            [*found, *(call for call in calls if _is_method(syntax, call, change.old))],
+            key=lambda call: syntax.span(call)[1],
+        )
+    return found
 
 
 def _is_method(syntax: Syntax, call: cst.Call, function: str) -> bool:
@@ -114,7 +136,7 @@ def _removed(syntax: Syntax, call: cst.Call) -> Edit | None:
 
 def _written_call(syntax: Syntax, call: cst.Call, change: Change) -> list[Edit]:
     """`F.sigmoid(x)` and `x.sigmoid()` with another function, or the argument alone."""
-    if change.name.startswith("torch.Tensor."):
+    if change.name.startswith("torch.Tensor.") and _is_method(syntax, call, change.old):
         return _written_method(syntax, call, change)
     given = next((arg for arg in call.args if arg.keyword is None or arg.keyword.value == "input"), None)
     if given is None or given.star:
@@ -148,6 +170,6 @@ def _written_method(syntax: Syntax, call: cst.Call, change: Change) -> list[Edit
 
 def _kept(syntax: Syntax, call: cst.Call, value: cst.BaseExpression) -> list[Edit]:
     """The call replaced by its argument, in brackets unless it binds as tightly as a call."""
-    tight = isinstance(value, (cst.Name, cst.Call, cst.Attribute, cst.Subscript)) or bool(value.lpar)
+    tight = is_tight(value)
     (start, end), (first, last) = syntax.span(call), syntax.span(value)
     return [Edit(start, first, "" if tight else "("), Edit(last, end, "" if tight else ")")]

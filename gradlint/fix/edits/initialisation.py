@@ -5,16 +5,18 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import libcst as cst
 
 from gradlint.finding import Change
+from gradlint.fix.edits.scope import Scope, root
 from gradlint.fix.edits.syntax import Syntax, inside
-from gradlint.fix.edits.text import Edit, NoEditError
+from gradlint.fix.edits.text import METHOD, Edit, NoEditError
 
 MOST_NAMED = 8  # layers that the generated method names one by one
 MOST_LEFT = 3  # layers that it leaves out by name
-METHOD = "_init_weights"
+METHODS = ("_init_weights", "_draw_weights", "_draw_weights_anew", "_draw_weights_once_more")  # the first that is free
 DRAWS = frozenset({"normal_", "uniform_", "fill_", "zero_"})  # methods of a tensor that overwrite it
 KAIMING: tuple[tuple[float, str], ...] = (
     (math.sqrt(2.0), 'nonlinearity="relu"'),
@@ -26,10 +28,11 @@ KAIMING: tuple[tuple[float, str], ...] = (
 def initialised(syntax: Syntax, changes: Sequence[Change]) -> list[Edit]:
     """The edits that draw the weights as the changes say. Raises NoEditError when they have no place in this file."""
     drawn = [change for change in changes if change.kind == "init"]
+    single = [change for change in changes if change.kind == "draw"]
     groups = _groups(drawn)
-    if calls := _weight_calls(syntax, drawn):
+    if calls := [] if single else _weight_calls(syntax, drawn):
         return [_rewritten(syntax, call, groups[0][0]) for call in calls]
-    return _generated(syntax, groups, [change for change in changes if change.kind == "untouched"])
+    return _generated(syntax, groups, [change for change in changes if change.kind == "untouched"], single)
 
 
 def _groups(changes: Iterable[Change]) -> list[list[Change]]:
@@ -82,50 +85,63 @@ def _rewritten(syntax: Syntax, call: cst.Call, change: Change) -> Edit:
 # -- a method that is generated ----------------------------------------------------------------------------------------
 
 
-def _generated(syntax: Syntax, groups: Sequence[Sequence[Change]], rest: Sequence[Change]) -> list[Edit]:
-    owner, constructor = _root(syntax, groups[0][0].types[1])
-    if any(f.name.value == METHOD for f in owner.body.body if isinstance(f, cst.FunctionDef)):
-        raise NoEditError(f"the class has a method {METHOD} of its own")
-    (self_, *_) = [param.name.value for param in constructor.params.params] or [""]
-    if self_ != "self":
-        raise NoEditError("__init__ does not call its instance self")
-    outer, step = syntax.indent(constructor), syntax.module.default_indent
-    line = syntax.module.default_newline
-    first, *others = groups
-    named = [change for group in others for change in group]
+def _generated(
+    syntax: Syntax, groups: Sequence[Sequence[Change]], rest: Sequence[Change], single: Sequence[Change]
+) -> list[Edit]:
+    """A method of the model's class, called at the end of `__init__`; without a class, statements after the model."""
+    change = groups[0][0] if groups else single[0]
+    scope = root(syntax, change.types[1], change.span)
+    step, named = syntax.module.default_indent, [change for group in groups[1:] for change in group]
     if len(named) > MOST_NAMED:
         raise NoEditError("the layers need many different initialisations")
-    body = [f"def {METHOD}(self):", *_loop(syntax, first, [*named, *rest], step)]
-    for change in named:
-        body += [f"{step}{text}" for text in _drawing(syntax, change.module, change, optional=False)]
-    text = "".join(f"{line}{outer}{row}" for row in body)
-    end = syntax.end(constructor)
-    return [Edit(end, end, f"{line}{outer}{step}self.{METHOD}(){line}{text}")]
+    body = _loop(syntax, scope, groups[0], [*named, *rest], step) if groups else []
+    for each in named:
+        body += _drawing(syntax, scope.named(each.module), each, optional=False)
+    body += _drawn(syntax, scope, single, step)
+    if scope.owner is None:
+        return scope.appended(body)
+    method = next(name for name in METHODS if not _has(scope.owner, name))
+    outer = syntax.indent(scope.at)
+    rows = [f"def {method}(self):", *(step + row for row in body)]
+    text = "".join(f"{syntax.newline}{outer}{row}" for row in rows)
+    (call,) = scope.appended([f"self.{method}()"])
+    return [replace(call, text=f"{call.text}{syntax.newline}{text}", rank=METHOD)]
 
 
-def _root(syntax: Syntax, name: str) -> tuple[cst.ClassDef, cst.FunctionDef]:
-    """The model's class and its `__init__`."""
-    classes = [node for node in syntax.all(cst.ClassDef) if node.name.value == name]
-    owner = classes[0] if len(classes) == 1 else None
-    body = owner.body.body if owner is not None else ()
-    found = [f for f in body if isinstance(f, cst.FunctionDef) and f.name.value == "__init__"]
-    if owner is None or len(found) != 1 or not isinstance(found[0].body, cst.IndentedBlock):
-        raise NoEditError(f"the file has no class {name} with an __init__")
-    return owner, found[0]
+def _has(owner: cst.ClassDef, name: str) -> bool:
+    return any(f.name.value == name for f in owner.body.body if isinstance(f, cst.FunctionDef))
 
 
-def _loop(syntax: Syntax, group: Sequence[Change], rest: Sequence[Change], step: str) -> list[str]:
+def _drawn(syntax: Syntax, scope: Scope, changes: Sequence[Change], step: str) -> list[str]:
+    """The statements that draw single parameters: one each, or a loop over those that are drawn alike."""
+    alike: dict[str, list[Change]] = defaultdict(list)
+    for change in changes:
+        alike[DRAW_ONE[change.new](f"{syntax.owner('torch.nn')}.init", "{0}", change)].append(change)
+    lines: list[str] = []
+    for text, group in alike.items():
+        names = [scope.named(change.module) for change in group]
+        if len(names) > MOST_NAMED:
+            raise NoEditError("too many parameters to name")
+        if len(names) == 1:
+            lines += [row.format(names[0], step) for row in text.splitlines()]
+        else:
+            loop = [step + row.format("param", step) for row in text.splitlines()]
+            lines += [f"for param in ({', '.join(names)}):", *loop]
+    return lines
+
+
+def _loop(syntax: Syntax, scope: Scope, group: Sequence[Change], rest: Sequence[Change], step: str) -> list[str]:
     """The statements that draw the weights of a group of layers, and of none of the rest."""
     kinds = sorted({change.types[0] for change in group})
-    left = [change.module for change in rest if change.types[0] in kinds]
+    left = [scope.named(change.module) for change in rest if change.types[0] in kinds]
     optional = len({change.bias for change in group}) > 1
     draw = _drawing(syntax, "module", group[0], optional=optional)
     if len(left) > MOST_LEFT:
         if len(group) > MOST_NAMED:
             raise NoEditError("too many layers to name")
-        names = ", ".join(change.module for change in group)
-        return [f"{step}for module in ({names}{',' * (len(group) == 1)}):", *(f"{step * 2}{text}" for text in draw)]
-    owner = _owner(syntax)
+        names = ", ".join(scope.named(change.module) for change in group)
+        return [f"for module in ({names}{',' * (len(group) == 1)}):", *(f"{step}{text}" for text in draw)]
+    owner = syntax.owner("torch.nn")
     listed = ", ".join(f"{owner}.{kind}" for kind in kinds)
     test = " and ".join(
         [
@@ -133,28 +149,21 @@ def _loop(syntax: Syntax, group: Sequence[Change], rest: Sequence[Change], step:
             *(f"module is not {name}" for name in left),
         ]
     )
-    head = [f"{step}for module in self.modules():", f"{step * 2}if {test}:"]
-    return [*head, *(f"{step * 3}{text}" for text in draw)]
+    head = [f"for module in {scope.model}.modules():", f"{step}if {test}:"]
+    return [*head, *(f"{step * 2}{text}" for text in draw)]
 
 
 def _drawing(syntax: Syntax, module: str, change: Change, *, optional: bool) -> list[str]:
     """The statements that draw one layer's weight and bias; `optional` where some of a group have no bias."""
     weight = _draw(syntax, module, change)
-    zeros = f"{_owner(syntax)}.init.zeros_({module}.bias)"
+    zeros = f"{syntax.owner('torch.nn')}.init.zeros_({module}.bias)"
     if optional:
         return [weight, f"if {module}.bias is not None:", f"{syntax.module.default_indent}{zeros}"]
     return [weight, zeros] if change.bias == "zeros" else [weight]
 
 
 def _draw(syntax: Syntax, module: str, change: Change) -> str:
-    return DRAW[change.new](f"{_owner(syntax)}.init", module, change.gain)
-
-
-def _owner(syntax: Syntax) -> str:
-    owner = syntax.alias("torch.nn")
-    if owner is None:
-        raise NoEditError("the file does not import torch.nn")
-    return owner
+    return DRAW[change.new](f"{syntax.owner('torch.nn')}.init", module, change.gain)
 
 
 def _kaiming(init: str, module: str, gain: float) -> str:
@@ -195,4 +204,60 @@ DRAW: Mapping[str, Callable[[str, str, float], str]] = {
     "xavier_normal": _xavier,
     "orthogonal": _orthogonal,
     "default": _default,
+}
+
+
+# -- single parameters: {init}, the parameter, and what becomes of it --------------------------------------------------
+
+
+def _std(init: str, param: str, change: Change) -> str:
+    return f"{init}.normal_({param}, std={change.gain:.4g} / {change.fans[0]} ** 0.5)"
+
+
+def _glorot(init: str, param: str, change: Change) -> str:
+    if change.of == 2:
+        return f"{init}.xavier_normal_({param}{_gain(change.gain)})"
+    return f"{init}.normal_({param}, std={change.gain:.4g} * (2 / {sum(change.fans)}) ** 0.5)"
+
+
+def _bounds(init: str, param: str, change: Change) -> str:
+    bound = change.gain / math.sqrt(change.fans[0])
+    return f"{init}.uniform_({param}, -{bound:.4g}, {bound:.4g})"
+
+
+def _orthogonal_one(init: str, param: str, change: Change) -> str:
+    return f"{init}.orthogonal_({param}{_gain(change.gain)})"
+
+
+def _gates(init: str, param: str, change: Change) -> str:
+    """An orthogonal block for each gate: rows / hidden of them."""
+    gates = change.size // change.fans[0]
+    if gates < 2:
+        return f"{init}.orthogonal_({param})"
+    return f"for gate in {param}.data.chunk({gates}):\n{{1}}{init}.orthogonal_(gate)"
+
+
+def _scaled(init: str, param: str, change: Change) -> str:
+    return f"{param}.data.mul_({change.gain:.4g})"
+
+
+def _forget(init: str, param: str, change: Change) -> str:
+    quarter = change.size // 4
+    return f"{init}.constant_({param}.data[{quarter}:{2 * quarter}], {change.gain:g})"
+
+
+DRAW_ONE: Mapping[str, Callable[[str, str, Change], str]] = {
+    "kaiming_normal": _std,
+    "lecun_normal": _std,
+    "normal": _std,
+    "xavier_normal": _glorot,
+    "orthogonal": _orthogonal_one,
+    "default": _bounds,
+    "default_bias": _bounds,
+    "siren": _bounds,
+    "orthogonal_gates": _gates,
+    "eye": lambda init, param, change: f"{init}.eye_({param})",
+    "zeros": lambda init, param, change: f"{init}.zeros_({param})",
+    "scale": _scaled,
+    "forget_bias": _forget,
 }

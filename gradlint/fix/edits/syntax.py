@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import TypeVar, cast
@@ -83,6 +84,44 @@ class Syntax:
             if (head := ".".join(parts[:cut])) in bound:
                 return ".".join([bound[head], *parts[cut:]])
         return None
+
+    def owner(self, name: str) -> str:
+        """How the file may write a module of torch's. Raises NoEditError when it imports none of it."""
+        owner = self.alias(name)
+        if owner is None:
+            raise NoEditError(f"the file does not import {name}")
+        return owner
+
+    def fresh(self, name: str) -> str:
+        """The name, or with a number behind it where the file has it already."""
+        names = (f"{name}{number or ''}" for number in range(100))
+        return next(each for each in names if not re.search(rf"\b{re.escape(each)}\b", self.text.decode()))
+
+    @property
+    def newline(self) -> str:
+        """The file's line end."""
+        return self.module.default_newline
+
+    def statement(self, node: cst.CSTNode) -> cst.CSTNode:
+        """The statement that the node belongs to."""
+        kinds = (cst.SimpleStatementLine, cst.BaseCompoundStatement)
+        return next((parent for parent, _ in self.around(node) if isinstance(parent, kinds)), node)
+
+    def appending(self, statement: cst.CSTNode) -> cst.Call | None:
+        """The call when the statement is `NAME.append(…)` and nothing else."""
+        body = statement.body if isinstance(statement, cst.SimpleStatementLine) else ()
+        call = body[0].value if len(body) == 1 and isinstance(body[0], cst.Expr) else None
+        func = call.func if isinstance(call, cst.Call) else None
+        appends = isinstance(func, cst.Attribute) and func.attr.value == "append"
+        return (
+            call if isinstance(call, cst.Call) and appends and len(call.args) == 1 and not call.args[0].star else None
+        )
+
+    def before(self, node: cst.CSTNode) -> int:
+        """The start of the top-level statement around the node, decorators included."""
+        top = next((child for parent, child in self.around(node) if parent is self.module), node)
+        decorators = top.decorators if isinstance(top, (cst.ClassDef, cst.FunctionDef)) else ()
+        return min(self.span(each)[0] for each in (top, *decorators))
 
     def imported(self, statement: str) -> Edit:
         """The edit that adds an import after the last one of torch."""

@@ -14,18 +14,30 @@ from pathlib import Path
 
 from gradlint.error import UsageError
 
+# Ranks of insertions at one place: what closes a bracket or a list comes before what starts a line.
+STATEMENT, METHOD = 10, 11
+
 
 class NoEditError(Exception):
     """A change has no edit in this file; the message says why."""
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class Edit:
-    """The text to put in the place of the bytes `start` … `end` of a file's UTF-8 text; equal ones insert."""
+    """The text to put in the place of the bytes `start` … `end` of a file's UTF-8 text; equal ones insert.
+
+    Of insertions at one place those of a lower `rank` come first: what opens the wider bracket, or closes the narrower.
+    """
 
     start: int
     end: int
     text: str
+    rank: int = 0
+
+    @property
+    def key(self) -> tuple[int, int, int, str]:
+        """The place of the edit among others."""
+        return self.start, self.end, self.rank, self.text
 
 
 @dataclass(frozen=True)
@@ -40,7 +52,7 @@ class SourceFile:
     def edited(self, edits: Sequence[Edit]) -> SourceFile:
         """The file with edits that do not overlap; every byte outside them is kept. Raises UnicodeEncodeError."""
         text = self.text
-        for edit in sorted(edits, reverse=True):
+        for edit in sorted(edits, key=lambda edit: edit.key, reverse=True):
             text = text[: edit.start] + edit.text.encode() + text[edit.end :]
         return replace(self, raw=text.decode().encode(self.encoding), text=text)
 
@@ -90,7 +102,7 @@ def _replace(path: Path, raw: bytes, mode: int) -> None:
 
 def merged(edits: Sequence[Edit]) -> list[Edit] | None:
     """The edits in order, each once; None when two of them overlap."""
-    ordered = sorted(dict.fromkeys(edits))
+    ordered = sorted(dict.fromkeys(edits), key=lambda edit: edit.key)
     clash = any(one.end > other.start for one, other in pairwise(ordered))
     return None if clash else ordered
 
