@@ -10,4 +10,4 @@ class Net(nn.Module):
     def forward(self, x):
         h = torch.relu(self.a(x))
         total = h.sum(1, keepdim=True).clamp(min=1e-6) ** 0.5  # power
-        return h / ((total + 0).clamp(min=1e-6))  # quotient
+        return h / (total + 0).clamp(min=1e-6)  # quotient

@@ -61,7 +61,9 @@ def _argument(syntax: Syntax, node: cst.CSTNode, function: str) -> cst.BaseExpre
 def _clamped(syntax: Syntax, argument: cst.BaseExpression, change: Change) -> list[Edit]:
     start, end = syntax.span(argument)
     method = f".clamp({_bounds(change)})"
-    if is_tight(argument):
+    if argument.lpar:
+        end = syntax.text.index(b")", end) + 1  # brackets are no part of an expression's place
+    if argument.lpar or is_tight(argument):
         return [Edit(end, end, method)]
     return [Edit(start, start, "("), Edit(end, end, f"){method}")]
 
