@@ -215,6 +215,7 @@ def check(
 @click.option("--fail-on", type=click.Choice(THRESHOLDS), default="warning", show_default=True)
 @click.option("--probe/--no-probe", default=True, help="measure both sides")
 @click.option("--config", type=click.Path(exists=True, resolve_path=True), metavar="FILE", help="for both sides")
+@click.option("--head-name", metavar="TEXT", help="what a comment calls HEAD [default: as it was given]")
 def diff(
     *,
     base: str,
@@ -225,6 +226,7 @@ def diff(
     fail_on: str,
     probe: bool,
     config: str | None,
+    head_name: str | None,
 ) -> None:
     """Compare the findings of two git refs, paths or saved JSON reports; exit with 1 only on new ones."""
     from gradlint import comparison
@@ -233,7 +235,7 @@ def diff(
     options = ["--no-try-fixes", *([] if probe else ["--no-probe"]), *(["--config", config] if config else [])]
     with checking.progress([f"{base} and {head}"]):
         found = held(base, head, targets, options)
-    lines = "\n".join(comparison.written(found, shown, (base, head))) + "\n"
+    lines = "\n".join(comparison.written(found, shown, (base, head_name or head))) + "\n"
     if output:
         output.write_text(lines, encoding="utf-8")
     else:

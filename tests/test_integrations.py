@@ -223,9 +223,10 @@ def test_the_action_annotates_summarises_writes_sarif_and_fails_on_new_findings_
     assert "## gradlint: 1 error" in (repository / "summary.md").read_text()
     assert '"version": "2.1.0"' in (repository / "gradlint.sarif").read_text()
     assert (repository / "output").read_text() == "status=1\nsarif=gradlint.sarif\n"
-    old = run(GRADLINT_BASE_REF="main", GRADLINT_COMMENT="comment.md")
+    old = run(GRADLINT_BASE_REF="main", GRADLINT_COMMENT="comment.md", GITHUB_HEAD_REF="feature")
     assert old.returncode == 0, old.stderr
-    assert "0 new, 0 fixed, 1 unchanged" in (repository / "comment.md").read_text()
+    comment = (repository / "comment.md").read_text()
+    assert "0 new, 0 fixed, 1 unchanged" in comment and "`main` → `feature`" in comment
 
 
 def test_an_expression_in_an_input_stays_text():

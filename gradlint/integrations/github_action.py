@@ -27,6 +27,7 @@ class Inputs:
     report: str = ""
     comment: str = ""
     args: tuple[str, ...] = ()
+    name: str = ""  # of the branch that is linted
 
 
 def inputs(environment: Mapping[str, str]) -> Inputs:
@@ -44,6 +45,7 @@ def inputs(environment: Mapping[str, str]) -> Inputs:
         report=text("REPORT"),
         comment=text("COMMENT"),
         args=tuple(shlex.split(text("ARGS"))),
+        name=environment.get("GITHUB_HEAD_REF") or environment.get("GITHUB_REF_NAME") or "this commit",
     )
 
 
@@ -68,7 +70,7 @@ def main(environment: Mapping[str, str] = os.environ) -> int:
 
 
 def _against(given: Inputs, report: Path, comment: Path) -> list[str]:
-    words = ["--format", "markdown", "-o", str(comment), "--fail-on", given.fail_on]
+    words = ["--format", "markdown", "-o", str(comment), "--fail-on", given.fail_on, "--head-name", given.name]
     return ["diff", given.base_ref, str(report), *given.targets, *words]
 
 
