@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from gradlint import checking
 from gradlint import report as reports
@@ -64,6 +65,21 @@ class Parsed(click.ParamType[Any]):
             self.fail(f"{value!r} is not a {self.name}: {self.hint(value)}", param, ctx)
 
 
+def _places(ctx: click.Context, _: click.Parameter, begun: str) -> list[CompletionItem]:
+    """What completes a TARGET: files, and where none is typed yet the other commands."""
+    group = ctx.find_root().command
+    names = group.commands if isinstance(group, click.Group) and ctx.meta.get(BARE) else {}
+    commands = [CompletionItem(name) for name in names if begun and name.startswith(begun)]
+    return commands or [CompletionItem(begun, type="file")]
+
+
+def _rules(_: click.Context, __: click.Parameter, begun: str) -> list[CompletionItem]:
+    """What completes a RULE: names, with what the rule does."""
+    from gradlint import registry
+
+    return [CompletionItem(r.name, help=registry.summary(r)) for r in registry.rules() if r.name.startswith(begun)]
+
+
 LOSS = Parsed("loss", loss, lambda text: suggest(text, LOSSES))
 DEVICE = Parsed("device", device, lambda _: "auto, cpu, cuda, cuda:N, mps or meta")
 SIZE = Parsed("size", memory, lambda _: "write it as 4G or 512M")
@@ -79,7 +95,7 @@ def cli() -> None:
 
 
 @cli.command(epilog=EPILOG)
-@click.argument("targets", nargs=-1, metavar="TARGET…")
+@click.argument("targets", nargs=-1, metavar="TARGET…", shell_complete=_places)
 @click.option(
     "--input",
     "inputs",
@@ -96,9 +112,13 @@ def cli() -> None:
     "--all-classes", is_flag=True, default=None, help="lint every module class of a file, parts of a model too"
 )
 @click.option(
-    "--select", multiple=True, metavar="RULE", help="rule name, code, code prefix or family; repeatable [default: all]"
+    "--select",
+    multiple=True,
+    metavar="RULE",
+    shell_complete=_rules,
+    help="rule name, code, code prefix or family; repeatable [default: all]",
 )
-@click.option("--ignore", multiple=True, metavar="RULE", help="the same, to leave out")
+@click.option("--ignore", multiple=True, metavar="RULE", shell_complete=_rules, help="the same, to leave out")
 @click.option("--probe/--no-probe", default=None, help="measure with forward and backward passes [default: probe]")
 @click.option(
     "--try-fixes/--no-try-fixes", "fix", default=None, help="measure each fix before offering it [default: try-fixes]"
@@ -244,7 +264,7 @@ def diff(
 
 
 @cli.command()
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=_rules)
 @click.option("--all", "every", is_flag=True, help="list every rule")
 @click.option("--color", type=click.Choice(COLORS), default="auto")
 def rule(*, name: str | None, every: bool, color: reports.Color) -> None:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from click.shell_completion import ShellComplete
 
 from gradlint import checking, cli
 from gradlint.config import Settings
@@ -335,6 +336,27 @@ def test_control_c_is_one_message_and_status_2():
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=20)
     assert (process.returncode, out, err) == (2, "", "interrupted\n")
+
+
+# -- completion --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "begun", "offered"),
+    [
+        ([], "--fail", ["--fail-on"]),
+        (["--output-format"], "sa", ["sarif"]),
+        (["check", "--fail-on"], "w", ["warning"]),
+        (["rule"], "saturating", ["saturating-chain"]),
+        (["m.py", "--select"], "saturating", ["saturating-chain"]),
+        ([], "di", ["diff"]),
+        (["m.py"], "di", ["file"]),
+        ([], "mod", ["file"]),
+    ],
+)
+def test_the_shell_completes_options_their_values_rules_commands_and_files(words, begun, offered):
+    found = ShellComplete(cli.cli, {}, "gradlint", "_GRADLINT_COMPLETE").get_completions(words, begun)
+    assert [item.value if item.type == "plain" else item.type for item in found] == offered
 
 
 # -- lists, statistics and the baseline --------------------------------------------------------------------------------
