@@ -30,23 +30,29 @@ EMPTY = Profile()
 
 def layers(graph: Graph, predicted: Profile, measured: Profile | None) -> tuple[Layer, ...]:
     """One row per charted op whose output a gradient can reach; RMS values as plain numbers, None where unknown."""
-    return tuple(_layer(op, predicted, measured or EMPTY) for op in _charted(graph))
+    return tuple(_layer(op, _output(graph, op), predicted, measured or EMPTY) for op in _charted(graph))
 
 
 def sizes(graph: Graph, measured: Profile) -> tuple[Size, ...]:
     """The same ops in another measured run of the graph: of `layers`, what an intervention changes."""
     return tuple(
-        Size(op.index, _rms(measured.activation, op.outputs[0]), _rms(measured.gradient, op.outputs[0]))
+        Size(op.index, _rms(measured.activation, value), _rms(measured.gradient, value))
         for op in _charted(graph)
+        for value in [_output(graph, op)]
     )
+
+
+def _output(graph: Graph, op: Op) -> int:
+    """The op's output that the rest of the run reads: of an RNN whose last state alone is used, the state."""
+    read = (value for value in op.outputs if graph.values[value].consumers or value in graph.outputs)
+    return next(read, op.outputs[0])
 
 
 def _charted(graph: Graph) -> Iterator[Op]:
     return (op for op in graph.ops if op.kind in CHARTED and graph.values[op.outputs[0]].dtype.startswith("float"))
 
 
-def _layer(op: Op, predicted: Profile, measured: Profile) -> Layer:
-    value = op.outputs[0]
+def _layer(op: Op, value: int, predicted: Profile, measured: Profile) -> Layer:
     place = op.span or op.constructed
     return Layer(
         module=op.module_path,

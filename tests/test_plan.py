@@ -109,3 +109,34 @@ def test_a_table_holds_for_its_expression_however_it_is_spelt(tree, table, targe
     tree({"net.py": NET, "other.py": NET})
     ((_, settings),) = jobs([target], Model(table, {"loss": "mse"}))
     assert (settings.loss == "mse") is holds
+
+
+@pytest.mark.parametrize(
+    ("expression", "hint"),
+    [
+        ("GPTT", "did you mean GPT?"),
+        ("Other(n=3)", "it defines GPT, make"),
+        ("Other.load()[0]", "it defines GPT, make"),
+        ("make()", None),
+        ("inner", None),
+        ("GPT(nn.ReLU)", None),
+        ("list(map(GPT, [1]))[0]", None),
+    ],
+)
+def test_a_name_that_the_file_does_not_have_is_told_without_building_anything(tmp_path, monkeypatch, expression, hint):
+    monkeypatch.chdir(tmp_path)
+    Path("net.py").write_text(
+        "from torch import nn\n\n\nclass GPT(nn.Module): ...\n\n\ndef make():\n    inner = GPT()\n    return inner\n"
+    )
+    (entry,) = plan([f"net.py:{expression}"], Settings())
+    if hint is None:
+        assert isinstance(entry, Job)
+    else:
+        assert entry.error.hint == hint and "in net.py" in entry.error.message
+
+
+def test_a_star_import_may_bring_any_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("net.py").write_text("import torch\nfrom blocks import *\n")
+    (entry,) = plan(["net.py:Net"], Settings())
+    assert isinstance(entry, Job)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import builtins
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
@@ -9,11 +11,14 @@ from typing import TYPE_CHECKING
 from gradlint.error import GradlintError, LoadError
 from gradlint.load.model import LoadedModel
 from gradlint.source.models import Candidate, find_expression, find_models
+from gradlint.source.names import bound, is_definition, root, stars
 from gradlint.source.target import Target
 from gradlint.source.text import Source, read
 
 if TYPE_CHECKING:
     from gradlint.config import Settings
+
+NAMED = 8  # definitions that a hint lists
 
 __all__ = ["LoadedModel", "candidates", "load", "load_each"]
 
@@ -21,16 +26,36 @@ __all__ = ["LoadedModel", "candidates", "load", "load_each"]
 def candidates(target: Target, *, all_classes: bool = False) -> tuple[Source, list[Candidate]]:
     """The target's file and the models to lint in it, found without importing it.
 
-    Raises LoadError when the file cannot be read or parsed, or holds no model.
+    Raises LoadError when the file cannot be read or parsed, holds no model, or has nothing called as the target says.
     """
     source = read(target.path, target.shown or None)
     if target.expression:
+        _defined(source, target.expression)
         return source, [find_expression(source, target.expression)]
     found = find_models(source, all_classes=all_classes)
     if not found:
         hint = f"name the model, as in {source.shown}:Net(num_classes=10)"
         raise LoadError(f"no model found in {source.shown}", hint)
     return source, found
+
+
+def _defined(source: Source, expression: str) -> None:
+    """Raise LoadError, with the nearest name, when the file binds nothing that the expression begins with."""
+    name, known = root(ast.parse(expression, mode="eval").body), bound(source.tree)
+    if not name or name in known or hasattr(builtins, name) or stars(source.tree) or "globals()" in source.text:
+        return
+    import difflib
+
+    made = [d.name for d in source.tree.body if is_definition(d)]
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    hint = (
+        f"did you mean {near[0]}?"
+        if near
+        else f"it defines {', '.join(made[:NAMED])}"
+        if made
+        else "it defines nothing"
+    )
+    raise LoadError(f"there is no {name} in {source.shown}", hint)
 
 
 def load(

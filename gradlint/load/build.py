@@ -129,7 +129,9 @@ class _Builder:
         error = next((e for e in errors if not isinstance(e, NameError)), errors[0])
         found = user_error(error, self.where, self.source, f"cannot build {self.candidate.name}")
         call = self.constructor.tried or f"{self.candidate.made_by or self.candidate.name}(…)"
-        found.hint = found.hint or f"say how: gradlint '{self.source.shown}:{call}'"
+        plain = f"say how: gradlint '{self.source.shown}:{call}'"
+        own = f"write a function that makes it without arguments, and lint that: gradlint {self.source.shown}:FUNCTION"
+        found.hint = found.hint or (own if "<" in call else plain)  # a guessed object cannot be typed
         found.span = found.span or self.candidate.span
         return found
 

@@ -18,7 +18,7 @@ from gradlint.report.plot import plot
 from gradlint.report.snippet import snippets
 from gradlint.report.source import shown
 from gradlint.report.summary import parts
-from gradlint.report.terminal import STYLES, WIDEST, hang, linked, note, packed
+from gradlint.report.terminal import STYLES, WIDEST, hang, linked, note, pack, packed
 from gradlint.report.view import View
 from gradlint.report.wording import facts, remarks, suppressed_by, verdict
 from gradlint.result import Failure, Report, TargetReport
@@ -69,7 +69,7 @@ def _explained(lines: Iterator[Text], report: Report, view: View) -> Iterator[Te
         yield from hang(Text("units: ", STYLES["faint"]), Text(meaning, STYLES["faint"]), view)
     for remark in report.notes:
         yield from hang(Text("note: ", STYLES["faint"]), Text(remark, STYLES["faint"]), view)
-    yield from hang(Text(), _summary(report), view)
+    yield from _summary(report, view)
 
 
 def _target(target: TargetReport, view: View, *, alone: bool) -> Iterator[Text]:
@@ -141,9 +141,11 @@ def _overview(target: TargetReport, view: View, *, healthy: bool, alone: bool) -
 # -- the run as a whole ------------------------------------------------------------------------------------------------
 
 
-def _summary(report: Report) -> Text:
-    first, *rest = parts(report)
+def _summary(report: Report, view: View) -> Iterator[Text]:
+    said = parts(report)
     worst = next((s for s in SEVERITIES if s != "info" and report.count(s)), None)
     clean = report.targets and not any(target.error for target in report.targets)
     style = STYLES[worst] if worst else STYLES["good"] if clean else STYLES["error"]
-    return Text.assemble((first, style), " · ".join(["", *rest]))
+    for i, line in enumerate(pack(said, view)):
+        found = len(said[0]) if i == 0 else 0
+        yield from hang(Text(), Text.assemble((line[:found], style), line[found:]), view)

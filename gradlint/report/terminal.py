@@ -52,14 +52,20 @@ def hang(head: Text, body: Text, view: View, indent: int | None = None) -> Itera
 
 def packed(parts: Iterable[str], view: View) -> Iterator[Text]:
     """The parts behind each other, parted by dots, as many on a line as fit."""
+    for line in pack(parts, view):
+        yield from hang(Text(), Text(line, STYLES["faint"]), view, indent=2)
+
+
+def pack(parts: Iterable[str], view: View) -> Iterator[str]:
+    """The same as plain lines, of which one is too long where a part is."""
     line = ""
     for part in parts:
         longer = f"{line} · {part}" if line else part
         if line and len(longer) > (view.width or PIPED):
-            yield from hang(Text(), Text(line, STYLES["faint"]), view, indent=2)
+            yield line
             longer = part
         line = longer
-    yield from hang(Text(), Text(line, STYLES["faint"]), view, indent=2)
+    yield line
 
 
 def middle(text: str, width: int) -> str:

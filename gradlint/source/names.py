@@ -142,6 +142,20 @@ def binds(statement: ast.stmt) -> frozenset[str]:
 
 
 @cache
+def bound(tree: ast.AST) -> frozenset[str]:
+    """Every name that anything in the tree binds, in whatever scope."""
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.stmt):
+            names |= binds(node)
+        elif isinstance(node, ast.arg):
+            names.add(node.arg)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+    return frozenset(names)
+
+
+@cache
 def walk_scope(node: ast.AST) -> tuple[ast.AST, ...]:
     """The node and its descendants in the same scope: definitions and lambdas are yielded, not entered."""
     pending, found = [node], list[ast.AST]()
