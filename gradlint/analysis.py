@@ -5,26 +5,30 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from gradlint import engine, fix, registry
 from gradlint.capture import capture, construction_spans
 from gradlint.capture.meta import is_on_meta
-from gradlint.config import Settings
+from gradlint.config import LOSSES, Settings
+from gradlint.curves import trace_run
 from gradlint.error import GradlintError, ProbeError
+from gradlint.formats import format_run
 from gradlint.graph import Graph
 from gradlint.layers import layers
 from gradlint.load import LoadedModel, load_each
-from gradlint.probe import measure
+from gradlint.probe import Training, measure, train
 from gradlint.probe.run import forward_error
-from gradlint.profile import Measurement
+from gradlint.profile import Measurement, Trace
 from gradlint.result import ProbeRun, TargetReport, failed
 from gradlint.serialise import from_data, to_data
 from gradlint.signal import predict
 from gradlint.source.target import Target
 
 NOT_ASKED = "--no-probe was given"
+TRAINING_SHARE = 0.3  # of the target's time limit
 TOO_LARGE = "the model is too large to hold: it was built and run on meta, without numbers"
 
 
@@ -49,8 +53,9 @@ def analyse_model(target: str, path: str | None, loaded: LoadedModel, settings: 
     started = time.monotonic()
     graph, measurement, reason = observe(loaded, settings)
     probed = time.monotonic() - started
+    trace, remark = follow(loaded, graph, measurement, settings)
     loss = measurement.loss if measurement else settings.loss or loaded.loss_hint or "unit"
-    signal = predict(graph, loss)
+    signal = replace(predict(graph, loss), optimizer=settings.optimizer)
     rules = registry.select(settings.select, settings.ignore)
     drafts = engine.draft(rules, graph, signal, measurement, loss, settings.options)
     findings = engine.regrade(engine.judge(drafts, graph, signal, measurement, reason), settings.severities)
@@ -66,10 +71,11 @@ def analyse_model(target: str, path: str | None, loaded: LoadedModel, settings: 
         ops=len(graph.ops),
         parameters=sum(math.prod(p.shape) for p in graph.params.values()),
         unknown=graph.coverage.unknown,
-        probe=_probe_run(measurement, reason, probed),
+        probe=_probe_run(graph, measurement, reason, probed),
         findings=tuple(findings),
         layers=layers(graph, signal.profile, measurement.profile if measurement else None),
-        notes=(*loaded.notes, *graph.coverage.notes, *(measurement.notes if measurement else ())),
+        notes=(*loaded.notes, *graph.coverage.notes, *(measurement.notes if measurement else ()), *remark),
+        trace=trace_run(graph, trace) if trace else None,
         seconds=time.monotonic() - started,
     )
 
@@ -89,10 +95,33 @@ def observe(loaded: LoadedModel, settings: Settings) -> tuple[Graph, Measurement
         return structure(loaded), None, error.message
 
 
+def follow(
+    loaded: LoadedModel, graph: Graph, measured: Measurement | None, settings: Settings
+) -> tuple[Trace | None, tuple[str, ...]]:
+    """The short training run that was asked for, and a remark where there is none."""
+    if not settings.steps:
+        return None, ()
+    if measured is None:
+        return None, ("no training steps: nothing was measured",)
+    training = Training(
+        settings.steps,
+        "adam" if settings.optimizer == "any" else settings.optimizer,
+        settings.rate,
+        settings.seed,
+        settings.device,
+        measured.loss if measured.loss in LOSSES or ":" in measured.loss else None,
+        TRAINING_SHARE * settings.timeout,
+    )
+    try:
+        return train(loaded, graph, training), ()
+    except GradlintError as error:
+        return None, (f"no training steps: {error.message}",)
+
+
 def structure(loaded: LoadedModel) -> Graph:
     """The graph of one run without a backward pass. Raises ForwardError when the model raises."""
     try:
-        return capture(loaded.model, loaded.args, loaded.kwargs)[0]
+        return capture(loaded.model, loaded.args, loaded.kwargs, entry=loaded.entry)[0]
     except GradlintError:
         raise
     except Exception as error:
@@ -109,7 +138,7 @@ def _guarded(target: Target, loaded: LoadedModel | GradlintError, settings: Sett
         return failed(name, target.shown or None, error)
 
 
-def _probe_run(measurement: Measurement | None, reason: str, seconds: float) -> ProbeRun:
+def _probe_run(graph: Graph, measurement: Measurement | None, reason: str, seconds: float) -> ProbeRun:
     if measurement is None:
         return ProbeRun(ran=False, reason=reason)
     return ProbeRun(
@@ -119,4 +148,5 @@ def _probe_run(measurement: Measurement | None, reason: str, seconds: float) -> 
         loss=measurement.loss,
         loss_value=measurement.loss_value,
         seconds=seconds,
+        format=format_run(graph, measurement.precision) if measurement.precision else None,
     )

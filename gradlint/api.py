@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from gradlint import result
 from gradlint.config import Settings
-from gradlint.error import InputError
+from gradlint.error import InputError, UsageError
 from gradlint.result import InputUsed
 from gradlint.version import __version__
 
@@ -44,6 +44,7 @@ def check(
     model: nn.Module,
     inputs: object = None,
     *,
+    data: Iterable[object] | None = None,
     loss: str | None = None,
     select: Sequence[str] = (),
     ignore: Sequence[str] = (),
@@ -51,31 +52,55 @@ def check(
     seed: int = 0,
     probe: bool = True,
     fix: bool = True,
+    optimizer: str = "any",
+    dtype: str | None = None,
+    steps: int = 0,
+    rate: float | None = None,
 ) -> Report:
     """Lint a model in this process. The model, its gradients and the random state stay as they are.
 
     `inputs` is a tensor, a tuple of positional arguments or a dict of keyword arguments; without it they are inferred
-    from the model. `loss` is ce, nll, bce, bce_logits, mse or "module:function"; without it one that fits the output is
-    chosen and named. Comments in the source suppress findings; configuration files are not read. Raises GradlintError
-    when the model cannot be run or an option is not usable.
+    from the model. `data` is an iterable of batches in place of them: what forward does not take of a batch is what the
+    loss compares with, and a LightningModule runs its `training_step`. `loss` is ce, nll, bce, bce_logits, mse or
+    "module:function"; without it one that fits the output is chosen and named. `optimizer` ("sgd", "adam") says by
+    whose limits to judge; `dtype` ("bf16", "fp16", "fp8") measures what that format loses, too; `steps` follows the
+    gradient through so many training steps at the learning rate `rate`. Comments in the source suppress findings;
+    configuration files are not read. Raises GradlintError when the model cannot be run or an option is not usable.
     """
     from gradlint.analysis import analyse_model
     from gradlint.report.source import Sources
     from gradlint.suppress import Entry, suppress
 
     settings = Settings(
-        select=tuple(select), ignore=tuple(ignore), loss=loss, device=device, seed=seed, probe=probe, fix=fix
+        select=tuple(select),
+        ignore=tuple(ignore),
+        loss=loss,
+        device=device,
+        seed=seed,
+        probe=probe,
+        fix=fix,
+        optimizer=optimizer,
+        dtype=dtype,
+        steps=steps,
+        rate=rate,
     )
     name = type(model).__name__
-    target = analyse_model(name, None, _loaded(model, name, inputs, settings), settings)
+    target = analyse_model(name, None, _loaded(model, name, inputs, data, settings), settings)
     judged = suppress([Entry(target, settings, target.path or name, whole=False)], Sources())
     return Report(tuple(judged), __version__, target.seconds)
 
 
-def _loaded(model: nn.Module, name: str, inputs: object, settings: Settings) -> LoadedModel:
+def _loaded(
+    model: nn.Module, name: str, inputs: object, data: Iterable[object] | None, settings: Settings
+) -> LoadedModel:
     from gradlint.load import LoadedModel
+    from gradlint.load.data import Batches, entry, with_data
     from gradlint.load.inputs import feed
 
+    if data is not None and inputs is not None:
+        raise UsageError("inputs and data both say what the model is fed", "give one of them")
+    if data is not None:
+        return with_data(model, Batches(data, model, entry(model, settings.loss)), name)
     if inputs is None:
         fed = feed(model, settings)
         return LoadedModel(

@@ -15,9 +15,9 @@ from click.shell_completion import CompletionItem
 from gradlint import checking
 from gradlint import report as reports
 from gradlint.checking import INTERRUPTED, Repair, Upkeep, failure, refuse, show
-from gradlint.config import COLORS, FORMATS, LOSSES, THRESHOLDS
+from gradlint.config import COLORS, DTYPES, FORMATS, LOSSES, OPTIMIZERS, THRESHOLDS
 from gradlint.config_file import find, merge
-from gradlint.config_keys import device, loss, memory, suggest
+from gradlint.config_keys import device, loss, memory, named, suggest
 from gradlint.error import GradlintError, UsageError
 from gradlint.report.outcome import CLEAN, FAILED, FOUND
 from gradlint.result import Failure
@@ -82,6 +82,8 @@ def _rules(_: click.Context, __: click.Parameter, begun: str) -> list[Completion
 
 LOSS = Parsed("loss", loss, lambda text: suggest(text, LOSSES))
 DEVICE = Parsed("device", device, lambda _: "auto, cpu, cuda, cuda:N, mps or meta")
+DATA = Parsed("name", named, lambda _: "write it as module:function")
+RATE = click.FloatRange(0, min_open=True)
 SIZE = Parsed("size", memory, lambda _: "write it as 4G or 512M")
 
 
@@ -106,6 +108,9 @@ def cli() -> None:
 @click.option("--init", multiple=True, metavar="NAME=VALUE", help="constructor argument; repeatable")
 @click.option(
     "--loss", type=LOSS, metavar="LOSS", help=f"{', '.join(LOSSES)} or module:function [default: fits the output]"
+)
+@click.option(
+    "--data", type=DATA, metavar="MODULE:NAME", help="your batches: an iterable, or a function that makes one"
 )
 @click.option("--weights", type=click.Path(), metavar="FILE", help="checkpoint to load into the model")
 @click.option(
@@ -133,6 +138,12 @@ def cli() -> None:
 @click.option(
     "--seeds", type=click.IntRange(1), metavar="N", help="most seeds to spend where one leaves doubt [default: 5]"
 )
+@click.option("--optimizer", type=click.Choice(OPTIMIZERS), help="what the model will be trained with [default: any]")
+@click.option("--steps", type=click.IntRange(0), metavar="N", help="follow the gradient through N training steps")
+@click.option(
+    "--lr", "rate", type=RATE, metavar="RATE", help="learning rate of --steps [default: sgd 0.01, adam 0.001]"
+)
+@click.option("--dtype", type=click.Choice(DTYPES), help="measure what is lost in this number format, too (autocast)")
 @click.option("--timeout", type=click.FloatRange(0), metavar="SECONDS", help="limit for each target [default: 120]")
 @click.option("--memory", type=SIZE, metavar="SIZE", help="limit for each target, such as 8G")
 @click.option("-j", "--jobs", type=click.IntRange(1), metavar="N", help="targets at once [default: cores, at most 4]")

@@ -12,6 +12,8 @@ from gradlint.finding import Number
 FORMATS = ("full", "concise", "json", "json-lines", "sarif", "github", "gitlab", "junit", "markdown", "html")
 THRESHOLDS = ("error", "warning", "info", "never")
 COLORS = ("auto", "always", "never")
+DTYPES = ("bf16", "fp16", "fp8")
+OPTIMIZERS = ("any", "sgd", "adam")
 LOSSES = ("ce", "nll", "bce", "bce_logits", "mse", "unit", "own")
 
 
@@ -46,6 +48,11 @@ class Settings:
     device: str = "auto"
     seed: int = 0
     seeds: int = 5
+    dtype: str | None = None  # a narrower number format whose losses are measured
+    optimizer: str = "any"  # whose limits the verdict is read by, and which the steps are taken with
+    data: str | None = None  # "module:function" of what gives batches, where inputs are not to be made up
+    steps: int = 0  # training steps to follow the gradient through
+    rate: float | None = None  # their learning rate; None: one that is usual for the optimizer
     probe: bool = True
     fix: bool = True  # try fixes by intervention and print those that help
     fail_on: str = "warning"

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gradlint.config import COLORS, FORMATS, LOSSES, THRESHOLDS, Ignore, Model
+from gradlint.config import COLORS, DTYPES, FORMATS, LOSSES, OPTIMIZERS, THRESHOLDS, Ignore, Model
 from gradlint.finding import SEVERITIES
 
 Schema = Mapping[str, Any]
@@ -76,6 +76,13 @@ def memory(given: str | int) -> int:
 def loss(given: Any) -> str:
     """A loss name or `module:function`. Raises ValueError for anything else."""
     if given not in LOSSES and not re.fullmatch(r"[\w.]+:[\w.]+", _strictly(str, given)):
+        raise ValueError
+    return str(given)
+
+
+def named(given: Any) -> str:
+    """`module:name`. Raises ValueError for anything else."""
+    if not re.fullmatch(r"[\w.]+:[\w.]+", _strictly(str, given)):
         raise ValueError
     return str(given)
 
@@ -204,6 +211,8 @@ COUNT = Kind("an integer of at least 1", _at_least(1, int), {"type": "integer", 
 WHOLE = Kind("an integer of at least 0", _at_least(0, int), {"type": "integer", "minimum": 0})
 SECONDS = Kind("a number of seconds", _at_least(0, (int, float)), {"type": "number", "minimum": 0})
 LOSS = Kind(f"one of {', '.join(LOSSES)} or module:function", loss, {**STRING, "examples": list(LOSSES)}, LOSSES)
+NAMED = Kind("module:name", named, {**STRING, "pattern": "^[\\w.]+:[\\w.]+$"})
+RATE = Kind("a number above 0", _at_least(1e-12, (int, float)), {"type": "number", "exclusiveMinimum": 0})
 DEVICE = Kind("auto, cpu, cuda, cuda:N, mps or meta", device, {**STRING, "examples": ["auto", "cpu", "cuda"]})
 SIZE = Kind('a size such as "4G"', memory, {"type": ["string", "integer"], "examples": ["4G"]})
 INIT = Kind(
@@ -231,6 +240,8 @@ MODEL_KEYS: Mapping[str, Key] = {
     "inputs": Key("inputs", INPUTS, "example inputs, as --input takes them"),
     "init": Key("init", INIT, "constructor arguments"),
     "loss": Key("loss", LOSS, "the loss that the model is trained with"),
+    "data": Key("data", NAMED, "module:name of batches, or of a function that makes them"),
+    "optimizer": Key("optimizer", _one_of(*OPTIMIZERS), "what the model is trained with"),
     "weights": Key("weights", TEXT, "a checkpoint to load into the model"),
     "ignore": Key("ignores", REASONS, "rules whose findings on this model are suppressed"),
 }
@@ -245,6 +256,11 @@ KEYS: Mapping[str, Key] = {
     "device": Key("device", DEVICE, "where models are run"),
     "seed": Key("seed", WHOLE, "the first seed of the probe"),
     "seeds": Key("seeds", COUNT, "most seeds to spend where one leaves doubt"),
+    "optimizer": Key("optimizer", _one_of(*OPTIMIZERS), "what models are trained with"),
+    "data": Key("data", NAMED, "module:name of batches, or of a function that makes them"),
+    "steps": Key("steps", WHOLE, "training steps to follow the gradient through"),
+    "rate": Key("rate", RATE, "learning rate of these steps"),
+    "dtype": Key("dtype", _one_of(*DTYPES), "a number format whose losses are measured, too"),
     "probe": Key("probe", FLAG, "measure with forward and backward passes"),
     "try-fixes": Key("fix", FLAG, "measure each fix before offering it"),
     "fail-on": Key("fail_on", _one_of(*THRESHOLDS), "the least severity that makes a run fail"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -45,6 +46,7 @@ class Signal:
     loss: str
     unknown: Mapping[int, str] = field(default_factory=dict)  # op index → why no transfer function answered
     zeros: Mapping[str, str] = field(default_factory=dict)  # parameter path → why its gradient is structurally zero
+    optimizer: str = "any"  # what the model will be trained with
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,31 @@ class ParamMeasure:
 
 
 @dataclass(frozen=True)
+class Precision:
+    """What a pass in a narrower format showed that full precision does not (see `gradlint.probe.precision`).
+
+    Shares are of the entries of a gradient: those that are zero here and are not in full precision. `changes` are the
+    decades that a gradient's RMS differs by, -inf where all of it is lost: small entries may vanish without harm.
+    `headroom` is log10(largest number of the format / largest magnitude in full precision), below 0 for an overflow.
+    """
+
+    dtype: str  # "float16", "bfloat16" or "float8"
+    headroom: Mapping[int, float] = field(default_factory=dict)  # by value id, of activations held in the format
+    gradient_headroom: Mapping[int, float] = field(default_factory=dict)  # the same of their gradients, unscaled
+    underflow: Mapping[int, float] = field(default_factory=dict)  # share lost by value id
+    params: Mapping[str, float] = field(default_factory=dict)  # share lost by parameter path
+    changes: Mapping[str, float] = field(default_factory=dict)  # by parameter path
+    lost: float = 0.0  # share lost of the entries of all parameter gradients
+    overflow_op: int | None = None  # first op whose output is not finite here only
+    overflow_gradient_op: int | None = None  # op nearest the loss whose gradient is not finite here only
+    # the power of two by which the loss is multiplied so that the largest gradient just fits; None when nothing is lost
+    loss_scale: float | None = None
+    lost_scaled: float | None = None  # `lost` as measured with that scale …
+    changes_scaled: Mapping[str, float] = field(default_factory=dict)  # … and `changes`
+    scaled_overflow_op: int | None = None  # op whose gradient is not finite with that scale either
+
+
+@dataclass(frozen=True)
 class Measurement:
     """What one forward + backward showed (see `gradlint.probe`)."""
 
@@ -94,3 +121,29 @@ class Measurement:
     # the same measurement with exactly-zero parameters that blocked the gradient moved off zero, and which they are
     unblocked: Measurement | None = None
     moved: tuple[str, ...] = ()
+    precision: Precision | None = None  # where another format was asked for
+    optimizer: str = "any"  # what the model will be trained with: "sgd", "adam" or "any"
+
+
+@dataclass(frozen=True)
+class Trace:
+    """A short training run: the loss before each step, and log10 RMS of the gradient of every weight at it.
+
+    `stopped` says why it ended before its last step, or is empty; `agreement` is the mean cosine between the gradients
+    of parts of the first batch, from -1 (they cancel) to 1 (they are the same), None for a batch that cannot be split.
+    """
+
+    optimizer: str  # "sgd" (momentum 0.9) or "adam"
+    rate: float
+    data: str  # "given", or "made up": one batch, drawn once
+    loss: str
+    losses: tuple[float, ...] = ()
+    gradients: Mapping[str, tuple[float, ...]] = field(default_factory=dict)  # by parameter path
+    stopped: str = ""
+    agreement: float | None = None
+    seconds: float = 0.0
+
+    @property
+    def finite(self) -> bool:
+        """Whether every loss is a number."""
+        return all(map(math.isfinite, self.losses))

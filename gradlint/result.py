@@ -51,6 +51,28 @@ class Layer:
 
 
 @dataclass(frozen=True)
+class FormatRun:
+    """What a narrower number format loses of the gradient.
+
+    `lost` is the share of its entries that underflow to zero; `hit` counts the parameters of `parameters` that lose
+    more than half of their gradient's size, and `worst` is the one that loses most. `overflow` and `gradient_overflow`
+    name the op whose output, or gradient, is not finite; the `scaled` ones are what a loss scale leaves.
+    """
+
+    dtype: str
+    lost: float = 0.0
+    hit: int = 0
+    parameters: int = 0
+    worst: str = ""
+    overflow: str = ""
+    gradient_overflow: str = ""
+    loss_scale: float | None = None
+    scaled_lost: float | None = None
+    scaled_hit: int | None = None
+    scaled_overflow: str = ""
+
+
+@dataclass(frozen=True)
 class ProbeRun:
     """How the probe was run, or why it was not."""
 
@@ -61,6 +83,32 @@ class ProbeRun:
     loss_value: float | None = None
     seconds: float = 0.0
     reason: str = ""
+    format: FormatRun | None = None
+
+
+@dataclass(frozen=True)
+class Curve:
+    """RMS of one weight's gradient at each training step (None: not finite), with the place of the op that reads it."""
+
+    parameter: str
+    gradient_rms: tuple[float | None, ...]
+    path: str | None = None
+    line: int | None = None
+
+
+@dataclass(frozen=True)
+class TraceRun:
+    """A short training run; curves are in the order in which the model reads the weights."""
+
+    optimizer: str
+    rate: float
+    data: str  # "given", or "made up": one batch, drawn once
+    loss: str
+    losses: tuple[float | None, ...]  # before each step; None: not finite
+    curves: tuple[Curve, ...]
+    stopped: str = ""  # why it ended before its last step, or empty
+    agreement: float | None = None  # mean cosine between the gradients of parts of the first batch
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -82,6 +130,7 @@ class TargetReport:
     layers: tuple[Layer, ...] = ()
     notes: tuple[str, ...] = ()  # guessed arguments, tolerated imports, fallen-back devices …
     seconds: float = 0.0
+    trace: TraceRun | None = None
 
 
 @dataclass(frozen=True)

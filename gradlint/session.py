@@ -104,7 +104,8 @@ def _cached(jobs: Sequence[Job], settings: Settings) -> dict[int, Reports]:
     from gradlint import cache
 
     store = cache.at(settings)
-    found = {id(job): store.get(job.target, job.settings) for job in jobs} if store else {}
+    known = [job for job in jobs if job.settings.data is None]  # what data hold cannot be told from files
+    found = {id(job): store.get(job.target, job.settings) for job in known} if store else {}
     return {job: reports for job, reports in found.items() if reports is not None}
 
 
@@ -140,7 +141,7 @@ def _keep(job: Job, reports: Reports, files: Mapping[str, str], settings: Settin
     from gradlint import cache
 
     store = cache.at(settings)
-    if store is None:
+    if store is None or job.settings.data is not None:
         return
     try:
         store.put(job.target, job.settings, reports, files)

@@ -4,7 +4,6 @@ import copy
 import math
 import random
 from dataclasses import dataclass
-from types import SimpleNamespace
 
 import numpy
 import pytest
@@ -17,6 +16,7 @@ from gradlint.capture import Intervention
 from gradlint.error import ForwardError, ProbeError, UsageError
 from gradlint.probe import ParamEdit, measure
 from gradlint.probe.health import judge
+from gradlint.probe.measurement import Fallback
 
 
 @dataclass
@@ -420,7 +420,7 @@ def test_a_backward_pass_that_raises_is_a_probe_error():
 
 
 def test_a_device_that_is_not_there_is_a_usage_error():
-    settings = SimpleNamespace(device="cuda:99", loss=None, seeds=1)
+    settings = Fallback(device="cuda:99")
     with pytest.raises(UsageError, match="cuda:99"):
         probe(nn.Linear(16, 4), X, settings=settings)
 
@@ -429,7 +429,7 @@ def test_a_model_on_the_meta_device_is_refused():
     with pytest.raises(ProbeError, match="meta"):
         probe(nn.Linear(16, 4, device="meta"), X)
     with pytest.raises(ProbeError, match="meta"):
-        probe(nn.Linear(16, 4), X, settings=SimpleNamespace(device="meta", loss=None, seeds=1))
+        probe(nn.Linear(16, 4), X, settings=Fallback(device="meta"))
 
 
 # changes to the run --------------------------------------------------------------------------------------------------
@@ -500,7 +500,7 @@ def seeded(depth, **changes):
     def draw(seed):
         return (torch.randn(32, 32, generator=torch.Generator().manual_seed(seed)),), {}
 
-    return Loaded(build(), *draw(0), rebuild=build, draw=draw), SimpleNamespace(device="cpu", loss=None, seeds=3)
+    return Loaded(build(), *draw(0), rebuild=build, draw=draw), Fallback(device="cpu", seeds=3)
 
 
 def test_one_seed_is_enough_far_from_every_limit():

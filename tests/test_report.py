@@ -65,7 +65,7 @@ def report_of(*findings, **changes):
 @pytest.mark.parametrize(
     ("format", "name"),
     [
-        *(("full", name) for name in ("ill", "healthy", "failed", "many", "usage")),
+        *(("full", name) for name in ("ill", "healthy", "stepped", "failed", "many", "usage")),
         *((format, name) for format in SUFFIX for name in ("small",) if format != "full"),
     ],
 )

@@ -21,8 +21,11 @@ def capture(
     args: tuple[Any, ...] = (),
     kwargs: Mapping[str, Any] | None = None,
     observer: Observer | None = None,
+    entry: str = "forward",
 ) -> tuple[Graph, Recording]:
     """Run a model once and return its graph and the recording; `Op.index` is the number of the call.
+
+    `entry` is the method that is called.
 
     A copy is run that shares the parameters, and the random state is put back, so that the model stays as it was, but
     for lazy parameters, which are initialised. A model on the meta device is run there (`Coverage.method`
@@ -37,7 +40,8 @@ def capture(
         return to_graph(recording), recording
     copied = copies.sharing(model) if isinstance(model, nn.Module) else model
     with copies.undisturbed():
-        recording = run(copied, args, given, observer=observer)
+        forward = None if entry == "forward" else getattr(copied, entry)
+        recording = run(copied, args, given, observer=observer, forward=forward)
     return to_graph(recording), recording
 
 

@@ -103,8 +103,11 @@ def run(
     record: bool = True,
     interventions: Iterable[Intervention] = (),
     observer: Observer | None = None,
+    forward: Callable[..., Any] | None = None,
 ) -> Recording:
     """Run a model or function once and number its torch calls; the same model, inputs and RNG give the same numbers.
+
+    `forward` is called in place of the model: another method of it.
 
     The model itself is run, with gradients enabled: buffers and the global RNG move as in any forward pass, so pass a
     copy where that matters. What the model raises passes through. Raises GradlintError for a model with lazy
@@ -113,7 +116,7 @@ def run(
     root = model if isinstance(model, nn.Module) else _Function(model)
     if copies.is_lazy(root):
         raise GradlintError("the model has lazy parameters that no forward pass has initialised", "run it once before")
-    recorder = Recorder(root, record=record, interventions=interventions, observer=observer)
+    recorder = Recorder(root, record=record, interventions=interventions, observer=observer, forward=forward)
     return recorder.run(args, dict(kwargs or {}))
 
 
@@ -161,7 +164,7 @@ class Recorder(TorchFunctionMode):
     def run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Recording:
         """Run the model under the mode."""
         if self.tape is not None:
-            for name, tensor in structure.arguments(args, kwargs, _parameter_names(self.model)):
+            for name, tensor in structure.arguments(args, kwargs, self._arguments()):
                 self.tape.placeholder(name, tensor)
         with torch.enable_grad(), patches.run_patches(self._call_module, self._call_function), self:
             output = self.forward(*args, **kwargs)
@@ -169,6 +172,11 @@ class Recorder(TorchFunctionMode):
         if self.tape is not None:
             self.tape.outputs = [self.tape.refer(tensor) for _, tensor in outputs]
         return Recording(output, outputs, self.count, self.tape, self.called, training=self.model.training)
+
+    def _arguments(self) -> tuple[str, ...]:
+        """The names of the arguments of what is called, where that is the model or a method of it."""
+        own = getattr(self.forward, "__self__", None) is self.model
+        return _parameter_names(self.forward if own else self.model)
 
     def __torch_function__(
         self, func: calls.Function, types: Any, args: calls.Args = (), kwargs: calls.Kwargs | None = None
@@ -362,8 +370,8 @@ def _substitute(args: calls.Args, kwargs: calls.Kwargs, old: object, new: object
     return replaced, {key: new if value is old else value for key, value in kwargs.items()}
 
 
-def _parameter_names(model: nn.Module) -> tuple[str, ...]:
-    function = model.__dict__.get("function", model.forward)
+def _parameter_names(called: Callable[..., Any]) -> tuple[str, ...]:
+    function = called.__dict__.get("function", called.forward) if isinstance(called, nn.Module) else called
     try:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):  # builtin functions have no signature

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -13,9 +14,10 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from gradlint.error import GradlintError
+from gradlint.error import GradlintError, UsageError
 from gradlint.load.build import Built, build
 from gradlint.load.construct import parsed_overrides
+from gradlint.load.data import Batches, entry, find, with_data
 from gradlint.load.devices import on_cpu, wants_accelerator
 from gradlint.load.downloads import offline
 from gradlint.load.environment import Place, Session, place, surroundings
@@ -102,6 +104,9 @@ class Loader:
             if self.settings.weights:
                 notes.append(put_weights(built.model, Path(self.settings.weights)))
             with self._surroundings():
+                self._import_loss()
+                if self.settings.data:
+                    return self._with_data(candidate, built, find(self.settings.data), tuple(notes))
                 fed = feed(built.model, self.settings, candidate.hints)
         except GradlintError as error:
             error.span = error.span or candidate.span
@@ -119,6 +124,24 @@ class Loader:
             loss_hint=candidate.loss,
             notes=(*notes, *fed.notes),
         )
+
+    def _with_data(
+        self, candidate: Candidate, built: Built, source: Iterable[object], notes: tuple[str, ...]
+    ) -> LoadedModel:
+        if self.settings.inputs:
+            raise UsageError("--input and --data both say what the model is fed", "give one of them")
+        batches = Batches(source, built.model, entry(built.model, self.settings.loss))
+        rebuild = None if self.settings.weights else self._rebuild(built)
+        return with_data(
+            built.model, batches, built.name, span=candidate.span, rebuild=rebuild, hint=candidate.loss, notes=notes
+        )
+
+    def _import_loss(self) -> None:
+        """Import the module of a loss of the user's own now, while the file's folder is searched."""
+        module, colon, _ = (self.settings.loss or "").partition(":")
+        if colon:
+            with contextlib.suppress(ImportError):  # the probe says what is wrong with it
+                importlib.import_module(module)
 
     def _rebuild(self, built: Built) -> Callable[[], nn.Module]:
         def rebuild() -> nn.Module:

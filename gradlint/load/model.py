@@ -15,12 +15,22 @@ if TYPE_CHECKING:
 Draw = Callable[[int], tuple[tuple[object, ...], dict[str, object]]]
 
 
+@dataclass(frozen=True)
+class Batch:
+    """Arguments of one call of the model, and what its output is compared with (None: something is drawn)."""
+
+    args: tuple[object, ...]
+    kwargs: dict[str, object]
+    target: object = None
+
+
 @dataclass
 class LoadedModel:
     """One model of a target, with example inputs.
 
     `rebuild` makes it again with fresh initial weights drawn from torch's global generator (None for a loaded
-    checkpoint); `draw` gives other example inputs of the same shapes for a seed.
+    checkpoint); `draw` gives other example inputs of the same shapes for a seed. With data of the user's own, `batches`
+    gives them by number, `target` belongs to the first one, and `entry` is the method that is called.
     """
 
     model: nn.Module
@@ -34,3 +44,6 @@ class LoadedModel:
     loss: str | None = None  # "own" when the model computes its loss itself
     loss_hint: str | None = None  # the loss that the file applies to the model
     notes: tuple[str, ...] = field(default=())
+    target: object = None
+    batches: Callable[[int], Batch] | None = None
+    entry: str = "forward"

@@ -11,10 +11,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gradlint.probe.isolation import ParamEdit
     from gradlint.probe.measurement import measure
+    from gradlint.probe.trace import Training, train
 
-__all__ = ["ParamEdit", "measure"]
+__all__ = ["ParamEdit", "Training", "measure", "train"]
 
-_HOMES = {"ParamEdit": "gradlint.probe.isolation", "measure": "gradlint.probe.measurement"}
+_HOMES = {
+    "ParamEdit": "gradlint.probe.isolation",
+    "Training": "gradlint.probe.trace",
+    "measure": "gradlint.probe.measurement",
+    "train": "gradlint.probe.trace",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -39,10 +39,10 @@ def assemble(graph: Graph, seen: Seen) -> Measurement:
         value: (low, tables["high"][key]) for key, low in tables.get("low", {}).items() for value in _value(graph, key)
     }
     profile = Profile(
-        activation=_by_value(graph, tables.get("activation", {})),
-        gradient=_by_value(graph, tables.get("gradient", {})),
+        activation=by_value(graph, tables.get("activation", {})),
+        gradient=by_value(graph, tables.get("gradient", {})),
         params={path: param.grad for path, param in params.items() if param.status in ("ok", "zero", "nonfinite")},
-        correlation=_by_value(graph, tables.get("correlation", {})),
+        correlation=by_value(graph, tables.get("correlation", {})),
     )
     return Measurement(
         profile=replace(profile, gains=dict(_gains(graph, profile))),
@@ -74,7 +74,8 @@ def _value(graph: Graph, key: Hashable) -> tuple[int, ...]:
     return (known[position],) if position < len(known) else ()
 
 
-def _by_value(graph: Graph, table: Mapping[Hashable, float]) -> dict[int, float]:
+def by_value(graph: Graph, table: Mapping[Hashable, float]) -> dict[int, float]:
+    """A table by (call, position) as one by value id."""
     return {value: number for key, number in table.items() for value in _value(graph, key)}
 
 

@@ -36,14 +36,16 @@ class Collector:
     their arithmetic; an activation is copied when a later in-place operation may change it.
     """
 
-    def __init__(self, batch: int, graph: Graph | None = None) -> None:
+    def __init__(self, batch: int, graph: Graph | None = None, *, ranges: bool = False) -> None:
+        """`ranges` also notes the "peak", share of "zeros at" and "bits" of each gradient, and bounds of everything."""
         self.ledger = Ledger()
         self.timed: dict[Key, int] = {}  # gradients to be told apart by step, and the axis of the steps
         self._batch = batch
         self._graph = graph
         # Without in-place operations a tensor stays what it is: it need not be copied, and torch can keep its gradient.
         self._settled = graph is not None and not any(op.inplace for op in graph.ops)
-        self._ranged = None if graph is None else _ranged(graph)
+        self._ranges = ranges
+        self._ranged = None if graph is None or ranges else _ranged(graph)
         self._nodes: dict[Any, Slots] = {}
         self._activations: list[tuple[Key, Tensor]] = []
         self._gradients: list[tuple[Key, Tensor]] = []
@@ -98,6 +100,7 @@ class Collector:
                 self._arrive(slots, gradients)
         for keys, stacked in alike(self._gradients):
             log_rms_of(self.ledger, "gradient", keys, stacked)
+            self._range(keys, stacked)
         for keys, stacked in alike(self._samples):
             self.ledger.put("correlation", keys, correlation(stacked))
         self._activations, self._gradients, self._arriving, self._samples = [], [], [], []
@@ -133,6 +136,16 @@ class Collector:
             self._gradients.append((key, entries))
         else:
             log_rms(self.ledger, "gradient", key, entries)
+            self._range([key], entries.unsqueeze(0))
+
+    def _range(self, keys: list[Key], stacked: Tensor) -> None:
+        """Note the largest magnitude of gradients, and the share of their entries that are exactly zero."""
+        if self._ranges:
+            flat = stacked.reshape(len(keys), -1)
+            self.ledger.put("peak", keys, flat.abs().amax(1))
+            self.ledger.put("zeros at", keys, (flat == 0).float().mean(1))
+            for key in keys:
+                self.ledger.note("bits", key, 8.0 * flat.element_size())
 
     def _measure(self, key: Key, tensor: Tensor, entries: Tensor) -> None:
         log_rms(self.ledger, "activation", key, entries)

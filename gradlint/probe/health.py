@@ -76,12 +76,15 @@ class Health:
         return max((part for part in parts if part is not None and not math.isnan(part)), default=-math.inf)
 
 
-def judge(graph: Graph, facts: Facts, *, optimizer: str = "any") -> Health:
-    """The health of a model from what was predicted or measured; `optimizer` is "sgd", "adam" or "any".
+def judge(graph: Graph, facts: Facts, *, optimizer: str | None = None) -> Health:
+    """The health of a model from what was predicted or measured.
+
+    `optimizer` is "sgd", "adam" or "any"; None: the one that the facts name.
 
     The state is "unknown" when nothing is known about the weights in series, or when two standard deviations of a
     prediction straddle a limit.
     """
+    limits = LIMITS[optimizer or facts.optimizer]
     facts = unblocked(facts)
     number = relative(graph, facts)
     route = widest(graph, number)
@@ -90,7 +93,7 @@ def judge(graph: Graph, facts: Facts, *, optimizer: str = "any") -> Health:
     statistics = {"m": m, "c": c, "s": size(graph, facts)}
     reach = {op: share for op, share in reaches(graph, facts).items() if graph.ops[op].function not in GATED}
     verdicts = [
-        *_by_limits(statistics, LIMITS[optimizer], band(facts, route)),
+        *_by_limits(statistics, limits, band(facts, route)),
         *_by_reach(reach),
         *_by_finiteness(facts),
     ]

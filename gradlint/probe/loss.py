@@ -10,34 +10,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gradlint.capture.structure import Named
 from gradlint.error import ProbeError, UsageError
 from gradlint.graph.ir import Graph, Op
+from gradlint.probe.target import SYMMETRIC, UNIT, Random, Target, bits, bounds, fitted, labels, normal, numbers, rows
 
-Random = torch.Generator  # on the CPU, so that targets are the same on every device
 Function = Callable[..., Any]
 
 # Ops behind which the last weighted op is looked for: they keep the axis that holds the classes.
 _PASSING = frozenset({"activation", "norm", "dropout", "add", "mul", "copy", "elementwise", "softmax", "pad", "resize"})
-_UNIT = frozenset({"sigmoid", "hardsigmoid"})
-_SYMMETRIC = frozenset({"tanh", "hardtanh", "softsign"})
-
-
-@dataclass(frozen=True)
-class Target:
-    """One output to take a loss of: the tensor, the axis that holds the classes, and the op that made it."""
-
-    output: Tensor
-    axis: int
-    op: Op | None = None
-
-    @property
-    def classes(self) -> int:
-        """The length of the class axis."""
-        return self.output.shape[self.axis] if self.output.ndim else 1
 
 
 @dataclass(frozen=True)
@@ -62,43 +46,40 @@ class Value:
 
 def ce(target: Target, random: Random) -> Tensor:
     """Cross-entropy of logits with random labels; the mean over every position."""
-    return F.nll_loss(_rows(target).log_softmax(-1), _labels(target, random))
+    return F.cross_entropy(rows(target), labels(target, random))
 
 
 def nll(target: Target, random: Random) -> Tensor:
     """Negative log-likelihood of an output that holds log-probabilities."""
-    return F.nll_loss(_rows(target), _labels(target, random))
+    return F.nll_loss(rows(target), labels(target, random))
 
 
 def nll_prob(target: Target, random: Random) -> Tensor:
     """Negative log-likelihood of an output that holds probabilities."""
-    rows = _rows(target)
-    return F.nll_loss(rows.clamp_min(torch.finfo(rows.dtype).tiny).log(), _labels(target, random))
+    found = rows(target)
+    return F.nll_loss(found.clamp_min(torch.finfo(found.dtype).tiny).log(), labels(target, random))
 
 
 def bce(target: Target, random: Random) -> Tensor:
     """Binary cross-entropy of probabilities, clamped to [0, 1] where they leave it (torch raises there on the CPU)."""
     if not target.output.isfinite().all():
         return target.output.mean()  # torch raises on NaN, which the report should rather show
-    return F.binary_cross_entropy(target.output.clamp(0.0, 1.0), _bits(target, random))
+    return F.binary_cross_entropy(target.output.clamp(0.0, 1.0), bits(target, random))
 
 
 def bce_logits(target: Target, random: Random) -> Tensor:
     """Binary cross-entropy of logits."""
-    return F.binary_cross_entropy_with_logits(target.output, _bits(target, random))
+    return F.binary_cross_entropy_with_logits(target.output, bits(target, random))
 
 
 def mse(target: Target, random: Random) -> Tensor:
     """Mean squared error to N(0, 1) targets, or to uniform ones within the bounds of a bounded output."""
-    bounds = _bounds(target.op)
-    if bounds is None:
-        return F.mse_loss(target.output, _normal(target, random))
-    return F.mse_loss(target.output, _uniform(target, random) * (bounds[1] - bounds[0]) + bounds[0])
+    return F.mse_loss(target.output, numbers(target, random))
 
 
 def unit(target: Target, random: Random) -> Tensor:
     """Sum of the output times N(0, 1) numbers: a gradient of unit RMS arrives at the output."""
-    return (target.output * _normal(target, random)).sum()
+    return (target.output * normal(target, random)).sum()
 
 
 def own(target: Target, random: Random) -> Tensor:
@@ -111,8 +92,10 @@ def _log_classes(target: Target) -> float | None:
 
 
 def _variance(target: Target) -> float:
-    bounds = _bounds(target.op)
-    return 1.0 if bounds is None else (bounds[1] - bounds[0]) ** 2 / 12.0
+    if target.given is not None:
+        return float(target.given.detach().double().var(correction=0))  # the loss of their mean
+    known = bounds(target.op)
+    return 1.0 if known is None else (known[1] - known[0]) ** 2 / 12.0
 
 
 LOSSES: Mapping[str, Loss] = {
@@ -128,12 +111,18 @@ LOSSES: Mapping[str, Loss] = {
 
 
 def compute(
-    output: object, outputs: Sequence[Named], graph: Graph, random: Random, name: str | None = None
+    output: object,
+    outputs: Sequence[Named],
+    graph: Graph,
+    random: Random,
+    name: str | None = None,
+    given: object = None,
 ) -> Value | None:
     """The loss of one forward pass; None when no floating output requires a gradient.
 
     `output` is what the model returned, `outputs` its tensors in the order of `graph.outputs`. `name` is one of LOSSES,
-    "module:function", or None for a guess. The loss is taken of the first floating output that requires a gradient. A
+    "module:function", or None for a guess. `given` is what a batch of the user's own holds besides the inputs; without
+    it targets are drawn. The loss is taken of the first floating output that requires a gradient. A
     further output only counts when it leads to parameters that no earlier one leads to (an RNN's last state does not,
     the value head of an actor-critic does), each with the loss that fits it; so every parameter that can get a gradient
     gets one. Raises ProbeError when the loss cannot be computed of this output, and UsageError when the name means
@@ -141,13 +130,13 @@ def compute(
     """
     candidates = targets(outputs, graph)
     if name is not None and ":" in name:
-        return _custom(name, output, candidates, random)
+        return _custom(name, output, candidates, random, given)
     if name is not None and name not in LOSSES:
         raise UsageError(f"unknown loss {name!r}", f"one of {', '.join(LOSSES)}, or module:function")
     if not candidates:
         return None
     chosen = _covering(candidates, own_first=name in (None, "own"))
-    first = chosen[0]
+    first = chosen[0] if given is None or not chosen[0].output.ndim else fitted(chosen[0], given)
     picked, reason = (name, "told") if name is not None else guess(first)
     total = _value(picked, first, random)
     for other in chosen[1:]:
@@ -221,6 +210,8 @@ def guess(target: Target) -> tuple[str, str]:
     shape, function = target.output.shape, target.op.function if target.op is not None else ""
     if not target.output.ndim:
         return "own", "the model returns its own loss"
+    if target.given is not None:
+        return _by_given(target, target.given, function)
     for functions, name in _BY_FUNCTION:
         if function in functions:
             return name, f"the output ends in {function}"
@@ -233,12 +224,26 @@ def guess(target: Target) -> tuple[str, str]:
     return "mse", f"one number a sample, shape {_text(shape)}"
 
 
+def _by_given(target: Target, given: Tensor, function: str) -> tuple[str, str]:
+    """The loss that compares the output with the user's own targets."""
+    text = f"targets of shape {_text(given.shape)}"
+    if target.labelled:
+        names = {"log_softmax": "nll", "softmax": "nll_prob"}
+        return names.get(function, "ce"), f"{text} are labels of {target.classes} classes"
+    low, high = (float(bound) for bound in torch.aminmax(given.detach()))
+    if function in UNIT and low >= 0.0 and high <= 1.0:
+        return "bce", f"{text} are probabilities"
+    if target.output.ndim and bool(((given == 0) | (given == 1)).all()) and function not in SYMMETRIC:
+        return "bce_logits", f"{text} hold 0 and 1 only"
+    return "mse", f"{text} are numbers like the output"
+
+
 _BY_FUNCTION: tuple[tuple[frozenset[str], str], ...] = (
     (frozenset({"log_softmax"}), "nll"),
     (frozenset({"softmax"}), "nll_prob"),
-    (_UNIT, "bce"),
+    (UNIT, "bce"),
     (frozenset({"logsigmoid"}), "unit"),
-    (_SYMMETRIC, "mse"),
+    (SYMMETRIC, "mse"),
 )
 
 
@@ -301,13 +306,14 @@ def _value(name: str, target: Target, random: Random) -> Tensor:
         ) from error
 
 
-def _custom(name: str, output: object, candidates: list[Target], random: Random) -> Value:
+def _custom(name: str, output: object, candidates: list[Target], random: Random, given: object) -> Value:
     function = resolve(name)
     needed = [
         p for p in inspect.signature(function).parameters.values() if p.default is p.empty and p.kind in _POSITIONAL
     ]
+    wanted = [given] if given is not None else [_wanted(first, random) for first in candidates[:1]]
     try:
-        total = function(output, _wanted(candidates[0], random)) if len(needed) > 1 and candidates else function(output)
+        total = function(output, *wanted) if len(needed) > 1 else function(output)
     except Exception as error:
         raise ProbeError(f"loss {name} raised {type(error).__name__}: {error}") from error
     if not isinstance(total, Tensor) or total.numel() != 1:
@@ -319,7 +325,10 @@ _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_O
 
 
 def resolve(name: str) -> Function:
-    """The function that "module:function" names. Raises UsageError when it cannot be imported or is not callable."""
+    """The function that "module:function" names; a class of losses is instantiated.
+
+    Raises UsageError when it cannot be imported or is not callable.
+    """
     module, _, attribute = name.partition(":")
     try:
         function = importlib.import_module(module)
@@ -329,7 +338,7 @@ def resolve(name: str) -> Function:
         raise UsageError(f"loss {name!r} cannot be imported: {error}", "give module:function") from error
     if not callable(function):
         raise UsageError(f"loss {name!r} is not callable")
-    return function
+    return function().forward if isinstance(function, type) and issubclass(function, nn.Module) else function
 
 
 def _wanted(target: Target, random: Random) -> Tensor:
@@ -337,8 +346,8 @@ def _wanted(target: Target, random: Random) -> Tensor:
     name, _ = guess(target)
     if name in ("ce", "nll", "nll_prob"):
         kept = [size for axis, size in enumerate(target.output.shape) if axis != target.axis]
-        return _labels(target, random).reshape(kept)
-    return _bits(target, random) if name == "bce" else _normal(target, random)
+        return labels(target, random).reshape(kept)
+    return bits(target, random) if name == "bce" else normal(target, random)
 
 
 def _remarks(name: str, target: Target) -> tuple[str, ...]:
@@ -347,33 +356,3 @@ def _remarks(name: str, target: Target) -> tuple[str, ...]:
         if low < 0.0 or high > 1.0:
             return (f"bce of an output in [{low:.3g}, {high:.3g}]: torch raises outside [0, 1], clamped here",)
     return ()
-
-
-def _rows(target: Target) -> Tensor:
-    """The output as (positions, classes)."""
-    return target.output.movedim(target.axis, -1).reshape(-1, target.classes)
-
-
-def _labels(target: Target, random: Random) -> Tensor:
-    positions = target.output.numel() // max(1, target.classes)
-    labels = torch.randint(target.classes, (positions,), generator=random)
-    return labels.to(target.output.device)
-
-
-def _bits(target: Target, random: Random) -> Tensor:
-    return torch.randint(2, target.output.shape, generator=random).to(target.output)
-
-
-def _normal(target: Target, random: Random) -> Tensor:
-    return torch.randn(target.output.shape, generator=random).to(target.output)
-
-
-def _uniform(target: Target, random: Random) -> Tensor:
-    return torch.rand(target.output.shape, generator=random).to(target.output)
-
-
-def _bounds(op: Op | None) -> tuple[float, float] | None:
-    function = op.function if op is not None else ""
-    if function in _UNIT or function == "softmax":
-        return 0.0, 1.0
-    return (-1.0, 1.0) if function in _SYMMETRIC else None

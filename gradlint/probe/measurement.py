@@ -15,6 +15,7 @@ from gradlint.error import GradlintError, ProbeError
 from gradlint.graph.ir import Graph
 from gradlint.probe.health import judge, relative
 from gradlint.probe.isolation import ParamEdit, pick_device, undisturbed
+from gradlint.probe.precision import compare
 from gradlint.probe.route import widest
 from gradlint.probe.run import Loaded, Plan, once
 from gradlint.probe.seeds import combine, decided
@@ -42,6 +43,14 @@ class Options(Protocol):
     def seeds(self) -> int:
         """How many seeds may be spent on a verdict near a limit."""
 
+    @property
+    def optimizer(self) -> str:
+        """What the model will be trained with: "sgd", "adam" or "any"."""
+
+    @property
+    def dtype(self) -> str | None:
+        """Another number format to compare with: "bf16", "fp16", "fp8"."""
+
 
 class Described(Loaded, Protocol):
     """A loaded model that knows of a loss."""
@@ -63,6 +72,8 @@ class Fallback:
     device: str = "auto"
     loss: str | None = None
     seeds: int = 1
+    dtype: str | None = None
+    optimizer: str = "any"
 
 
 @dataclass
@@ -72,6 +83,7 @@ class Instance:
     model: nn.Module
     args: tuple[object, ...]
     kwargs: dict[str, object]
+    target: object = None
 
 
 def measure(
@@ -93,7 +105,8 @@ def measure(
     one that the user's file applies. When exact zeros keep the gradient from every way through the model and
     `explain_zeros` holds, the pass is taken again in float64 (an underflow then shows its size) and with the
     zero-initialised parameters moved (`Measurement.unblocked`). A first measurement (without a graph, interventions or
-    edits) is repeated with further seeds, at most `settings.seeds`, while its verdict is near a limit.
+    edits) is repeated with further seeds, at most `settings.seeds`, while its verdict is near a limit, and compared
+    with the number format `settings.dtype` where one is asked for.
 
     Raises ForwardError when the model raises, ProbeError when it cannot be copied, scored or differentiated, UsageError
     for a loss or device that does not exist.
@@ -108,28 +121,32 @@ def measure(
         graph=graph,
         interventions=tuple(interventions),
         edits=tuple(edits),
+        entry=getattr(loaded, "entry", "forward"),
     )
     recorded, measured = once(loaded, plan)
     plan = replace(plan, graph=recorded)
     if explain_zeros and blocked(recorded, measured):
         measured = _explain(loaded, plan, recorded, measured)
     if graph is None and not plan.interventions and not plan.edits:
-        measured = _repeated(loaded, plan, recorded, measured, options.seeds)
-    return recorded, measured
+        measured = _repeated(loaded, plan, recorded, measured, options)
+        if options.dtype is not None:
+            measured = replace(measured, precision=compare(loaded, plan, options.dtype))
+    return recorded, replace(measured, optimizer=options.optimizer)
 
 
-def _repeated(loaded: Described, plan: Plan, graph: Graph, measured: Measurement, seeds: int) -> Measurement:
+def _repeated(loaded: Described, plan: Plan, graph: Graph, measured: Measurement, options: Options) -> Measurement:
     """The measurement over as many seeds as it takes to tell on which side of the limits it lies."""
-    found, healths = [measured], [judge(graph, measured)]
-    for seed in range(plan.seed + 1, plan.seed + seeds):
-        if decided(healths):
+    told = options.optimizer
+    found, healths = [measured], [judge(graph, measured, optimizer=told)]
+    for seed in range(plan.seed + 1, plan.seed + options.seeds):
+        if decided(healths, told):
             break
         try:
             _, another = once(_instance(loaded, seed, plan.device), replace(plan, seed=seed, redrawn=True))
         except GradlintError as error:  # a run that cannot be repeated is measured once
             return replace(combine(found), notes=(*measured.notes, f"seed {seed}: {error.message}"))
         found.append(another)
-        healths.append(judge(graph, another))
+        healths.append(judge(graph, another, optimizer=told))
     return combine(found)
 
 
@@ -138,6 +155,10 @@ def _instance(loaded: Described, seed: int, device: torch.device) -> Instance:
     with undisturbed(seed, device):
         try:
             model = loaded.rebuild() if loaded.rebuild is not None else loaded.model
+            batches = getattr(loaded, "batches", None)
+            if batches is not None:
+                batch = batches(seed)
+                return Instance(model, batch.args, batch.kwargs, batch.target)
             args, kwargs = loaded.draw(DATA + seed)
         except Exception as error:
             raise ProbeError(f"the model cannot be built again: {type(error).__name__}: {error}") from error

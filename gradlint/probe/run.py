@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import traceback
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,7 +24,7 @@ from gradlint.probe import parameters
 from gradlint.probe.assembly import INPUT, Seen, Tables, assemble
 from gradlint.probe.collector import Collector, Key
 from gradlint.probe.isolation import ParamEdit, copy_inputs, copy_model, edit, undisturbed
-from gradlint.probe.ledger import log_rms, log_rms_of
+from gradlint.probe.ledger import HALF, log_rms, log_rms_of
 from gradlint.profile import Measurement
 
 # What a model's own error asks for, by a piece of its message.
@@ -70,6 +70,15 @@ class Plan:
     interventions: tuple[Intervention, ...] = ()
     edits: tuple[ParamEdit, ...] = ()
     redrawn: bool = False  # the model is another one than the graph was recorded from: its weights are measured anew
+    autocast: torch.dtype | None = None  # forward under torch.autocast; parameters and inputs stay as they are
+    loss_scale: float = 1.0
+    entry: str = "forward"  # the method that is called; a LightningModule's "training_step" computes the loss itself
+    ranges: bool = False  # note the peak and the share of zeros of every gradient, and the bounds of every activation
+
+
+def target_of(loaded: object) -> object:
+    """What a batch of the user's own holds besides the inputs; None where targets are drawn."""
+    return getattr(loaded, "target", None)
 
 
 @dataclass
@@ -87,40 +96,58 @@ def once(loaded: Loaded, plan: Plan) -> tuple[Graph, Measurement]:
 
     Raises ForwardError when the model raises, ProbeError when there is no way to copy, differentiate or score it.
     """
+    done = passed(loaded, plan)
+    return done.graph, assemble(done.graph, seen(done, plan))
+
+
+def seen(done: Pass, plan: Plan) -> Seen:
+    """What a finished pass showed, as `assemble` takes it."""
+    return Seen(done.tables, done.names.params, done.loss, plan.seed, str(plan.device), _dtype_name(done.names))
+
+
+def passed(loaded: Loaded, plan: Plan) -> Pass:
+    """One pass of a copy of the model, as numbers by call; raises as `once` does."""
     with undisturbed(plan.seed, plan.device), _default_dtype(plan.dtype):
         model = copy_model(loaded.model, plan.device, plan.dtype)
         args = copy_inputs(loaded.args, plan.device, plan.dtype)
         kwargs = copy_inputs(loaded.kwargs, plan.device, plan.dtype)
         if is_lazy(model):
-            _shape_lazy(model, loaded, plan)
+            shape_lazy(model, loaded, plan)
+        target = copy_inputs(target_of(loaded), plan.device, plan.dtype)
         names = Names(model)
         edit(names, plan.edits)
         torch.manual_seed(plan.seed)
-        done = step(model, args, kwargs, names, plan)
-    seen = Seen(done.tables, done.names.params, done.loss, plan.seed, str(plan.device), _dtype_name(names))
-    return done.graph, assemble(done.graph, seen)
+        return step(model, args, kwargs, names, plan, target)
 
 
-def step(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], names: Names, plan: Plan) -> Pass:
+def step(
+    model: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    names: Names,
+    plan: Plan,
+    target: object = None,
+) -> Pass:
     """Forward, loss and backward, and one transfer of what was measured: what `benchmarks/probe.py` times."""
     if any(isinstance(module, nn.RNNBase) for module in model.modules()):
         args, kwargs = _differentiable(args), _differentiable(kwargs)
     inputs = arguments(tuple(args), kwargs)
-    collector = Collector(_batch(inputs), plan.graph)
+    collector = Collector(_batch(inputs), plan.graph, ranges=plan.ranges)
     for position, (_, tensor) in enumerate(inputs):
         collector.on_input((INPUT, position), tensor)
-    recording = _forward(model, args, kwargs, collector, plan)
+    with _autocast(plan):
+        recording = _forward(model, args, kwargs, collector, plan)
     collector.release()
-    if plan.redrawn and plan.graph is not None and recording.calls != len(plan.graph.ops):
+    if (plan.redrawn or plan.autocast) and plan.graph is not None and recording.calls != len(plan.graph.ops):
         raise ProbeError("the run took another way than the recorded one")
     graph = plan.graph or to_graph(recording)
     collector.timed = _steps(graph)
     for call, position in collector.timed:
         if call == INPUT:
             collector.watch((call, position), inputs[position][1])
-    value = _loss(recording, graph, plan)
+    value = loss_of(recording, graph, plan, target)
     if value is not None:
-        _backward(value.total)
+        backward(value.total if plan.loss_scale == 1.0 else value.total * plan.loss_scale)
     collector.finish(graph)
     names = recording.names or names
     edited = set(names.params) if plan.redrawn else {change.path for change in plan.edits}
@@ -130,13 +157,13 @@ def step(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], nam
     return Pass(graph, collector.ledger.read(), names, value)
 
 
-def _shape_lazy(model: nn.Module, loaded: Loaded, plan: Plan) -> None:
+def shape_lazy(model: nn.Module, loaded: Loaded, plan: Plan) -> None:
     """Run the copy once, so that its lazy parameters get their shapes and are drawn."""
     args = copy_inputs(loaded.args, plan.device, plan.dtype)
     kwargs = copy_inputs(loaded.kwargs, plan.device, plan.dtype)
     try:
         with torch.no_grad():
-            model(*args, **kwargs)
+            (entry(model, plan.entry) or model)(*args, **kwargs)
     except Exception as error:
         raise forward_error(error) from error
 
@@ -152,6 +179,7 @@ def _forward(
             record=plan.graph is None,
             interventions=plan.interventions,
             observer=collector,
+            forward=entry(model, plan.entry),
         )
     except GradlintError:
         raise
@@ -159,6 +187,11 @@ def _forward(
         if _is_own(error):
             raise
         raise forward_error(error) from error
+
+
+def entry(model: nn.Module, name: str) -> Callable[..., Any] | None:
+    """The method to call in place of the model itself, or None."""
+    return None if name == "forward" else getattr(model, name)
 
 
 def _is_own(error: Exception) -> bool:
@@ -176,10 +209,18 @@ def forward_error(error: Exception) -> ForwardError:
     return ForwardError(message, hint, Span(frames[-1].filename, frames[-1].lineno or 1) if frames else None)
 
 
-def _loss(recording: Recording, graph: Graph, plan: Plan) -> losses.Value | None:
+def loss_of(recording: Recording, graph: Graph, plan: Plan, target: object) -> losses.Value | None:
+    """The loss of a run, as the plan tells it; None when no output requires a gradient.
+
+    Raises ProbeError when it does not fit.
+    """
+
     def compute(name: str | None) -> losses.Value | None:
         random = torch.Generator().manual_seed(plan.seed)
-        return losses.compute(recording.output, recording.outputs, graph, random, name)
+        outputs = recording.outputs if plan.autocast is None else [(key, _full(t)) for key, t in recording.outputs]
+        custom = name is not None and ":" in name  # the user's own runs as in their training loop
+        with _autocast(plan) if custom else nullcontext():
+            return losses.compute(recording.output, outputs, graph, random, name, target)
 
     if plan.loss is None and plan.hint is not None:
         try:
@@ -189,7 +230,13 @@ def _loss(recording: Recording, graph: Graph, plan: Plan) -> losses.Value | None
     return compute(plan.loss)
 
 
-def _backward(total: Tensor) -> None:
+def _full(tensor: Tensor) -> Tensor:
+    """In single precision, as autocast itself hands an output to the losses."""
+    return tensor.float() if tensor.dtype in HALF else tensor
+
+
+def backward(total: Tensor) -> None:
+    """Backpropagate. Raises ProbeError where the graph of autograd is broken."""
     try:
         total.backward()  # type: ignore[no-untyped-call]
     except RuntimeError as error:
@@ -244,6 +291,12 @@ def _batch(inputs: list[Named]) -> int:
 def _dtype_name(names: Names) -> str:
     dtypes = (param.dtype for param in names.params.values())
     return str(next(dtypes, torch.get_default_dtype())).removeprefix("torch.")
+
+
+def _autocast(plan: Plan) -> AbstractContextManager[object]:
+    if plan.autocast is None:
+        return nullcontext()
+    return torch.autocast(plan.device.type, plan.autocast)
 
 
 @contextmanager

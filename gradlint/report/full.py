@@ -17,6 +17,7 @@ from gradlint.report.outcome import stands
 from gradlint.report.plot import plot
 from gradlint.report.snippet import snippets
 from gradlint.report.source import shown
+from gradlint.report.steps import BLOCKS, table
 from gradlint.report.summary import parts
 from gradlint.report.terminal import STYLES, WIDEST, hang, linked, note, pack, packed
 from gradlint.report.view import View
@@ -26,6 +27,7 @@ from gradlint.result import Failure, Report, TargetReport
 # for a stream that speaks no Unicode
 ASCII = str.maketrans(
     dict(zip("●○◉◂┊─▌⋮×÷·≈σ∂′’−–", "*o@<:-!:x/-~sd''--", strict=True))
+    | dict(zip(map(ord, BLOCKS), "_.,-=+*#", strict=True))
     | {"✓": "ok", "→": "->", "…": "...", "≤": "<=", "≥": ">=", "√": "sqrt", "φ": "phi"}
 )
 CHART_ROWS, HEALTHY_ROWS = 30, 24
@@ -130,6 +132,9 @@ def _overview(target: TargetReport, view: View, *, healthy: bool, alone: bool) -
     rows = chart.bars(target, HEALTHY_ROWS if healthy and not view.verbose else CHART_ROWS)
     if rows and (alone or not healthy or view.verbose):
         yield from plot(rows, view)
+        yield Text()
+    if target.trace:
+        yield from table(target.trace, view)
         yield Text()
     if healthy:
         yield Text.assemble(("✓ ", STYLES["good"]), (verdict(target), STYLES["good"]))

@@ -17,7 +17,7 @@ from gradlint.report.fingerprint import fingerprints
 from gradlint.report.outcome import counts
 from gradlint.report.source import shown
 from gradlint.report.view import View
-from gradlint.result import Failure, InputUsed, Layer, ProbeRun, Report, TargetReport
+from gradlint.result import Failure, FormatRun, InputUsed, Layer, ProbeRun, Report, TargetReport, TraceRun
 
 SCHEMA = "gradlint/1"
 
@@ -64,6 +64,7 @@ def _target(target: TargetReport, marks: Iterator[str]) -> dict[str, object]:
         "parameters": target.parameters,
         "notes": target.notes,
         "seconds": target.seconds,
+        "trace": _trace(target.trace) if target.trace else None,
     }
 
 
@@ -96,6 +97,40 @@ def _probe(probe: ProbeRun) -> dict[str, object]:
         "loss_value": probe.loss_value,
         "seconds": probe.seconds,
         "reason": probe.reason,
+        "format": _format(probe.format) if probe.format else None,
+    }
+
+
+def _format(run: FormatRun) -> dict[str, object]:
+    return {
+        "dtype": run.dtype,
+        "lost": run.lost,
+        "hit": run.hit,
+        "parameters": run.parameters,
+        "worst": run.worst,
+        "overflow": run.overflow,
+        "gradient_overflow": run.gradient_overflow,
+        "loss_scale": run.loss_scale,
+        "scaled_lost": run.scaled_lost,
+        "scaled_hit": run.scaled_hit,
+        "scaled_overflow": run.scaled_overflow,
+    }
+
+
+def _trace(run: TraceRun) -> dict[str, object]:
+    return {
+        "optimizer": run.optimizer,
+        "rate": run.rate,
+        "data": run.data,
+        "loss": run.loss,
+        "losses": run.losses,
+        "curves": [
+            {"parameter": c.parameter, "gradient_rms": c.gradient_rms, "path": _path(c.path), "line": c.line}
+            for c in run.curves
+        ],
+        "stopped": run.stopped,
+        "agreement": run.agreement,
+        "seconds": run.seconds,
     }
 
 

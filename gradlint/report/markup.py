@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from gradlint.finding import Finding, Number
-from gradlint.report import chain, ribbon
+from gradlint.report import chain, ribbon, steps, steps_svg
 from gradlint.report.chart import key, remedy, stretch
 from gradlint.report.number import amount, count, label, number, power, seconds
 from gradlint.report.outcome import reaches, stands
@@ -40,7 +40,7 @@ class Row:
 def render(template: str, report: Report, sources: Sources, **more: object) -> str:
     """The template filled with the report."""
     page = _environment().get_template(template)
-    style = Markup(_text("style.css") + ribbon.STYLE)
+    style = Markup(_text("style.css") + ribbon.STYLE + steps_svg.STYLE)
     return page.render(
         report=report, sources=sources, headline=headline(report), tone=tone(report), style=style, **more
     )
@@ -61,6 +61,9 @@ def _environment() -> Environment:
         marked=marked,
         chains=chain.chain,
         ribbon=lambda target: Markup(ribbon.svg(target)),
+        steps=lambda run: Markup(steps_svg.svg(run)),
+        steps_title=steps.title,
+        steps_summary=steps.summary,
         verdicts=VERDICTS,
     )
     return made

@@ -20,6 +20,11 @@ OPTIONS = {
     "device": "--device",
     "seed": "--seed",
     "seeds": "--seeds",
+    "dtype": "--dtype",
+    "optimizer": "--optimizer",
+    "data": "--data",
+    "steps": "--steps",
+    "rate": "--lr",
     "timeout": "--timeout",
 }
 FLAGS = {"probe": "--no-probe", "fix": "--no-try-fixes", "all_classes": "--all-classes"}  # when not the default

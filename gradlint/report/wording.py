@@ -9,7 +9,7 @@ from gradlint.finding import Finding, Fix, Suppression, Verdict
 from gradlint.report import chart
 from gradlint.report.number import HEALTH, amount, count, label, number, seconds, shape
 from gradlint.report.outcome import reaches, stands
-from gradlint.result import Layer, Report, TargetReport
+from gradlint.result import FormatRun, Layer, Report, TargetReport
 
 UNPROBED = "not probed"
 JUDGED: dict[Verdict, str] = {
@@ -86,12 +86,43 @@ def facts(target: TargetReport) -> Iterator[str]:
         yield f"probe: loss {probe.loss}{value}{why}, {seeds} on {probe.device} in {seconds(probe.seconds)}"
     else:
         yield f"{UNPROBED}{': ' + probe.reason if probe.reason else ''}"
+    if probe.format:
+        yield narrowed(probe.format)
     unknown = sum(amount for _, amount in target.unknown)
     names = ", ".join(f"{name} × {amount}" if amount > 1 else name for name, amount in target.unknown)
     yield f"{target.ops - unknown} of {count(target.ops, 'op')} analysed" + (f" (unknown: {names})" if unknown else "")
     for used in target.inputs:
         values = f" {used.values}" if used.values else ""
         yield f"input {used.name} {used.dtype}{shape(used.shape)}{values} ({used.source})"
+
+
+def narrowed(run: FormatRun) -> str:
+    """What a narrower number format loses, and what a loss scale leaves of that."""
+    if run.overflow:
+        return f"{run.dtype}: {run.overflow} overflows, which no loss scale mends"
+    parts = [
+        f"the gradient overflows at {run.gradient_overflow}" if run.gradient_overflow else "",
+        f"{_percent(run.lost)} of the gradient's entries underflow to zero" if run.lost else "",
+        f"{run.hit} of {count(run.parameters, 'parameter')} lose more than half of it, {run.worst} most"
+        if run.hit
+        else "",
+        _rescued(run),
+    ]
+    return f"{run.dtype}: {'; '.join(filter(None, parts)) or 'nothing overflows or underflows'}"
+
+
+def _rescued(run: FormatRun) -> str:
+    if run.loss_scale is None:
+        return ""
+    scale = f"loss scale {run.loss_scale:g}"
+    if run.scaled_overflow:
+        return f"with {scale}, too, the gradient overflows at {run.scaled_overflow}"
+    left = f", and {count(run.scaled_hit, 'parameter')} still lose over half" if run.scaled_hit else ""
+    return f"with {scale} {_percent(run.scaled_lost or 0.0)} do{left}"
+
+
+def _percent(share: float) -> str:
+    return "under 1 %" if 0 < share < 0.01 else f"{100 * share:.0f} %"
 
 
 def remarks(target: TargetReport) -> list[str]:

@@ -5,7 +5,17 @@ from dataclasses import replace
 
 from gradlint.finding import Claim, Factor, Finding, Fix, Related, Size
 from gradlint.graph.ir import Span
-from gradlint.result import Failure, InputUsed, Layer, ProbeRun, Report, TargetReport
+from gradlint.result import (
+    Curve,
+    Failure,
+    FormatRun,
+    InputUsed,
+    Layer,
+    ProbeRun,
+    Report,
+    TargetReport,
+    TraceRun,
+)
 
 DEEP_SIGMOID = '''\
 """Twenty sigmoid layers."""
@@ -200,8 +210,26 @@ UNPROBED = TargetReport(
     ),
 )
 SETTINGS = {"fail_on": "warning", "seed": 0, "seeds": 5}
+NARROW = FormatRun("float16", 0.7, 28, 42, "hidden.0.weight", loss_scale=131072.0, scaled_lost=0.004, scaled_hit=0)
+TRACE = TraceRun(
+    "adam",
+    0.001,
+    "made up",
+    "ce",
+    (2.39, 2.31, None),
+    (
+        Curve("hidden.0.weight", (1.9e-19, 2.2e-19, None), "models/deep_sigmoid.py", 11),
+        Curve("head.weight", (0.016, 0.0, 0.012), "models/deep_sigmoid.py", 14),
+    ),
+    "the loss is not finite at step 2",
+    0.31,
+    1.2,
+)
+STEPPED = replace(HEALTHY, trace=replace(TRACE, losses=(2.39, 2.31, 2.2), stopped=""))
 SMALL = replace(
     ILL,
+    trace=TRACE,
+    probe=replace(PROBE, format=NARROW),
     findings=(
         replace(
             CHAIN,
@@ -218,6 +246,7 @@ REPORTS = {
     "small": Report((SMALL, BROKEN_TARGET), "0.1.0", 3.3, SETTINGS),
     "ill": Report((ILL,), "0.1.0", 3.3, SETTINGS),
     "healthy": Report((HEALTHY,), "0.1.0", 14.3, SETTINGS),
+    "stepped": Report((STEPPED,), "0.1.0", 15.5, SETTINGS),
     "failed": Report((BROKEN_TARGET,), "0.1.0", 0.8, SETTINGS),
     "many": Report((ILL, HEALTHY, BROKEN_TARGET, UNPROBED), "0.1.0", 21.0, SETTINGS),
     "usage": Report((), "0.1.0", 0.0, SETTINGS, (Failure("usage", "no such option: --sead", "did you mean --seed?"),)),
