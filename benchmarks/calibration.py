@@ -259,7 +259,7 @@ def agreement(rows: list[Row]) -> Iterable[str]:
     """How often both name the same state: by the best estimate, and where the signal commits itself."""
     for limits in LIMITS:
         same = [verdict(row.health, limits) == verdict(row.static, limits) for row in rows]
-        yield f"static and probe agree on the state ({limits}): {sum(same)} of {len(rows)} ({sum(same) / len(rows):.1%})"
+        yield f"static and probe agree ({limits:4}): {sum(same)} of {len(rows)} ({sum(same) / len(rows):.1%})"
     sure = [row for row in rows if row.static.state != "unknown"]
     same = [row.static.state == row.health.state for row in sure]
     yield f"of {len(sure)} that the static interval decides: {sum(same)} ({sum(same) / max(1, len(sure)):.1%})"
