@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import traceback
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -130,12 +131,19 @@ def structure(loaded: LoadedModel) -> Graph:
 
 def _guarded(target: Target, loaded: LoadedModel | GradlintError, settings: Settings) -> TargetReport:
     if isinstance(loaded, GradlintError):
-        return failed(target.text, target.shown or None, loaded)
+        return _traced(failed(target.text, target.shown or None, loaded), loaded, settings)
     name = f"{target.shown}:{loaded.name}" if target.shown else loaded.name
     try:
         return analyse_model(name, target.shown or None, loaded, settings)
     except GradlintError as error:
-        return failed(name, target.shown or None, error)
+        return _traced(failed(name, target.shown or None, error), error, settings)
+
+
+def _traced(report: TargetReport, error: GradlintError, settings: Settings) -> TargetReport:
+    """The report with the traceback of what failed, where it is asked for."""
+    if report.error is None or not settings.debug:
+        return report
+    return replace(report, error=replace(report.error, trace="".join(traceback.format_exception(error))))
 
 
 def _probe_run(graph: Graph, measurement: Measurement | None, reason: str, seconds: float) -> ProbeRun:

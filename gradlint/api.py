@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gradlint import result
 from gradlint.config import Settings
-from gradlint.error import InputError, UsageError
+from gradlint.error import GradlintError, InputError, UsageError
 from gradlint.result import InputUsed
 from gradlint.version import __version__
 
@@ -16,6 +19,9 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from gradlint.load import LoadedModel
+
+
+LIBRARIES = ("site-packages", "dist-packages")  # their files apply no loss to the user's model
 
 
 class Report(result.Report):
@@ -62,10 +68,11 @@ def check(
     `inputs` is a tensor, a tuple of positional arguments or a dict of keyword arguments; without it they are inferred
     from the model. `data` is an iterable of batches in place of them: what forward does not take of a batch is what the
     loss compares with, and a LightningModule runs its `training_step`. `loss` is ce, nll, bce, bce_logits, mse or
-    "module:function"; without it one that fits the output is chosen and named. `optimizer` ("sgd", "adam") says by
-    whose limits to judge; `dtype` ("bf16", "fp16", "fp8") measures what that format loses, too; `steps` follows the
-    gradient through so many training steps at the learning rate `rate`. Comments in the source suppress findings;
-    configuration files are not read. Raises GradlintError when the model cannot be run or an option is not usable.
+    "module:function"; without it the one that the file of the model's class applies, or else one that fits the output,
+    is chosen and named. `optimizer` ("sgd", "adam") says by whose limits to judge; `dtype` ("bf16", "fp16", "fp8")
+    measures what that format loses, too; `steps` follows the gradient through so many training steps at the learning
+    rate `rate`. Comments in the source suppress findings; configuration files are not read. Raises GradlintError when
+    the model cannot be run or an option is not usable.
     """
     from gradlint.analysis import analyse_model
     from gradlint.report.source import Sources
@@ -85,7 +92,9 @@ def check(
         rate=rate,
     )
     name = type(model).__name__
-    target = analyse_model(name, None, _loaded(model, name, inputs, data, settings), settings)
+    loaded = _loaded(model, name, inputs, data, settings)
+    loaded = loaded if loaded.loss_hint else replace(loaded, loss_hint=_stated_loss(model))
+    target = analyse_model(name, None, loaded, settings)
     judged = suppress([Entry(target, settings, target.path or name, whole=False)], Sources())
     return Report(tuple(judged), __version__, target.seconds)
 
@@ -109,6 +118,21 @@ def _loaded(
     args, kwargs = _arguments(inputs)
     used = tuple(_used(key, value) for key, value in [*enumerate(args), *kwargs.items()])
     return LoadedModel(model, args, kwargs, used, name, None, None, lambda _: (args, kwargs))
+
+
+def _stated_loss(model: nn.Module) -> str | None:
+    """The loss that the file of the model's class applies to it, as the command line would find; None without one."""
+    from gradlint.source.models import find_expression
+    from gradlint.source.text import read
+
+    kind = type(model)
+    try:
+        path = inspect.getsourcefile(kind)
+        if path is None or any(part in LIBRARIES for part in Path(path).parts):
+            return None
+        return find_expression(read(Path(path), path), kind.__name__).loss
+    except (OSError, TypeError, GradlintError):  # a class of a notebook or a shell has no file
+        return None
 
 
 def _arguments(inputs: object) -> tuple[tuple[object, ...], dict[str, object]]:

@@ -21,6 +21,7 @@ class Failure:
     hint: str = ""
     path: str | None = None
     line: int | None = None
+    trace: str = ""  # the traceback, where --debug asked for it
 
 
 @dataclass(frozen=True)

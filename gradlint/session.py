@@ -125,11 +125,12 @@ def _target(job: Job) -> dict[str, Any]:
 
 
 def _reports(job: Job, outcome: Outcome, settings: Settings) -> Reports:
-    if settings.debug and outcome.trace:
-        print(outcome.trace, file=sys.stderr)
     reports = [_marked(from_data(TargetReport, data["report"])) for data in outcome.results if "report" in data]
     if outcome.error is not None:
         reports.append(replace(failed(job.target.text, job.target.shown, outcome.error), seconds=outcome.seconds))
+    traces = [outcome.trace, *(report.error.trace for report in reports if report.error)]
+    if settings.debug:
+        print(*filter(None, traces), sep="\n", end="", file=sys.stderr)
     files = next((data["files"] for data in outcome.results if "files" in data), None)
     if files is not None and all(report.status == "analysed" for report in reports):
         _keep(job, tuple(reports), files, settings)

@@ -250,9 +250,13 @@ def test_output_files_are_written_beside_stdout(run, tmp_path):
     assert (tmp_path / "b.txt").read_text().startswith("warning[large-init] GL201: ")
 
 
-def test_a_file_that_cannot_be_written_is_one_message(run):
+def test_a_file_that_cannot_be_written_is_one_message_before_any_work(run, tmp_path):
     status, _, err = run("n.py", "-o", "no/such/folder/a.json")
     assert status == 2 and err.startswith("error: cannot write no/such/folder/a.json")
+    (tmp_path / "a.md").mkdir()
+    status, _, err = run("n.py", "-o", "a.md")
+    assert status == 2 and err.startswith("error: cannot write a.md: it is a folder")
+    assert not run.calls
 
 
 def test_quiet_hides_what_does_not_fail_the_run(run):

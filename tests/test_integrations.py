@@ -1,5 +1,6 @@
 """gradlint in other tools: what pre-commit, GitHub, pytest and Lightning really run."""
 
+import importlib.util
 import os
 import re
 import shlex
@@ -13,6 +14,7 @@ import torch
 import yaml
 from torch import nn
 
+import gradlint
 from gradlint.integrations import github_action
 from gradlint.integrations.pytest_plugin import assert_healthy
 
@@ -105,6 +107,40 @@ def test_the_callback_stops_training_of_an_ill_module_on_the_first_rank(lightnin
         lightning.GradlintCallback().on_fit_start(RANK[1], model)
     lightning.GradlintCallback(fail_on="never").on_fit_start(RANK[1], model)
     lightning.GradlintCallback().on_fit_start(RANK[0], model)
+
+
+LIT = """\
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 3), nn.Softmax(dim=1))
+        self.loss = nn.CrossEntropyLoss()
+
+    def forward(self, x):
+        return self.net(x)
+
+    def training_step(self, batch, batch_idx):
+        x, y = batch
+        return self.loss(self(x), y)
+"""
+
+
+def test_the_loss_is_the_one_that_the_file_of_the_class_applies(tmp_path):
+    path = tmp_path / "lit.py"
+    path.write_text(LIT)
+    spec = importlib.util.spec_from_file_location("lit_of_the_test", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where inspect looks a class's file up
+    try:
+        spec.loader.exec_module(module)
+        (target,) = gradlint.check(module.Net(), torch.randn(32, 16)).targets
+    finally:
+        del sys.modules[spec.name]
+    assert target.probe.loss == "ce" and "squashed-logits" in {finding.rule for finding in target.findings}
+    assert gradlint.check(healthy(), torch.randn(32, 16)).targets[0].probe.loss == "ce"
 
 
 # -- git hooks ---------------------------------------------------------------------------------------------------------

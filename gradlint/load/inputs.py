@@ -244,7 +244,8 @@ def _nothing_fits(search: Search, specs: tuple[InputSpec, ...]) -> GradlintError
     give = f"give them: {example_line(search.known, trial.plan)}"
     if trial.refusal.call is None and frame is not None:
         hint = "check --input against forward" if specs else f"if it is the inputs, {give}"
-        return ForwardError(f"the forward of {model} raised {said} (with {tried})", hint, place)
+        given = f" (with {tried})" if tried else ""
+        return ForwardError(f"the forward of {model} raised {said}{given}", hint, place)
     if specs:
         return InputError(f"{model} does not accept {tried}: {said}", "check --input against forward", place)
     tries = f"no inputs were found that {model} accepts ({search.trials} tried)"
