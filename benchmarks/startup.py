@@ -22,6 +22,14 @@ ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "examples" / "deep_sigmoid.py"
 WARM_SHARE = 0.25  # of a cold run that a warm one may take
 MODELLESS = 0.3  # CPU seconds of a commit that touches no model
+DATA = """import torch
+from torch.utils.data import Dataset
+
+
+class Images(Dataset):
+    def __getitem__(self, index):
+        return torch.zeros(3, 8, 8), 0
+"""
 PROBE = (
     "import sys; from gradlint.cli import main\n"
     "try: main(sys.argv[1:])\n"
@@ -58,7 +66,8 @@ def once(words: Sequence[str], folder: Path) -> Cost:
 def costs(runs: int, folder: Path) -> Iterator[tuple[str, Cost]]:
     """Every case with its median cost; the first run of each is thrown away."""
     for number in range(5):
-        (folder / f"plain{number}.py").write_text("import os\n\n\ndef f(x):\n    return os.fspath(x)\n" * 20)
+        text = DATA if number < 2 else "import os\n\n\ndef f(x):\n    return os.fspath(x)\n"
+        (folder / f"plain{number}.py").write_text(text * 20)
     modelless = ["--skip-modelless", *(f"plain{number}.py" for number in range(5))]
     cases = {
         "--help": ["--help"],

@@ -16,6 +16,7 @@ from typing import Any
 from gradlint.comparison import Comparison, compare
 from gradlint.error import UsageError
 from gradlint.report.json import SCHEMA
+from gradlint.source.dependents import dependents
 
 Options = Sequence[str]  # of `gradlint check`, which lints both sides
 
@@ -62,16 +63,24 @@ def _working(side: Side) -> Side:
 
 
 def _changed(sides: Sequence[Side], within: Sequence[str]) -> list[str]:
-    """The Python files that differ between two commits, or a commit and the working tree, in `within` if that is given.
+    """The Python files that differ between two commits, or a commit and the working tree, and those that import them.
 
-    What git does not know yet is new in the working tree.
+    What git does not know yet is new in the working tree. Only what lies in `within` counts, if that is given.
     """
     commits = [side.commit for side in sides if side.commit]
     places = [f":(glob){place}/**/*.py" if Path(place).is_dir() else place for place in map(os.path.normpath, within)]
-    found = _git("diff", "--name-only", "--relative", "-z", *commits, "--", *(places or ["*.py"])) or ""
+    changed = _listed("diff", "--name-only", "--relative", "-z", *commits, "--", "*.py")
     if len(commits) == 1:
-        found += _git("ls-files", "--others", "--exclude-standard", "-z", "--", *(places or ["*.py"])) or ""
-    return sorted({name for name in found.split("\0") if name})
+        changed |= _listed("ls-files", "--others", "--exclude-standard", "-z", "--", "*.py")
+    reached = changed | dependents(changed, _listed("ls-files", "-z", "--", "*.py"))
+    if not places:
+        return sorted(reached)
+    return sorted(reached & _listed("ls-files", "--cached", "--others", "--exclude-standard", "-z", "--", *places))
+
+
+def _listed(*words: str) -> set[str]:
+    """The names that a git command lists."""
+    return {name for name in (_git(*words) or "").split("\0") if name}
 
 
 def _is_saved(path: Path) -> bool:

@@ -174,6 +174,17 @@ def test_a_path_beside_a_ref_is_that_part_of_both_and_new_files_count(repository
     assert seen == [["part/new.py", "same.py"]] * 2
 
 
+def test_a_model_whose_blocks_changed_is_linted_again(repository, run, monkeypatch):
+    Path("net.py").write_text("from same import WIDTH\n")
+    git("add", ".")
+    git("commit", "-qm", "import")
+    Path("same.py").write_text("WIDTH = 3\n")
+    seen = []
+    monkeypatch.setattr(diff, "_linted", lambda folder, targets, options: seen.append(targets) or report())
+    assert run("HEAD", ".")[0] == run("HEAD", "net.py")[0] == 0
+    assert seen == [["net.py", "same.py"]] * 2 + [["net.py"]] * 2
+
+
 def test_a_path_elsewhere_is_a_tree_of_its_own(repository, run, monkeypatch, tmp_path_factory):
     other = tmp_path_factory.mktemp("other")
     seen = []
