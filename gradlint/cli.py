@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,18 @@ from gradlint.report.outcome import CLEAN, FAILED, FOUND
 from gradlint.result import Failure
 from gradlint.version import __version__
 
+CONTEXT: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+# The options of `check` by what they are about, in the order in which the help shows them; the last takes the rest.
+SECTIONS: Mapping[str, tuple[str, ...]] = {
+    "The model": ("inputs", "init", "loss", "data", "weights", "all_classes"),
+    "What is measured": (
+        *("probe", "device", "seed", "seeds", "optimizer", "dtype", "steps", "rate", "timeout", "memory", "jobs"),
+    ),
+    "Fixes": ("fix", "write", "differences", "unsafe"),
+    "Which findings": ("select", "ignore", "fail_on", "exit_zero", "baseline", "written", "pruned"),
+    "Reports": ("output_format", "output", "quiet", "verbose", "statistics", "color", "debug"),
+    "Files and configuration": (),
+}
 BARE = "gradlint.bare"  # set when the command line is empty: help, unless models are configured
 EPILOG = """\b
 exit status: 0 nothing found · 1 findings at or above --fail-on · 2 could not do the job
@@ -41,14 +53,28 @@ class Group(click.Group):
 
     def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Show what most people type."""
-        formatter.write_usage(
-            "gradlint", "[OPTIONS] TARGET…\n       gradlint diff BASE HEAD [TARGET…]\n       gradlint rule NAME|--all"
-        )
+        for i, words in enumerate(("[OPTIONS] TARGET…", "diff BASE HEAD [TARGET…]", "rule NAME|--all")):
+            formatter.write_usage("gradlint", words, prefix="       " if i else "Usage: ")
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the options of `check` too, so that one page says it all."""
-        check.format_options(click.Context(check, info_name="check"), formatter)
+        check.format_options(click.Context(check, info_name="check", **CONTEXT), formatter)
         self.format_commands(ctx, formatter)
+
+
+class Check(click.Command):
+    """`check`, whose many options are listed in sections."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write each section with its options, in the order in which they are declared."""
+        listed = {name for names in SECTIONS.values() for name in names}
+        for title, names in SECTIONS.items():
+            options = [p for p in self.get_params(ctx) if isinstance(p, click.Option)]
+            shown = [p for p in options if (p.name in names if names else p.name not in listed)]
+            records = [record for parameter in shown if (record := parameter.get_help_record(ctx))]
+            if records:
+                with formatter.section(title):
+                    formatter.write_dl(records, col_max=32)
 
 
 class Parsed(click.ParamType[Any]):
@@ -87,7 +113,7 @@ RATE = click.FloatRange(0, min_open=True)
 SIZE = Parsed("size", memory, lambda _: "write it as 4G or 512M")
 
 
-@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]}, epilog=EPILOG)
+@click.group(cls=Group, context_settings=CONTEXT, epilog=EPILOG)
 @click.version_option(__version__, prog_name="gradlint", message="%(prog)s %(version)s")
 def cli() -> None:
     """Find out whether gradients will reach every layer of a network, before training it.
@@ -96,7 +122,7 @@ def cli() -> None:
     """
 
 
-@cli.command(epilog=EPILOG)
+@cli.command(cls=Check, epilog=EPILOG)
 @click.argument("targets", nargs=-1, metavar="TARGET…", shell_complete=_places)
 @click.option(
     "--input",
@@ -237,7 +263,7 @@ def check(
     ctx.exit(CLEAN if settings.exit_zero and status == FOUND else status)
 
 
-@cli.command()
+@cli.command(short_help="Compare the findings of two git refs, paths or saved reports.")
 @click.argument("base")
 @click.argument("head")
 @click.argument("targets", nargs=-1, metavar="[TARGET]…")
@@ -297,7 +323,7 @@ def rule(*, name: str | None, every: bool, color: reports.Color) -> None:
         click.echo(page)
 
 
-@cli.command()
+@cli.command(short_help="Serve an editor: a language server on stdin and stdout.")
 @click.option("--stdio", is_flag=True, hidden=True, help="what some editors add; there is no other way")
 def lsp(*, stdio: bool) -> None:
     """Serve an editor: a language server on stdin and stdout (needs the extra `lsp`)."""

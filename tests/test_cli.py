@@ -145,7 +145,17 @@ def test_no_arguments_print_the_help_and_fail(run):
 
 def test_help_lists_the_options_of_check(run):
     status, out, _ = run("--help")
-    assert status == 0 and "--fail-on" in out and "  rule " in out
+    assert status == 0 and "  rule " in out
+    for option in (name for parameter in cli.check.params for name in parameter.opts if name.startswith("--")):
+        assert out.count(f"{option} ") + out.count(f"{option}\n") >= 1, option
+    assert [line[:-1] for line in out.splitlines() if line[:-1] in cli.SECTIONS] == list(cli.SECTIONS)
+    assert run("check", "-h")[1].count("\nFixes:") == 1
+
+
+def test_every_name_in_the_sections_of_the_help_is_an_option(run):
+    named = [name for names in cli.SECTIONS.values() for name in names]
+    assert len(named) == len(set(named))
+    assert {parameter.name for parameter in cli.check.params} >= set(named)
 
 
 def test_rule_prints_the_page_of_a_rule_and_lists_them_all(run):

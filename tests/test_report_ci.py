@@ -187,6 +187,13 @@ def test_junit_counts_what_failed():
     assert [suite.get("name") for suite in root] == [target.target for target in REPORTS["many"].targets]
 
 
+@pytest.mark.parametrize(("fail_on", "failures"), [("error", "0"), ("warning", "1"), ("never", "0")])
+def test_junit_fails_what_fails_the_run(fail_on, failures):
+    target = replace(ILL, findings=(replace(CHAIN, severity="warning"),))
+    text = shown(Report((target,), "0.1.0", settings={**SETTINGS, "fail_on": fail_on}), "junit")
+    assert ElementTree.fromstring(text).get("failures") == failures
+
+
 def test_junit_survives_characters_that_xml_does_not_have():
     ElementTree.fromstring(shown(report_of(replace(CHAIN, message="bell \x07, surrogate \udcff")), "junit"))
 

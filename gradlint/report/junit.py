@@ -15,16 +15,14 @@ from gradlint.report.view import View
 from gradlint.report.wording import changes, suppressed_by
 from gradlint.result import Failure, Report, TargetReport
 
-FAILING = "warning"  # without --quiet: what fails a run by default
-
 
 def write(report: Report, stream: TextIO, view: View) -> None:
-    """Write the document. Standing warnings and errors are failures, a target that was not analysed is an error."""
+    """Write the document. What fails the run is a failure, a target that was not analysed is an error."""
     root = Element("testsuites", name="gradlint", time=f"{report.seconds:.3f}")
     for failure in report.errors:
         _failed(SubElement(root, "testsuite", name="gradlint", tests="1", errors="1", failures="0"), "run", failure)
     for target in report.targets:
-        _suite(root, target, view)
+        _suite(root, target, view, str(report.settings.get("fail_on", "warning")))
     _total(root)
     indent(root)
     stream.write('<?xml version="1.0" encoding="utf-8"?>\n')
@@ -32,8 +30,8 @@ def write(report: Report, stream: TextIO, view: View) -> None:
     stream.write("\n")
 
 
-def _suite(root: Element, target: TargetReport, view: View) -> None:
-    name, threshold, sources = target.target, view.threshold or FAILING, view.sources
+def _suite(root: Element, target: TargetReport, view: View, threshold: str) -> None:
+    name, sources = target.target, view.sources
     suite = SubElement(root, "testsuite", name=_legal(name), time=f"{target.seconds:.3f}")
     if target.error:
         _failed(suite, name, target.error)
