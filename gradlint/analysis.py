@@ -2,33 +2,31 @@
 
 from __future__ import annotations
 
-import math
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from gradlint import engine, fix, registry
-from gradlint.capture import capture, construction_spans
+from gradlint import fix
+from gradlint.assessment import Case, Probed, assess
+from gradlint.capture import capture, construction_spans, written
 from gradlint.capture.meta import is_on_meta
 from gradlint.config import LOSSES, Settings
-from gradlint.curves import trace_run
 from gradlint.error import GradlintError, ProbeError
-from gradlint.formats import format_run
+from gradlint.finding import Finding
 from gradlint.graph import Graph
-from gradlint.layers import layers
-from gradlint.load import LoadedModel, load_each
+from gradlint.load import LoadedModel, artefact, load_each
+from gradlint.load.program_module import ProgramModule
 from gradlint.probe import Training, measure, train
 from gradlint.probe.run import forward_error
 from gradlint.profile import Measurement, Trace
-from gradlint.result import ProbeRun, TargetReport, failed
+from gradlint.result import TargetReport, failed
 from gradlint.serialise import from_data, to_data
-from gradlint.signal import predict
 from gradlint.source.target import Target
+from gradlint.static import NOT_ASKED
 
-NOT_ASKED = "--no-probe was given"
 TRAINING_SHARE = 0.3  # of the target's time limit
 TOO_LARGE = "the model is too large to hold: it was built and run on meta, without numbers"
 
@@ -45,6 +43,9 @@ def analyse(target: Target, settings: Settings) -> Iterator[TargetReport]:
 
     Raises GradlintError when the file itself cannot be read or holds no model.
     """
+    if target.form:
+        yield _guarded(target, artefact.load(target, settings), settings)
+        return
     for loaded in load_each(target, settings, construction_spans()):
         yield _guarded(target, loaded, settings)
 
@@ -53,32 +54,22 @@ def analyse_model(target: str, path: str | None, loaded: LoadedModel, settings: 
     """The report of one model that is already built. Raises GradlintError when the model cannot be run."""
     started = time.monotonic()
     graph, measurement, reason = observe(loaded, settings)
-    probed = time.monotonic() - started
+    seconds = time.monotonic() - started
     trace, remark = follow(loaded, graph, measurement, settings)
-    loss = measurement.loss if measurement else settings.loss or loaded.loss_hint or "unit"
-    signal = replace(predict(graph, loss), optimizer=settings.optimizer)
-    rules = registry.select(settings.select, settings.ignore)
-    drafts = engine.draft(rules, graph, signal, measurement, loss, settings.options)
-    findings = engine.regrade(engine.judge(drafts, graph, signal, measurement, reason), settings.severities)
-    if measurement is not None and settings.fix:
-        findings = fix.prove(loaded, graph, findings, measurement, settings)
-    return TargetReport(
-        target=target,
-        path=loaded.span.path if loaded.span else path,
-        line=loaded.span.line if loaded.span else None,
-        status="analysed",
-        inputs=loaded.inputs,
-        method=graph.coverage.method,
-        ops=len(graph.ops),
-        parameters=sum(math.prod(p.shape) for p in graph.params.values()),
-        unknown=graph.coverage.unknown,
-        probe=_probe_run(graph, measurement, reason, probed),
-        findings=tuple(findings),
-        layers=layers(graph, signal.profile, measurement.profile if measurement else None),
-        notes=(*loaded.notes, *graph.coverage.notes, *(measurement.notes if measurement else ()), *remark),
-        trace=trace_run(graph, trace) if trace else None,
-        seconds=time.monotonic() - started,
+    probed = Probed(measurement, reason, seconds, trace, remark)
+    case = Case(
+        target,
+        loaded.span.path if loaded.span else path,
+        loaded.span.line if loaded.span else None,
+        loaded.inputs,
+        settings.loss or loaded.loss_hint or "unit",
+        loaded.notes,
     )
+
+    def prove(findings: Sequence[Finding], measured: Measurement) -> Sequence[Finding]:
+        return fix.prove(loaded, graph, findings, measured, settings)
+
+    return assess(case, graph, probed, settings, started, prove if settings.fix else None)
 
 
 def observe(loaded: LoadedModel, settings: Settings) -> tuple[Graph, Measurement | None, str]:
@@ -88,12 +79,27 @@ def observe(loaded: LoadedModel, settings: Settings) -> tuple[Graph, Measurement
     """
     if not settings.probe:
         return structure(loaded), None, NOT_ASKED
+    if loaded.doubt is not None:
+        return _observe_file(loaded, loaded.doubt, settings)
     if is_on_meta(loaded.model, loaded.args, loaded.kwargs):
         return structure(loaded), None, TOO_LARGE
     try:
         return *measure(loaded, settings=settings, seed=settings.seed), ""
     except ProbeError as error:
         return structure(loaded), None, error.message
+
+
+def _observe_file(
+    loaded: LoadedModel, doubt: Callable[[], str], settings: Settings
+) -> tuple[Graph, Measurement | None, str]:
+    """A converted file is measured once it is known to compute what the file says."""
+    reason = doubt()
+    if not reason:
+        try:
+            return *measure(loaded, settings=settings, seed=settings.seed), ""
+        except GradlintError as error:
+            reason = error.message
+    return structure(loaded), None, reason
 
 
 def follow(
@@ -121,6 +127,8 @@ def follow(
 
 def structure(loaded: LoadedModel) -> Graph:
     """The graph of one run without a backward pass. Raises ForwardError when the model raises."""
+    if isinstance(loaded.model, ProgramModule):
+        return written.to_graph(loaded.model.program)
     try:
         return capture(loaded.model, loaded.args, loaded.kwargs, entry=loaded.entry)[0]
     except GradlintError:
@@ -132,7 +140,7 @@ def structure(loaded: LoadedModel) -> Graph:
 def _guarded(target: Target, loaded: LoadedModel | GradlintError, settings: Settings) -> TargetReport:
     if isinstance(loaded, GradlintError):
         return _traced(failed(target.text, target.shown or None, loaded), loaded, settings)
-    name = f"{target.shown}:{loaded.name}" if target.shown else loaded.name
+    name = ":".join(part for part in (target.shown, loaded.name) if part)
     try:
         return analyse_model(name, target.shown or None, loaded, settings)
     except GradlintError as error:
@@ -144,17 +152,3 @@ def _traced(report: TargetReport, error: GradlintError, settings: Settings) -> T
     if report.error is None or not settings.debug:
         return report
     return replace(report, error=replace(report.error, trace="".join(traceback.format_exception(error))))
-
-
-def _probe_run(graph: Graph, measurement: Measurement | None, reason: str, seconds: float) -> ProbeRun:
-    if measurement is None:
-        return ProbeRun(ran=False, reason=reason)
-    return ProbeRun(
-        ran=True,
-        seeds=measurement.seeds,
-        device=measurement.device,
-        loss=measurement.loss,
-        loss_value=measurement.loss_value,
-        seconds=seconds,
-        format=format_run(graph, measurement.precision) if measurement.precision else None,
-    )

@@ -9,7 +9,7 @@ import os
 import stat
 import sys
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,21 @@ SYSTEM = ("/proc", "/sys", "/dev")
 
 def work(job: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """What `gradlint.analysis.work` yields, each as {"report"}, then {"files": path → digest} of what was read."""
-    from gradlint import analysis
+    from gradlint.analysis import work as analysed
 
+    yield from _watched(analysed, job)
+
+
+def static_work(job: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The same with `gradlint.static.work`, which imports no torch."""
+    from gradlint.static import work as analysed
+
+    yield from _watched(analysed, job)
+
+
+def _watched(analysed: Callable[[dict[str, Any]], Iterator[Any]], job: dict[str, Any]) -> Iterator[dict[str, Any]]:
     with watch() as opened:
-        for report in analysis.work(job):
+        for report in analysed(job):
             yield {"report": report}
     yield {"files": {path: mark for path in sorted(read_only(opened)) if (mark := digest(path))}}
 

@@ -12,10 +12,10 @@ from typing import Any
 
 from gradlint.config import Ignore, Model, Settings
 from gradlint.error import GradlintError, UsageError
-from gradlint.load import candidates
+from gradlint.load import artefact, candidates
 from gradlint.result import TargetReport, failed
-from gradlint.source.target import Target, expand, parse
-from gradlint.source.walk import python_files
+from gradlint.source.target import FORMS, Target, expand, parse
+from gradlint.source.walk import model_files
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,7 @@ def plan(texts: Sequence[str], settings: Settings) -> list[Job | TargetReport]:
 
 
 def _planned(text: str, tables: Sequence[Table], settings: Settings) -> Iterator[Job | TargetReport]:
-    walk = partial(
-        python_files, exclude=settings.exclude, root=Path(settings.root or "."), gitignore=settings.gitignore
-    )
+    walk = partial(model_files, exclude=settings.exclude, root=Path(settings.root or "."), gitignore=settings.gitignore)
     try:
         targets = expand([text], walk)
     except GradlintError as error:
@@ -77,8 +75,13 @@ def _configured(target: Target, tables: Sequence[Table]) -> Iterator[tuple[Targe
 
 def _checked(target: Target, settings: Settings) -> Job | TargetReport:
     """A job, or the report that the file holds no model or cannot be read."""
+    if target.form and target.found and artefact.lacks(target.form):
+        return TargetReport(target.text, target.shown, None, "skipped")
     try:
-        candidates(target, all_classes=settings.all_classes)
+        if target.form:
+            artefact.check(target)
+        else:
+            candidates(target, all_classes=settings.all_classes)
     except GradlintError as error:
         if (target.found or settings.skip_modelless) and error.message.startswith("no model found"):
             return TargetReport(target.text, target.shown, None, "skipped")
@@ -100,7 +103,7 @@ def _table(model: Model, settings: Settings) -> Table:
     """The table's target; a path in it counts from the configuration's folder."""
     path, colon, expression = model.target.partition(":")
     rooted = Path(settings.root or ".") / path
-    inside = rooted.suffix == ".py" or rooted.exists()
+    inside = rooted.suffix in {".py", *FORMS} or rooted.exists()
     text = f"{os.path.relpath(rooted)}{colon}{expression}" if inside else model.target
     return Table(parse(text), dict(model.given))
 

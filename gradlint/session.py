@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from gradlint.load.sandbox import Outcome
     from gradlint.suppress import Entry
 
-WORK = "gradlint.footprint:work"
-PRELOAD = ("torch", "gradlint.analysis")
+# what a worker runs, and what it imports before it is asked to
+FULL = ("gradlint.footprint:work", ("torch", "gradlint.analysis"))
+STATIC = ("gradlint.footprint:static_work", ("gradlint.static",))
 Reports = tuple[TargetReport, ...]
 
 
@@ -110,13 +111,24 @@ def _cached(jobs: Sequence[Job], settings: Settings) -> dict[int, Reports]:
 
 
 def _done(jobs: Sequence[Job], settings: Settings) -> dict[int, Reports]:
+    """What workers find; jobs that need no torch get workers that never import it."""
+    static = [job for job in jobs if _is_static(job)]
+    others = [job for job in jobs if not _is_static(job)]
+    return {**_worked(static, settings, *STATIC), **_worked(others, settings, *FULL)}
+
+
+def _is_static(job: Job) -> bool:
+    return job.target.form == "onnx" and not job.settings.probe
+
+
+def _worked(jobs: Sequence[Job], settings: Settings, work: str, preload: Sequence[str]) -> dict[int, Reports]:
     if not jobs:
         return {}
     from gradlint.load.sandbox import Sandbox
 
     payloads = [{"target": _target(job), "settings": to_data(inside(job.settings))} for job in jobs]
-    with Sandbox(jobs=min(settings.jobs, len(jobs)), verbose=settings.verbose, preload=PRELOAD) as sandbox:
-        outcomes = sandbox.run(WORK, payloads, timeout=settings.timeout, memory=settings.memory)
+    with Sandbox(jobs=min(settings.jobs, len(jobs)), verbose=settings.verbose, preload=preload) as sandbox:
+        outcomes = sandbox.run(work, payloads, timeout=settings.timeout, memory=settings.memory)
         return {id(jobs[index]): _reports(jobs[index], outcome, settings) for index, outcome in outcomes}
 
 

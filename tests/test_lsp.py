@@ -21,7 +21,7 @@ from gradlint.integrations.lsp_job import Linted, lint
 from gradlint.integrations.lsp_view import actions, hover, marks
 from gradlint.report.source import Sources
 from gradlint.result import Failure, Report, TargetReport
-from gradlint.source.walk import python_files, walked
+from gradlint.source.walk import model_files, walked
 from gradlint.suppress import Entry, suppress
 
 ROOT = Path(__file__).parents[1]
@@ -198,7 +198,7 @@ def test_nothing_runs_that_gradlint_would_leave_out_of_the_workspace(run, tmp_pa
     (top / "gradlint.toml").write_text('exclude = ["gone/"]\n', encoding="utf-8")
     assert lint(path, top) == Linted(Report((), lint(path, top).report.version)) and not run
     assert not walked(path, top, exclude=("gone/",), root=top)
-    assert path not in list(python_files(top, exclude=("gone/",), root=top))
+    assert path not in list(model_files(top, exclude=("gone/",), root=top))
 
 
 # -- how it is said ----------------------------------------------------------------------------------------------------

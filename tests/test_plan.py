@@ -7,7 +7,7 @@ import pytest
 from gradlint.config import Model, Settings
 from gradlint.error import UsageError
 from gradlint.plan import Job, plan
-from gradlint.source.walk import python_files
+from gradlint.source.walk import model_files
 
 NET = (
     "from torch import nn\n\n\nclass Net(nn.Module):\n    def forward(self, x):\n        return x\n\n\nmodel = Net()\n"
@@ -29,7 +29,7 @@ def tree(tmp_path, monkeypatch):
 
 
 def walked(folder=".", **options):
-    return [path.as_posix() for path in python_files(Path(folder), **options)]
+    return [path.as_posix() for path in model_files(Path(folder), **options)]
 
 
 def test_a_folder_is_walked_as_git_does(tree):

@@ -6,9 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
-from gradlint.capture.tape import Meta, Ref
+from gradlint.capture.record import Meta, Ref
 
 Plain = Any  # what JSON can hold: numbers, strings, None and nested lists of them
 
@@ -73,18 +71,16 @@ def plain(value: Any) -> Plain:
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, Ref):
-        return "mask" if value.meta.dtype == torch.bool else "tensor"
+        return "mask" if dtype_name(value.meta.dtype) == "bool" else "tensor"
     if isinstance(value, slice):
         return ("slice", plain(value.start), plain(value.stop), plain(value.step))
     if isinstance(value, (list, tuple)):
         return tuple(plain(item) for item in value)
-    if isinstance(value, torch.dtype):
-        return dtype_name(value)
     if value is Ellipsis:
         return "..."
-    return str(value)
+    return dtype_name(value)
 
 
-def dtype_name(dtype: torch.dtype) -> str:
+def dtype_name(dtype: object) -> str:
     """torch's name of the dtype without the prefix."""
     return str(dtype).removeprefix("torch.")

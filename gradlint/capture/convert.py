@@ -3,24 +3,45 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
-
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from gradlint.capture import vocabulary
 from gradlint.capture.arguments import Arguments, dtype_name, references
-from gradlint.capture.construction import constructed
-from gradlint.capture.frames import span
-from gradlint.capture.naming import Names, owner
-from gradlint.capture.recorder import Recording
+from gradlint.capture.record import REBASED, Call, Leaf, Meta, Ref, span
 from gradlint.capture.row import Entry
 from gradlint.capture.statistics import statistics
-from gradlint.capture.tape import REBASED, Call, Leaf, Meta, Ref, Tape
 from gradlint.capture.weights import Weights
 from gradlint.error import GradlintError
 from gradlint.graph.ir import Coverage, Graph, Module, Op, Origin, Param, Value
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from gradlint.capture.recording import Recording
+
+
+@dataclass(frozen=True)
+class Run:
+    """What is told of the run beside its calls, as in a `Recording`."""
+
+    called: Mapping[str, int]
+    module_types: Mapping[str, str]
+    training: bool
+    method: str
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Known:
+    """The paths of the model's modules and tensors, as in `gradlint.capture.naming.Names`."""
+
+    params: Mapping[str, Any]
+    tensors: Mapping[int, list[str]]
+    tree: Mapping[str, nn.Module] = field(default_factory=dict)
+    unregistered: Collection[str] = ()
 
 
 def to_graph(recording: Recording) -> Graph:
@@ -30,13 +51,24 @@ def to_graph(recording: Recording) -> Graph:
     """
     if recording.tape is None:
         raise GradlintError("the run was not recorded", hint="call run(..., record=True)")
-    return _Conversion(recording, recording.tape.names).graph(recording.tape)
+    tape, names = recording.tape, recording.tape.names
+    run = Run(recording.called, recording.module_types, recording.training, recording.method, recording.notes)
+    known = Known(names.params, names.tensors, names.tree, names.unregistered)
+    outputs = [(name, ref) for (name, _), ref in zip(recording.outputs, tape.outputs, strict=True)]
+    return converted(run, known, tape.steps, outputs, tape.hidden)
+
+
+def converted(
+    run: Run, names: Known, steps: Sequence[Leaf | Call], outputs: Sequence[tuple[str, Ref]], hidden: int = 0
+) -> Graph:
+    """The calls as a graph; `outputs` are the model's with their names."""
+    return _Conversion(run, names).graph(steps, outputs, hidden)
 
 
 @dataclass
 class _Conversion:
-    recording: Recording
-    names: Names
+    recording: Run
+    names: Known
     values: list[Value] = field(default_factory=list)
     ops: list[Op] = field(default_factory=list)
     inputs: list[int] = field(default_factory=list)
@@ -44,10 +76,10 @@ class _Conversion:
     notes: dict[str, None] = field(default_factory=dict)
     _ids: dict[tuple[int, int], int] = field(default_factory=dict)
 
-    def graph(self, tape: Tape) -> Graph:
+    def graph(self, steps: Sequence[Leaf | Call], outputs: Sequence[tuple[str, Ref]], hidden: int) -> Graph:
         modules = self._modules()
         self.spans = {module.path: module.constructed for module in modules}
-        for step in tape.steps:
+        for step in steps:
             if isinstance(step, Leaf):
                 self._leaf(step)
             else:
@@ -59,10 +91,10 @@ class _Conversion:
             values=self._consumed(ops),
             params=params,
             inputs=tuple(self.inputs),
-            outputs=tuple(self._value(ref) for ref in tape.outputs),
+            outputs=tuple(self._value(ref) for _, ref in outputs),
             modules=self._called(modules, ops),
-            coverage=self._coverage(tape.hidden),
-            output_names=tuple(name for name, _ in self.recording.outputs),
+            coverage=self._coverage(hidden),
+            output_names=tuple(name for name, _ in outputs),
             training=self.recording.training,
         )
 
@@ -150,13 +182,19 @@ class _Conversion:
     def _modules(self) -> tuple[Module, ...]:
         types, tree = self.recording.module_types, self.names.tree
         described = (
-            Module(path, name.rpartition(".")[2], called=1, builtin=_is_torch(name))
+            Module(path, name.rpartition(".")[2], called=1, params=self._own(path), builtin=_is_torch(name))
             for path, name in types.items()
             if path not in tree
         )
         return (*(self._module(path, module) for path, module in tree.items()), *described)
 
+    def _own(self, path: str) -> tuple[str, ...]:
+        """The parameters whose paths lie right below a module's."""
+        return tuple(param for param in self.names.params if owner(param) == path)
+
     def _module(self, path: str, module: nn.Module) -> Module:
+        from gradlint.capture.construction import constructed  # needs torch, as whoever has modules does
+
         cls, described = type(module), self.recording.module_types.get(path)
         name = described or f"{cls.__module__}.{cls.__name__}"
         own = (self.names.tensors[id(p)][0] for p in module.parameters(recurse=False) if id(p) in self.names.tensors)
@@ -184,6 +222,11 @@ class _Conversion:
             notes.append(f"{hidden} values came from code that shows no torch calls")
         unknown = tuple(sorted(self.unknown.items()))
         return Coverage(self.recording.method, len(self.ops), unknown, tuple(notes))
+
+
+def owner(path: str) -> str:
+    """The path of the module that a parameter path belongs to."""
+    return path.rpartition(".")[0]
 
 
 def _is_torch(name: str) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -10,10 +10,30 @@ from torch import fx, nn
 
 from gradlint.capture import copies
 from gradlint.capture.convert import to_graph
-from gradlint.capture.exported import run_fx
+from gradlint.capture.exported import run_graph
 from gradlint.capture.meta import is_on_meta, run_on_meta
-from gradlint.capture.recorder import Observer, Recording, run
+from gradlint.capture.recorder import Intervention, Observer
+from gradlint.capture.recorder import run as run_code
+from gradlint.capture.recording import Recording
 from gradlint.graph.ir import Graph
+from gradlint.load.program_module import ProgramModule
+
+
+def run(
+    model: Callable[..., Any],
+    args: tuple[Any, ...] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    record: bool = True,
+    interventions: Iterable[Intervention] = (),
+    observer: Observer | None = None,
+    forward: Callable[..., Any] | None = None,
+) -> Recording:
+    """Run a model once as `gradlint.capture.recorder.run` does; a graph node by node, so that places are known."""
+    if isinstance(model, (fx.GraphModule, ProgramModule)) and forward is None:
+        options = {"record": record, "interventions": interventions, "observer": observer}
+        return run_graph(model, args, dict(kwargs or {}), **options)
+    return run_code(model, args, kwargs, record=record, interventions=interventions, observer=observer, forward=forward)
 
 
 def capture(
@@ -53,5 +73,5 @@ def from_fx(
     Module paths, classes and lines are those of the nodes' metadata (`Coverage.method` "fx").
     """
     with copies.undisturbed():
-        recording = run_fx(graph_module, args, kwargs or {})
+        recording = run_graph(graph_module, args, kwargs or {}, record=True)
     return to_graph(recording), recording

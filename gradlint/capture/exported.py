@@ -1,4 +1,4 @@
-"""The door for graphs that exist already: a symbolic_trace result, or the module of an exported program."""
+"""The door for graphs that exist already: a symbolic_trace result, an exported program's module, a model file."""
 
 from __future__ import annotations
 
@@ -11,22 +11,49 @@ from torch import fx, nn
 
 from gradlint.capture import frames
 from gradlint.capture.naming import clean
-from gradlint.capture.recorder import Located, Recorder, Recording
+from gradlint.capture.record import Place
+from gradlint.capture.recorder import Located, Recorder
+from gradlint.capture.recording import Recording
+from gradlint.capture.written import module_types
+from gradlint.load.program_module import ProgramModule
 
 _LINE = re.compile(r'File "([^"]+)", line (\d+)')
 _DYNAMO = re.compile(r"^L\['self'\]\.?|_modules\['|'\](?=\.|$)")
 
 
-def run_fx(graph_module: fx.GraphModule, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Recording:
-    """Record a run of the graph module; module paths and lines are those that its nodes carry."""
-    interpreted = _Interpreted(graph_module)
-    recorder = Recorder(graph_module, record=True, locate=interpreted.located, forward=interpreted.forward)
+def run_graph(
+    model: fx.GraphModule | ProgramModule, args: tuple[Any, ...], kwargs: Mapping[str, Any], **options: Any
+) -> Recording:
+    """Record a run of a graph; module paths and lines are those that its nodes carry. `options` are the Recorder's."""
+    known = _Interpreted(model) if isinstance(model, fx.GraphModule) else _Program(model)
+    recorder = Recorder(model, locate=known.located, forward=known.forward, **options)
     recording = recorder.run(args, dict(kwargs))
-    return replace(recording, method="fx", module_types=interpreted.types, called={"": 1, **recording.called})
+    called = {"": 1, **recording.called}
+    return replace(recording, method=known.method, module_types=known.types, called=called, notes=known.notes)
+
+
+class _Program:
+    """A program and where its running step stands."""
+
+    method = "onnx"
+
+    def __init__(self, module: ProgramModule) -> None:
+        self.forward = module.forward
+        self.types = module_types(module.program)
+        self.notes = module.program.notes
+        self._module = module
+
+    def located(self) -> Located:
+        """The place of the running step."""
+        place = self._module.place
+        return Located(place.path, place.type, (frames.USER, place.span.path, place.span.line) if place.span else None)
 
 
 class _Interpreted:
     """Runs the nodes one by one and knows which of them is running."""
+
+    method = "fx"
+    notes = ()
 
     def __init__(self, graph_module: fx.GraphModule) -> None:
         self.types: dict[str, str] = {}
@@ -78,7 +105,7 @@ def _stack(node: fx.Node) -> dict[str, str]:
     return found
 
 
-def _place(node: fx.Node) -> frames.Place | None:
+def _place(node: fx.Node) -> Place | None:
     """The innermost line of the node's stack trace that is the user's, else the innermost of a library."""
     trace = [(frames.rank(path), path, int(line)) for path, line in _LINE.findall(node.stack_trace or "")]
     trace.reverse()

@@ -8,7 +8,7 @@ from types import CodeType, FrameType
 
 import torch
 
-from gradlint.graph.ir import Span
+from gradlint.capture.record import Place
 
 MACHINERY, LIBRARY, USER = 0, 1, 2
 
@@ -23,8 +23,6 @@ _IGNORED = tuple(
 _PACKAGES = ("/site-packages/", "/dist-packages/")
 _SHELLS = ("<stdin>", "<ipython")
 _ranks: dict[str, int] = {}
-
-Place = tuple[int, str, int]  # rank, path, line
 
 
 def rank(path: str) -> int:
@@ -61,8 +59,3 @@ def nearest(frame: FrameType | None, stop: frozenset[CodeType]) -> tuple[Place |
             found = (LIBRARY, code.co_filename, frame.f_lineno)
         frame = frame.f_back
     return found, None
-
-
-def span(place: Place | None) -> Span | None:
-    """The place as a span of the report."""
-    return None if place is None else Span(place[1], place[2])

@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import fx
 
-from gradlint.capture.frames import span
-from gradlint.capture.tape import REBASED, Call, Leaf, Ref, Tape
+from gradlint.capture.record import REBASED, Call, Leaf, Ref, span
+from gradlint.capture.tape import Tape
 
 
 def to_fx(tape: Tape) -> fx.Graph:
@@ -46,7 +46,11 @@ class _Writer:
 
     def _call(self, call: Call) -> fx.Node:
         node = self._graph.create_node(
-            "call_function", call.func, self._arguments(call.args), self._arguments(call.kwargs), call.name[-40:]
+            "call_function",
+            call.func or call.name,
+            self._arguments(call.args),
+            self._arguments(call.kwargs),
+            call.name[-40:],
         )
         node.meta.update(call=call, span=span(call.place))
         return node

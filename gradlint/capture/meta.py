@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from gradlint.capture import copies
-from gradlint.capture.recorder import Observer, Recording, run
+from gradlint.capture.recorder import Observer, run
+from gradlint.capture.recording import Recording
 from gradlint.capture.structure import flatten
 from gradlint.error import ForwardError
 from gradlint.load.meta import Answers

@@ -17,11 +17,6 @@ def clean(path: str) -> str:
     return ".".join(part for part in path.split(".") if part != _COMPILED)
 
 
-def owner(path: str) -> str:
-    """The path of the module that a parameter path belongs to."""
-    return path.rpartition(".")[0]
-
-
 class Names:
     """Every name of every module and tensor of a model.
 

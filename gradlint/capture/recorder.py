@@ -6,19 +6,19 @@ import inspect
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
 from types import CodeType, FrameType
 from typing import Any, NamedTuple, Protocol
 
 import torch
-from torch import fx, nn
+from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from gradlint.capture import calls, copies, frames, patches, structure
-from gradlint.capture.interchange import to_fx
 from gradlint.capture.naming import Names
-from gradlint.capture.tape import Call, Tape, describe
+from gradlint.capture.record import Call, Place
+from gradlint.capture.recording import Recording
+from gradlint.capture.tape import Tape, describe
 from gradlint.error import GradlintError
 
 Scratch = dict[str, Any]
@@ -48,40 +48,12 @@ class Intervention:
     after: After | None = None
 
 
-@dataclass
-class Recording:
-    """One finished run. `tape` is None when nothing was to be recorded; `calls` counts the numbered calls.
-
-    `called` counts the calls of each module by path; `outputs` holds the output tensors with their names.
-    """
-
-    output: object
-    outputs: list[structure.Named]
-    calls: int
-    tape: Tape | None = None
-    called: Mapping[str, int] = field(default_factory=dict)
-    module_types: Mapping[str, str] = field(default_factory=dict)  # qualified class names that a graph's metadata gives
-    training: bool = True
-    method: str = "recorded"
-    notes: tuple[str, ...] = ()
-
-    @cached_property
-    def graph(self) -> fx.Graph | None:
-        """The recorded calls as a torch.fx graph, built when first asked for (see `gradlint.capture.interchange`)."""
-        return None if self.tape is None else to_fx(self.tape)
-
-    @property
-    def names(self) -> Names | None:
-        """The paths of the model's modules and tensors, unregistered ones included."""
-        return None if self.tape is None else self.tape.names
-
-
 class Located(NamedTuple):
     """Where a call stands: the module's path and type, and the user's line."""
 
     path: str
     type: str
-    place: frames.Place | None
+    place: Place | None
 
 
 @dataclass(slots=True)
@@ -91,7 +63,7 @@ class _Active:
     module: nn.Module
     path: str
     type: str
-    site: frames.Place | None = None
+    site: Place | None = None
     located: bool = False
 
 
@@ -314,7 +286,7 @@ class Recorder(TorchFunctionMode):
             return given if len(self._active) == 1 else Located(active.path, active.type, given.place)
         return Located(active.path, active.type, self._site(frame, len(self._active)))
 
-    def _site(self, frame: FrameType | None, depth: int) -> frames.Place | None:
+    def _site(self, frame: FrameType | None, depth: int) -> Place | None:
         found, boundary = frames.nearest(frame, _BOUNDARIES)
         if boundary is None or depth <= 1 or (found is not None and found[0] == frames.USER):
             return found

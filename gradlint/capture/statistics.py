@@ -6,14 +6,17 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
-import torch
+import numpy as np
 
 from gradlint.capture.arguments import dtype_name
 from gradlint.capture.moments import weight_moments
 from gradlint.graph.ir import Param
 
-_PIECE = 1 << 20  # entries that are converted to float64 at a time
+Weight = Any  # a torch tensor or a numpy array
+
+_PIECE = 1 << 16  # entries that are converted to float64 at a time: they stay in the cache
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class Numbers:
     finite: bool = True
 
 
-def statistics(path: str, tensor: torch.Tensor, fans: tuple[int, int] | None = None) -> Param:
+def statistics(path: str, tensor: Weight, fans: tuple[int, int] | None = None) -> Param:
     """The parameter's entry of the graph, with the second moments that the signal reads.
 
     `fans` overrides what the shape says of (fan_in, fan_out).
@@ -39,7 +42,7 @@ def statistics(path: str, tensor: torch.Tensor, fans: tuple[int, int] | None = N
         path=path,
         shape=tuple(tensor.shape),
         dtype=dtype_name(tensor.dtype),
-        requires_grad=tensor.requires_grad,
+        requires_grad=getattr(tensor, "requires_grad", True),
         fan_in=fan_in,
         fan_out=fan_out,
         mean=numbers.mean,
@@ -52,14 +55,15 @@ def statistics(path: str, tensor: torch.Tensor, fans: tuple[int, int] | None = N
     )
 
 
-def measure(tensor: torch.Tensor) -> Numbers:
+def measure(tensor: Weight) -> Numbers:
     """Mean, standard deviation, RMS, largest magnitude and share of zeros, of the finite entries."""
-    if tensor.is_meta or tensor.numel() == 0:
+    entries = prod(tensor.shape)
+    if getattr(tensor, "is_meta", False) or entries == 0:
         return Numbers()
     sums = _sums(tensor, 1.0)
     if math.isinf(sums.square) or (sums.square == 0.0 and sums.largest > 0.0):
         sums = _sums(tensor, sums.largest)  # float64 entries whose squares over- or underflow
-    finite = sums.count == tensor.numel()
+    finite = sums.count == entries
     if sums.count == 0:
         return Numbers(finite=finite)
     mean, second, scale = sums.total / sums.count, sums.square / sums.count, sums.scale
@@ -84,20 +88,20 @@ class _Sums:
         return max(abs(self.least), abs(self.most)) * self.scale
 
 
-def _sums(tensor: torch.Tensor, scale: float) -> _Sums:
+def _sums(tensor: Weight, scale: float) -> _Sums:
     sums = _Sums(scale)
     for piece in _pieces(tensor):
-        least, most = (float(extreme) for extreme in torch.aminmax(piece))
-        kept = piece if math.isfinite(least) and math.isfinite(most) else piece[torch.isfinite(piece)]
-        if kept.numel() == 0:
+        least, most = float(piece.min()), float(piece.max())
+        kept = piece if math.isfinite(least) and math.isfinite(most) else piece[np.isfinite(piece)]
+        if kept.size == 0:
             continue
         if kept is not piece:
-            least, most = (float(extreme) for extreme in torch.aminmax(kept))
+            least, most = float(kept.min()), float(kept.max())
         kept = kept if scale == 1.0 else kept / scale
         sums.total += float(kept.sum())
-        sums.square += float(torch.dot(kept, kept))
-        sums.count += kept.numel()
-        sums.zeros += kept.numel() - int(torch.count_nonzero(kept))
+        sums.square += float((kept * kept).sum())  # no BLAS: its threads would spin
+        sums.count += kept.size
+        sums.zeros += kept.size - int(np.count_nonzero(kept != 0))
         sums.least, sums.most = min(sums.least, least / scale), max(sums.most, most / scale)
     return sums
 
@@ -110,9 +114,12 @@ def fan(shape: Sequence[int]) -> tuple[int, int]:
     return shape[1] * field, shape[0] * field
 
 
-def _pieces(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
-    flat = tensor.detach().reshape(-1)
-    if flat.is_complex():
-        flat = flat.abs()
-    for start in range(0, flat.numel(), _PIECE):
-        yield flat[start : start + _PIECE].double()
+def _pieces(tensor: Weight) -> Iterator[Any]:
+    """The entries in float64, some at a time; the magnitudes of complex ones."""
+    flat = tensor.reshape(-1) if isinstance(tensor, np.ndarray) else tensor.detach().reshape(-1)
+    for start in range(0, flat.shape[0], _PIECE):
+        piece = flat[start : start + _PIECE]
+        if isinstance(piece, np.ndarray):
+            yield (abs(piece) if piece.dtype.kind == "c" else piece).astype(np.float64)
+        else:
+            yield (piece.abs() if piece.is_complex() else piece).double().cpu().numpy()

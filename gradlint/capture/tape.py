@@ -9,70 +9,9 @@ from typing import Any, NamedTuple
 
 import torch
 
-from gradlint.capture.calls import Function
-from gradlint.capture.frames import Place
 from gradlint.capture.naming import Names
+from gradlint.capture.record import REBASED, Call, Leaf, Meta, Ref
 from gradlint.graph.ir import Origin
-
-REBASED = -1  # the output number of the base that an in-place operation on a view changes as well
-
-
-class Meta(NamedTuple):
-    """What is kept of a tensor: its shape, dtype and whether a gradient flows back to it. Never its storage."""
-
-    shape: tuple[int, ...]
-    dtype: torch.dtype
-    requires_grad: bool
-
-
-@dataclass(slots=True, eq=False)
-class Leaf:
-    """A tensor that no recorded call produced."""
-
-    origin: Origin
-    path: str
-    meta: Meta
-    tensor: weakref.ref[torch.Tensor]
-
-
-@dataclass(slots=True, eq=False)
-class Call:
-    """One recorded call. `args` and `kwargs` hold a `Ref` for each tensor.
-
-    `rebased` describes the base that the call changed through a view of it; `paths` say where in its result each output
-    stands.
-    """
-
-    index: int
-    func: Function
-    name: str
-    outputs: list[Meta]
-    path: str
-    type: str
-    place: Place | None
-    inplace: bool
-    grad_enabled: bool
-    custom: bool
-    args: Any = ()
-    kwargs: Any = None
-    paths: list[tuple[int | str, ...]] = field(default_factory=list)
-    rebased: Meta | None = None
-
-
-class Ref(NamedTuple):
-    """A tensor in a call's arguments: a leaf, or output number `output` of a call."""
-
-    node: Leaf | Call
-    output: int
-
-    @property
-    def meta(self) -> Meta:
-        """The tensor's metadata when it was produced."""
-        if isinstance(self.node, Leaf):
-            return self.node.meta
-        if self.output == REBASED and self.node.rebased is not None:
-            return self.node.rebased
-        return self.node.outputs[self.output]
 
 
 class _Entry(NamedTuple):
@@ -132,7 +71,12 @@ class Tape:
         if entry is not None and entry.tensor() is tensor:
             return self._current(tensor, entry).ref if self._changed else entry.ref
         ref = self._leaves.get(id(tensor))
-        if ref is not None and isinstance(ref.node, Leaf) and ref.node.tensor() is tensor:
+        if (
+            ref is not None
+            and isinstance(ref.node, Leaf)
+            and ref.node.tensor is not None
+            and ref.node.tensor() is tensor
+        ):
             return ref
         if id(tensor) in self.names.tensors:
             return self._attribute(tensor)

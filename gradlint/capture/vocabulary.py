@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from gradlint.capture.arguments import Arguments
+from gradlint.capture.record import Ref
 from gradlint.capture.row import Entry
-from gradlint.capture.tape import Ref
 from gradlint.capture.vocabulary_layers import ROWS as LAYERS
 from gradlint.capture.vocabulary_tensors import ROWS as TENSORS
 

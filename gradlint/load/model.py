@@ -47,3 +47,4 @@ class LoadedModel:
     target: object = None
     batches: Callable[[int], Batch] | None = None
     entry: str = "forward"
+    doubt: Callable[[], str] | None = None  # why a converted model is not what its file computes; "" when it is

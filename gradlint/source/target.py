@@ -11,9 +11,12 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 
 from gradlint.error import LoadError, UsageError
-from gradlint.source.walk import python_files
+from gradlint.source.walk import model_files
 
 Walk = Callable[[Path], Iterable[Path]]
+
+# A file that holds a finished model, by suffix; nothing in it is source.
+FORMS = {".onnx": "onnx"}
 
 _FILE = re.compile(r"(?P<path>.*?\.pyw?)(?::(?P<expression>.+))?", re.DOTALL)
 _MODULE = re.compile(r"(?P<module>[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):(?P<expression>.+)", re.DOTALL)
@@ -29,11 +32,16 @@ class Target:
     shown: str = ""  # the file's path as the user wrote it
     found: bool = False  # met while walking a directory, so a file without a model is no error
 
+    @property
+    def form(self) -> str:
+        """What kind of finished model the file holds; "" for Python source."""
+        return FORMS.get(self.path.suffix.lower(), "")
+
 
 def expand(texts: Iterable[str], walk: Walk | None = None) -> list[Target]:
     """The targets that the command line names, directories walked, each file once, in order.
 
-    `walk` gives the files of a folder; without it, `gradlint.source.walk.python_files` does.
+    `walk` gives the files of a folder; without it, `gradlint.source.walk.model_files` does.
 
     Raises UsageError for an expression that cannot be parsed and LoadError for a path that does not exist.
     """
@@ -45,7 +53,7 @@ def expand(texts: Iterable[str], walk: Walk | None = None) -> list[Target]:
 
 
 def parse(text: str) -> Target:
-    """Parse `model.py`, `model.py:EXPR` or `package.module:EXPR`; a file need not exist yet.
+    """Parse `model.py`, `model.py:EXPR`, `package.module:EXPR` or `net.onnx`; a Python file need not exist yet.
 
     Raises UsageError for anything else, LoadError for a module that is not on the path.
     """
@@ -57,7 +65,7 @@ def parse(text: str) -> Target:
         return Target(text, path, _checked(match["expression"]), str(path))
     if Path(text).exists():
         return Target(text, Path(text), "", text)
-    hint = "a target is model.py, model.py:EXPR, package.module:EXPR or a directory"
+    hint = "a target is model.py, model.py:EXPR, package.module:EXPR, net.onnx or a directory"
     raise LoadError(f"no such file or directory: {text}", hint)
 
 
@@ -66,7 +74,7 @@ def _targets(text: str, walk: Walk | None) -> Iterator[Target]:
     if not folder.is_dir():
         yield parse(text)
         return
-    for path in (walk or python_files)(folder):
+    for path in (walk or model_files)(folder):
         yield Target(str(path), path, "", str(path), found=True)
 
 

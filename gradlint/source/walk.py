@@ -1,4 +1,4 @@
-"""The Python files of a folder, less what git ignores, what the configuration excludes, and environments."""
+"""The Python and model files of a folder, less what git ignores, what the configuration excludes, and environments."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from pathspec import GitIgnoreSpec
 
 SKIPPED = frozenset({"__pycache__", "node_modules", "site-packages", "build", "dist", "venv", "env", ".venv", "_build"})
+WALKED = (".py", ".onnx")
 ENVIRONMENT = "pyvenv.cfg"  # a folder that holds it is a virtual environment
 IGNORE = ".gitignore"
 
@@ -36,10 +37,10 @@ def patterns(folder: Path, lines: Sequence[str]) -> Patterns:
     return Patterns(folder.resolve(), GitIgnoreSpec.from_lines(lines))
 
 
-def python_files(
+def model_files(
     folder: Path, *, exclude: Sequence[str] = (), root: Path | None = None, gitignore: bool = True
 ) -> Iterator[Path]:
-    """Every .py file below the folder, sorted, under the folder's path as it was given.
+    """Every .py and .onnx file below the folder, sorted, under the folder's path as it was given.
 
     `exclude` are gitignore patterns that count from `root` (None: the working folder). A folder that is named although
     git ignores it is walked as if git did not.
@@ -54,9 +55,9 @@ def python_files(
 def walked(
     file: Path, folder: Path, *, exclude: Sequence[str] = (), root: Path | None = None, gitignore: bool = True
 ) -> bool:
-    """Whether `python_files(folder)` gives the file."""
+    """Whether `model_files(folder)` gives the file."""
     path, top = file.resolve(), folder.resolve()
-    if path.suffix != ".py" or not path.is_relative_to(top):
+    if path.suffix not in WALKED or not path.is_relative_to(top):
         return False
     excluded = [patterns(root or Path.cwd(), exclude)] if exclude else []
     above = gitignore and not _left_out(top, _above(top), folder=True)
@@ -81,7 +82,7 @@ def _walk(folder: Path, found: list[Patterns], *, gitignore: bool) -> Iterator[P
         if is_folder:
             if not path.is_symlink() and not (path / ENVIRONMENT).exists():
                 yield from _walk(path, found, gitignore=gitignore)
-        elif path.suffix == ".py":
+        elif path.suffix in WALKED:
             yield path
 
 

@@ -1,0 +1,92 @@
+"""From a graph and what was measured in it to the report of one target. Needs no torch."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from gradlint import engine, registry
+from gradlint.config import Settings
+from gradlint.curves import trace_run
+from gradlint.finding import Finding
+from gradlint.formats import format_run
+from gradlint.graph import Graph
+from gradlint.layers import layers
+from gradlint.profile import Measurement, Trace
+from gradlint.result import InputUsed, ProbeRun, TargetReport
+from gradlint.signal import predict
+
+Prove = Callable[[Sequence[Finding], Measurement], Sequence[Finding]]
+
+
+@dataclass(frozen=True)
+class Case:
+    """What the report says of the target beside what was found; `loss` is the one to assume where none was computed."""
+
+    target: str
+    path: str | None
+    line: int | None
+    inputs: tuple[InputUsed, ...]
+    loss: str = "unit"
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Probed:
+    """What the probe measured, or why it measured nothing, and how long that took (seconds)."""
+
+    measurement: Measurement | None
+    reason: str = ""
+    seconds: float = 0.0
+    trace: Trace | None = None  # of the training steps that were asked for
+    remark: tuple[str, ...] = ()  # why there are none
+
+
+def assess(
+    case: Case, graph: Graph, probed: Probed, settings: Settings, started: float, prove: Prove | None = None
+) -> TargetReport:
+    """Predict, apply the rules, compare with what was measured, and let `prove` add fixes; `started` is monotonic."""
+    measurement = probed.measurement
+    loss = measurement.loss if measurement else case.loss
+    signal = replace(predict(graph, loss), optimizer=settings.optimizer)
+    rules = registry.select(settings.select, settings.ignore)
+    drafts = engine.draft(rules, graph, signal, measurement, loss, settings.options)
+    findings: Sequence[Finding] = engine.regrade(
+        engine.judge(drafts, graph, signal, measurement, probed.reason), settings.severities
+    )
+    if measurement is not None and prove is not None:
+        findings = prove(findings, measurement)
+    return TargetReport(
+        target=case.target,
+        path=case.path,
+        line=case.line,
+        status="analysed",
+        inputs=case.inputs,
+        method=graph.coverage.method,
+        ops=len(graph.ops),
+        parameters=sum(math.prod(p.shape) for p in graph.params.values()),
+        unknown=graph.coverage.unknown,
+        probe=_probe_run(graph, probed),
+        findings=tuple(findings),
+        layers=layers(graph, signal.profile, measurement.profile if measurement else None),
+        notes=(*case.notes, *graph.coverage.notes, *(measurement.notes if measurement else ()), *probed.remark),
+        trace=trace_run(graph, probed.trace) if probed.trace else None,
+        seconds=time.monotonic() - started,
+    )
+
+
+def _probe_run(graph: Graph, probed: Probed) -> ProbeRun:
+    measurement = probed.measurement
+    if measurement is None:
+        return ProbeRun(ran=False, reason=probed.reason)
+    return ProbeRun(
+        ran=True,
+        seeds=measurement.seeds,
+        device=measurement.device,
+        loss=measurement.loss,
+        loss_value=measurement.loss_value,
+        seconds=probed.seconds,
+        format=format_run(graph, measurement.precision) if measurement.precision else None,
+    )
