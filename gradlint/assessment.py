@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -14,7 +15,7 @@ from gradlint.finding import Finding
 from gradlint.formats import format_run
 from gradlint.graph import Graph
 from gradlint.layers import layers
-from gradlint.profile import Measurement, Trace
+from gradlint.profile import Measurement, Signal, Trace
 from gradlint.result import InputUsed, ProbeRun, TargetReport
 from gradlint.signal import predict
 
@@ -68,6 +69,7 @@ def assess(
         ops=len(graph.ops),
         parameters=sum(math.prod(p.shape) for p in graph.params.values()),
         unknown=graph.coverage.unknown,
+        unpredicted=_unpredicted(graph, signal),
         probe=_probe_run(graph, probed),
         findings=tuple(findings),
         layers=layers(graph, signal.profile, measurement.profile if measurement else None),
@@ -75,6 +77,12 @@ def assess(
         trace=trace_run(graph, probed.trace) if probed.trace else None,
         seconds=time.monotonic() - started,
     )
+
+
+def _unpredicted(graph: Graph, signal: Signal) -> tuple[tuple[str, int], ...]:
+    """What the prediction has no answer for, by name, the most frequent first."""
+    ops = (graph.ops[index] for index in signal.unknown)
+    return tuple(Counter(op.function or op.kind for op in ops).most_common())
 
 
 def _probe_run(graph: Graph, probed: Probed) -> ProbeRun:

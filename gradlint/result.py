@@ -126,6 +126,7 @@ class TargetReport:
     ops: int = 0
     parameters: int = 0
     unknown: tuple[tuple[str, int], ...] = ()
+    unpredicted: tuple[tuple[str, int], ...] = ()  # ops that are known but that the prediction has no rule for
     probe: ProbeRun = ProbeRun(ran=False)
     findings: tuple[Finding, ...] = ()
     layers: tuple[Layer, ...] = ()

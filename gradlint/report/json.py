@@ -57,6 +57,7 @@ def _target(target: TargetReport, marks: Iterator[str]) -> dict[str, object]:
             "method": target.method,
             "ops": target.ops,
             "unknown": [{"op": name, "count": count} for name, count in target.unknown],
+            "unpredicted": [{"op": name, "count": count} for name, count in target.unpredicted],
         },
         "probe": _probe(target.probe),
         "findings": [{**_finding(finding), "fingerprint": next(marks)} for finding in target.findings],

@@ -12,6 +12,7 @@ from gradlint.report.outcome import reaches, stands
 from gradlint.result import FormatRun, Layer, Report, TargetReport
 
 UNPROBED = "not probed"
+NAMED = 6  # kinds of op that a line of coverage names
 JUDGED: dict[Verdict, str] = {
     "confirmed": "confirmed by probe",
     "refuted": "refuted: the measurement disagrees",
@@ -89,8 +90,10 @@ def facts(target: TargetReport) -> Iterator[str]:
     if probe.format:
         yield narrowed(probe.format)
     unknown = sum(amount for _, amount in target.unknown)
-    names = ", ".join(f"{name} × {amount}" if amount > 1 else name for name, amount in target.unknown)
+    names = _names(target.unknown)
     yield f"{target.ops - unknown} of {count(target.ops, 'op')} analysed" + (f" (unknown: {names})" if unknown else "")
+    if target.unpredicted:
+        yield f"nothing predicted through {_names(target.unpredicted)}"
     for used in target.inputs:
         values = f" {used.values}" if used.values else ""
         yield f"input {used.name} {used.dtype}{shape(used.shape)}{values} ({used.source})"
@@ -123,6 +126,12 @@ def _rescued(run: FormatRun) -> str:
 
 def _percent(share: float) -> str:
     return "under 1 %" if 0 < share < 0.01 else f"{100 * share:.0f} %"
+
+
+def _names(found: Sequence[tuple[str, int]]) -> str:
+    """ "setitem × 3, einsum and 2 more"."""
+    shown = [f"{name} × {amount}" if amount > 1 else name for name, amount in found[:NAMED]]
+    return ", ".join(shown) + (f" and {len(found) - NAMED} more" if len(found) > NAMED else "")
 
 
 def remarks(target: TargetReport) -> list[str]:

@@ -162,6 +162,7 @@ ILL = TargetReport(
     ops=62,
     parameters=83850,
     unknown=(("torch.special.xlog1py", 2),),
+    unpredicted=(("setitem", 3), ("einsum", 1)),
     probe=PROBE,
     findings=(CHAIN, REFUTED),
     layers=tuple(sigmoid_layers()),
