@@ -18,6 +18,7 @@ from gradlint.error import UsageError
 from gradlint.report.json import SCHEMA
 from gradlint.source.dependents import dependents
 
+MODELS = ("*.py", "*.onnx")  # what a git ref is searched for
 Options = Sequence[str]  # of `gradlint check`, which lints both sides
 
 
@@ -63,19 +64,18 @@ def _working(side: Side) -> Side:
 
 
 def _changed(sides: Sequence[Side], within: Sequence[str]) -> list[str]:
-    """The Python files that differ between two commits, or a commit and the working tree, and those that import them.
+    """The models' files that differ between two commits, or a commit and the working tree, and those that import them.
 
     What git does not know yet is new in the working tree. Only what lies in `within` counts, if that is given.
     """
     commits = [side.commit for side in sides if side.commit]
-    places = [f":(glob){place}/**/*.py" if Path(place).is_dir() else place for place in map(os.path.normpath, within)]
-    changed = _listed("diff", "--name-only", "--relative", "-z", *commits, "--", "*.py")
+    changed = _listed("diff", "--name-only", "--relative", "-z", *commits, "--", *MODELS)
     if len(commits) == 1:
-        changed |= _listed("ls-files", "--others", "--exclude-standard", "-z", "--", "*.py")
+        changed |= _listed("ls-files", "--others", "--exclude-standard", "-z", "--", *MODELS)
     reached = changed | dependents(changed, _listed("ls-files", "-z", "--", "*.py"))
-    if not places:
+    if not within:
         return sorted(reached)
-    return sorted(reached & _listed("ls-files", "--cached", "--others", "--exclude-standard", "-z", "--", *places))
+    return sorted(reached & _listed("ls-files", "--cached", "--others", "--exclude-standard", "-z", "--", *within))
 
 
 def _listed(*words: str) -> set[str]:

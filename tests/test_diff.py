@@ -164,14 +164,15 @@ def test_a_path_beside_a_ref_is_that_part_of_both_and_new_files_count(repository
     Path("part/new.py").write_text("C = 1\n")
     Path("same.py").write_text("B = 1\n")
     Path("part/generated.py").write_text("D = 1\n")
+    Path("part/net.onnx").write_bytes(b"")
     Path(".gitignore").write_text("generated.py\n")
     seen = []
     monkeypatch.setattr(diff, "_linted", lambda folder, targets, options: seen.append(targets) or report())
     assert run("HEAD", "part")[0] == run("HEAD", "part/new.py")[0] == run("HEAD", "same.py")[0] == 0
-    assert seen == [["part/new.py"]] * 4 + [["same.py"]] * 2
+    assert seen == [["part/net.onnx", "part/new.py"]] * 2 + [["part/new.py"]] * 2 + [["same.py"]] * 2
     seen.clear()
     run("HEAD", ".")
-    assert seen == [["part/new.py", "same.py"]] * 2
+    assert seen == [["part/net.onnx", "part/new.py", "same.py"]] * 2
 
 
 def test_a_model_whose_blocks_changed_is_linted_again(repository, run, monkeypatch):

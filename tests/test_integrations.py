@@ -212,6 +212,7 @@ def hooked(repository):
     return project, run
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the older ONNX exporter, which needs no more packages
 def test_pre_commit_blocks_a_vanishing_model_and_passes_after_fix(hooked):
     project, run = hooked
 
@@ -231,6 +232,9 @@ def test_pre_commit_blocks_a_vanishing_model_and_passes_after_fix(hooked):
     status, said = commit()
     assert status == 0, said
     assert run("git", "status", "--porcelain").stdout == ""
+    torch.onnx.export(ill(), (torch.randn(4, 16),), str(project / "ill.onnx"), dynamo=False)
+    status, said = commit()
+    assert status == 1 and "error[saturating-chain]" in said and "ill.onnx" in said
 
 
 # -- the action --------------------------------------------------------------------------------------------------------

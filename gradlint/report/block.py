@@ -67,8 +67,9 @@ def _marks(line: SourceLine, margin: int, style: str) -> Iterator[Text]:
 
 
 def _place(span: Span | None, target: TargetReport, view: View, arrow: str, module: str) -> Text:
-    path, line = (span.path, span.line) if span else (target.path or target.target, target.line or 1)
-    place = f"{shown(path)}:{line}:{view.sources.column(span)}" if span else f"{shown(path)}:{line}"
+    path = span.path if span else target.path or target.target
+    line = f":{span.line}:{view.sources.column(span)}" if span else f":{target.line}" if target.line else ""
+    place = f"{shown(path)}{line}"
     return Text.assemble(
         (arrow, STYLES["gutter"]), linked(place, path, view), (f"   {module}" if module else "", "dim")
     )
