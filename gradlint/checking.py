@@ -62,7 +62,7 @@ def check(
 ) -> int:
     """Run, write and judge. Raises GradlintError for what concerns no single target."""
     files = [reports.output(text) for text in settings.output]
-    _writable([path for _, path in files])
+    writable([Path(path) for _, path in files])
     if upkeep.pruned and not settings.baseline:
         raise UsageError(
             "there is no baseline to prune", "name it: --baseline FILE, or `baseline` in the configuration"
@@ -139,13 +139,12 @@ def runner() -> Run:
     return run
 
 
-def _writable(paths: Sequence[str]) -> None:
+def writable(paths: Sequence[Path]) -> None:
     """Raise UsageError for a file that cannot be written, before the work for it is done."""
     for path in paths:
-        folder = Path(path).parent
-        if not folder.is_dir():
-            raise UsageError(f"cannot write {path}: there is no folder {folder}", f"mkdir -p {folder}")
-        if Path(path).is_dir():
+        if not path.parent.is_dir():
+            raise UsageError(f"cannot write {path}: there is no folder {path.parent}", f"mkdir -p {path.parent}")
+        if path.is_dir():
             raise UsageError(f"cannot write {path}: it is a folder")
 
 

@@ -269,7 +269,14 @@ def check(
 @click.argument("head")
 @click.argument("targets", nargs=-1, metavar="[TARGET]…")
 @click.option("--format", "shown", type=click.Choice(("text", "markdown", "json")), default="text", show_default=True)
-@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="write it to FILE instead")
+@click.option(
+    "-o",
+    "--output",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="write it to FILE instead, in the format of its suffix (.md, .json, .txt) or of --format; repeatable",
+)
 @click.option("--fail-on", type=click.Choice(THRESHOLDS), default="warning", show_default=True)
 @click.option("--probe/--no-probe", default=True, help="measure both sides")
 @click.option("--config", type=click.Path(exists=True, resolve_path=True), metavar="FILE", help="for both sides")
@@ -280,7 +287,7 @@ def diff(
     head: str,
     targets: Sequence[str],
     shown: str,
-    output: Path | None,
+    output: Sequence[Path],
     fail_on: str,
     probe: bool,
     config: str | None,
@@ -290,14 +297,18 @@ def diff(
     from gradlint import comparison
     from gradlint.diff import diff as held
 
+    checking.writable(output)
     options = ["--no-try-fixes", *([] if probe else ["--no-probe"]), *(["--config", config] if config else [])]
     with checking.progress([f"{base} and {head}"]):
         found = held(base, head, targets, options)
-    lines = "\n".join(comparison.written(found, shown, (base, head_name or head))) + "\n"
-    if output:
-        output.write_text(lines, encoding="utf-8")
-    else:
-        click.echo(lines, nl=False)
+
+    def lines(form: str) -> str:
+        return "\n".join(comparison.written(found, form, (base, head_name or head))) + "\n"
+
+    for path in output:
+        path.write_text(lines(comparison.SUFFIXES.get(path.suffix, shown)), encoding="utf-8")
+    if not output:
+        click.echo(lines(shown), nl=False)
     click.get_current_context().exit(FAILED if found.failed else FOUND if found.worse(fail_on) else CLEAN)
 
 

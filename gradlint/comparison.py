@@ -151,6 +151,8 @@ def _failures(side: str, document: Json) -> Iterator[tuple[str, str, str]]:
 
 # -- how it is written -------------------------------------------------------------------------------------------------
 
+SUFFIXES = {".md": "markdown", ".json": "json", ".txt": "text"}  # of files, and the form that each says
+
 
 def headline(found: Comparison) -> str:
     """The comparison in a few words."""

@@ -33,14 +33,22 @@ class Side:
 def diff(base: str, head: str, targets: Sequence[str], options: Options) -> Comparison:
     """Lint what is not a saved report already, and compare. Raises UsageError for a side that is nothing of all this.
 
-    Git refs without targets lint the Python files that differ between the two. Beside a git ref, a path below the
-    working folder is that part of the working tree, and of the ref; any other path is a tree of its own.
+    Git refs without targets lint the files that differ between the two, or beside a saved report those that it is
+    about. Beside a git ref, a path below the working folder is that part of the working tree, and of the ref; any other
+    path is a tree of its own.
     """
     sides = [_side(base), _side(head)]
     if not targets and any(side.commit for side in sides):
-        sides, within = [_working(side) for side in sides], [side.text for side in sides if _inside(side)]
-        return compare(*(_document(side, _changed(sides, within), options) for side in sides))
+        within = [side.text for side in sides if _inside(side)]
+        sides = [_working(side) for side in sides]
+        targets = _reported(sides) or _changed(sides, within)
     return compare(*(_document(side, targets, options) for side in sides))
+
+
+def _reported(sides: Sequence[Side]) -> list[str]:
+    """The files that saved reports are about."""
+    documents = [_saved(Path(side.text)) for side in sides if not side.commit and _is_saved(Path(side.text))]
+    return sorted({target["path"] for document in documents for target in document["targets"] if target["path"]})
 
 
 def _side(text: str) -> Side:

@@ -106,6 +106,11 @@ def test_saved_reports_are_compared_without_a_run(run, tmp_path):
     assert (status, [each["rule"] for each in json.loads(out)["new"]]) == (1, ["saturating-chain"])
     run("a.json", "b.json", "--format", "markdown", "-o", "comment.md")
     assert Path("comment.md").read_text().startswith("<!-- gradlint diff -->")
+    assert run("a.json", "b.json", "-o", "c.md", "-o", "c.json", "-o", "c.txt")[1] == ""
+    assert Path("c.md").read_text() == Path("comment.md").read_text()
+    assert json.loads(Path("c.json").read_text())["new"] and "1 new" in Path("c.txt").read_text()
+    status, _, err = run("a.json", "b.json", "-o", "no/c.md")
+    assert status == 2 and "there is no folder no" in err
 
 
 @pytest.mark.parametrize(
@@ -184,6 +189,15 @@ def test_a_model_whose_blocks_changed_is_linted_again(repository, run, monkeypat
     monkeypatch.setattr(diff, "_linted", lambda folder, targets, options: seen.append(targets) or report())
     assert run("HEAD", ".")[0] == run("HEAD", "net.py")[0] == 0
     assert seen == [["net.py", "same.py"]] * 2 + [["net.py"]] * 2
+
+
+def test_beside_a_saved_report_a_ref_is_searched_for_what_the_report_is_about(repository, run, monkeypatch):
+    Path("net.py").write_text("A = 3\n")
+    Path("r.json").write_text(json.dumps(report(CHAIN)))
+    seen = []
+    monkeypatch.setattr(diff, "_linted", lambda folder, targets, options: seen.append(targets) or report(CHAIN))
+    assert run("HEAD", "r.json")[0] == 0
+    assert seen == [["models/deep_sigmoid.py"]]
 
 
 def test_a_path_elsewhere_is_a_tree_of_its_own(repository, run, monkeypatch, tmp_path_factory):

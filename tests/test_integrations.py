@@ -267,6 +267,11 @@ def test_the_action_annotates_summarises_writes_sarif_and_fails_on_new_findings_
     assert old.returncode == 0, old.stderr
     comment = (repository / "comment.md").read_text()
     assert "0 new, 0 fixed, 1 unchanged" in comment and "`main` → `feature`" in comment
+    assert "::error" not in old.stdout and "net.py:4:" in old.stdout  # known: listed, not annotated
+    (repository / "other.py").write_text(VANISHING)
+    new = run(GRADLINT_BASE_REF="main", GRADLINT_TARGETS="net.py other.py")
+    assert new.returncode == 1
+    assert [line.partition(",")[0] for line in new.stdout.splitlines() if "::" in line] == ["::error file=other.py"]
 
 
 def test_an_expression_in_an_input_stays_text():

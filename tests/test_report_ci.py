@@ -11,8 +11,9 @@ import pytest
 
 from gradlint.finding import Suppression
 from gradlint.graph.ir import Span
-from gradlint.report import render, sarif
+from gradlint.report import github, render, sarif
 from gradlint.report.fingerprint import fingerprints
+from gradlint.report.json import document
 from gradlint.report.markdown import MOST_BYTES
 from gradlint.report.source import Sources
 from gradlint.result import Report
@@ -152,6 +153,12 @@ def test_github_shows_the_most_severe_first_and_no_more_than_ten_of_a_kind():
     *lines, last = shown(report_of(*findings), "github").splitlines()
     assert [line.split()[0] for line in lines] == ["::error"] * 10 + ["::warning"] * 10
     assert last.startswith("3 more are not annotated")
+
+
+def test_github_annotates_a_saved_finding_as_it_did_the_finding_itself():
+    log = shown(REPORTS["ill"], "github").splitlines()
+    (finding, _) = document(REPORTS["ill"])["targets"][0]["findings"]
+    assert list(github.limited([github.saved(finding)])) == log[:1]
 
 
 def test_github_reads_each_annotation_as_one_line():

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
-from typing import TextIO
+from typing import Any, TextIO
 
 from gradlint.finding import SEVERITIES, Finding, Severity
 from gradlint.report.concise import one_line
@@ -17,18 +17,33 @@ from gradlint.result import Failure, Report, TargetReport
 COMMANDS = {"error": "error", "warning": "warning", "info": "notice"}
 MOST = 10  # of each kind in one step; GitHub drops the rest in silence
 Annotation = tuple[Severity, str]
+Place = tuple[str | None, int | None, int | None]  # path, line and column
 
 
 def write(report: Report, stream: TextIO, view: View) -> None:
     """Write the annotations, most severe first, as many as GitHub shows; a last line counts the rest."""
-    found = sorted(_annotations(report, view), key=lambda item: SEVERITIES.index(item[0]))
+    stream.writelines(f"{line}\n" for line in limited(_annotations(report, view)))
+
+
+def limited(found: Iterable[Annotation]) -> Iterator[str]:
+    """The lines of annotations, most severe first, as many as GitHub shows, and one that counts the rest."""
+    ranked = sorted(found, key=lambda item: SEVERITIES.index(item[0]))
     left = 0
-    for _, items in groupby(found, key=lambda item: item[0]):
+    for _, items in groupby(ranked, key=lambda item: item[0]):
         lines = [line for _, line in items]
-        stream.writelines(f"{line}\n" for line in lines[:MOST])
+        yield from lines[:MOST]
         left += max(0, len(lines) - MOST)
     if left:
-        stream.write(f"{left} more are not annotated: GitHub shows {MOST} of a kind\n")
+        yield f"{left} more are not annotated: GitHub shows {MOST} of a kind"
+
+
+def saved(finding: Mapping[str, Any]) -> Annotation:
+    """The annotation of a finding as the JSON of a report or a comparison holds it."""
+    severity: Severity = finding["severity"]
+    place = (finding["path"], finding["line"], finding["column"])
+    message = f"{finding['message']} ({finding['module']})" if finding["module"] else finding["message"]
+    titles = [fix["title"] for fix in finding["fixes"]]
+    return severity, _told(severity, place, (finding["rule"], finding["code"]), message, titles)
 
 
 def _annotations(report: Report, view: View) -> Iterator[Annotation]:
@@ -46,8 +61,13 @@ def _finding(finding: Finding, target: TargetReport, sources: Sources) -> str:
     span = finding.span
     path, line, column = (span.path, span.line, sources.column(span)) if span else (target.path, target.line, None)
     message = f"{finding.message} ({finding.module})" if finding.module else finding.message
-    fixes = "".join(f"\nfix: {fix.title}" for fix in finding.fixes)
-    return _command(finding.severity, path, line, column, f"{finding.rule} ({finding.code})", f"{message}{fixes}")
+    titles = [fix.title for fix in finding.fixes]
+    return _told(finding.severity, (path, line, column), (finding.rule, finding.code), message, titles)
+
+
+def _told(severity: Severity, place: Place, rule: tuple[str, str], message: str, fixes: Sequence[str]) -> str:
+    said = "\n".join([message, *(f"fix: {title}" for title in fixes)])
+    return _command(severity, *place, "{} ({})".format(*rule), said)
 
 
 def _failed(failure: Failure, path: str | None, line: int | None) -> str:
