@@ -181,6 +181,18 @@ def test_four_hundred_layers_get_lines_without_dots_and_labels_that_do_not_touch
     assert all(b - a > 6.6 * len("stage0") for a, b in itertools.pairwise(starts))
 
 
+def test_many_layers_of_one_list_are_named_by_some_of_its_parts():
+    layers = [Layer(f"blocks.{i // 5}.fc{i % 5}", "x", "linear", None, None, None, None, None) for i in range(400)]
+    named = ribbon.marks([*layers, Layer("head", "x", "linear", None, None, None, None, None)])
+    assert named[0] == ("blocks.0", 0, 5) and [name for name, _, _ in named[:3]] == [
+        "blocks.0",
+        "blocks.6",
+        "blocks.12",
+    ]
+    assert len(named) <= ribbon.MOST_GROUPS
+    assert [name for name, _, _ in ribbon.groups(layers)] == ["blocks"]
+
+
 def test_functional_operations_between_layers_do_not_cut_the_axis():
     modules = ["layers.0", "", "layers.1", "", "block", "block.act", "block", "head"]
     layers = [Layer(module, "x", "linear", None, None, None, None, None) for module in modules]

@@ -15,7 +15,7 @@ from gradlint.result import Layer, TargetReport
 WIDTH, HEIGHT = 960, 340
 LEFT, RIGHT, TOP, BOTTOM = 56, 12, 78, 34
 LEGEND_AT, TIP_AT, LINE = 12, 50, 16  # baselines of the first lines of legend and tip, and the distance of the next
-MOST_GROUPS = 14
+MOST_GROUPS, FEW_GROUPS = 14, 4
 MOST_DOTS = 80  # layers that still get a dot each
 After = Size | None  # the layer with the fix applied
 
@@ -99,9 +99,24 @@ def svg(target: TargetReport) -> str:
 
 def groups(layers: Sequence[Layer]) -> list[tuple[str, int, int]]:
     """(module prefix, first, past the last) of runs of neighbours, as deep as still leaves room to label them."""
-    deepest = max(len(layer.module.split(".")) for layer in layers)
-    cuts = [_runs(layers, depth) for depth in range(1, deepest + 1)]
+    cuts = _cuts(layers)
     return next((runs for runs in reversed(cuts) if len(runs) <= MOST_GROUPS), cuts[0])
+
+
+def marks(layers: Sequence[Layer]) -> list[tuple[str, int, int]]:
+    """What the axis names: the groups, or where they are few for so many layers every so-manieth of their parts."""
+    found = groups(layers)
+    deeper = next((runs for runs in _cuts(layers) if len(runs) > MOST_GROUPS), found)
+    if len(found) >= FEW_GROUPS or len(layers) <= MOST_DOTS:
+        return found
+    step = math.ceil(len(deeper) / MOST_GROUPS)
+    return deeper[::step]
+
+
+def _cuts(layers: Sequence[Layer]) -> list[list[tuple[str, int, int]]]:
+    """The runs at each depth, the whole model's children first."""
+    deepest = max(len(layer.module.split(".")) for layer in layers)
+    return [_runs(layers, depth) for depth in range(1, deepest + 1)]
 
 
 def _runs(layers: Sequence[Layer], depth: int) -> list[tuple[str, int, int]]:
@@ -147,7 +162,7 @@ def _grid(plot: Plot) -> Iterator[str]:
 
 def _groups(layers: Sequence[Layer], plot: Plot) -> Iterator[str]:
     room = 0.0
-    for name, start, end in groups(layers):
+    for name, start, end in marks(layers):
         left, middle = plot.x(start - 0.5), plot.x((start + end - 1) / 2)
         if start:
             yield f'<line class="cut" x1="{left}" x2="{left}" y1="{HEIGHT - BOTTOM}" y2="{HEIGHT - BOTTOM + 6}"/>'
