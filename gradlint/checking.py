@@ -69,6 +69,8 @@ def check(
         )
     if (repair.write or repair.diff) and not (settings.probe and settings.fix):
         raise UsageError("only fixes that were measured are written", "leave out --no-probe and --no-try-fixes")
+    if settings.prove and not (settings.probe and settings.fix):
+        raise UsageError("--prove trains fixes that were measured", "leave out --no-probe and --no-try-fixes")
     if repair.unsafe and not (repair.write or repair.diff):
         raise UsageError("--unsafe-fixes says which fixes --fix and --diff take", "add --fix or --diff")
     if repair.write and repair.diff:

@@ -155,6 +155,9 @@ def cli() -> None:
 @click.option(
     "--try-fixes/--no-try-fixes", "fix", default=None, help="measure each fix before offering it [default: try-fixes]"
 )
+@click.option(
+    "--prove", is_flag=True, default=None, help="train the model as it is and with its best fix for --steps [200]"
+)
 @click.option("--fix", "write", is_flag=True, help="write fixes that keep the function computed, and lint again")
 @click.option("--diff", "differences", is_flag=True, help="show what --fix would change, and change nothing")
 @click.option(

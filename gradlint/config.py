@@ -55,6 +55,7 @@ class Settings:
     rate: float | None = None  # their learning rate; None: one that is usual for the optimizer
     probe: bool = True
     fix: bool = True  # try fixes by intervention and print those that help
+    prove: bool = False  # train the model as it is and with the best fix, and show both curves
     fail_on: str = "warning"
     output_format: str = "full"
     output: tuple[str, ...] = ()

@@ -263,6 +263,7 @@ KEYS: Mapping[str, Key] = {
     "dtype": Key("dtype", _one_of(*DTYPES), "a number format whose losses are measured, too"),
     "probe": Key("probe", FLAG, "measure with forward and backward passes"),
     "try-fixes": Key("fix", FLAG, "measure each fix before offering it"),
+    "prove": Key("prove", FLAG, "train each model as it is and with its best fix, and show both losses"),
     "fail-on": Key("fail_on", _one_of(*THRESHOLDS), "the least severity that makes a run fail"),
     "output-format": Key("output_format", _one_of(*FORMATS), "what stdout shows"),
     "output": Key("output", TEXTS, "files to write reports to, in the format of their suffix, or FORMAT=FILE"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -120,6 +120,28 @@ class Size:
 
 
 @dataclass(frozen=True)
+class Trained:
+    """The losses of two short training runs, of the model as it is and with a fix: same start, same data, same rate.
+
+    `step_time` is the duration of a step with the fix over that without. `stopped` says why a run ended early.
+    """
+
+    optimizer: str
+    rate: float
+    data: str  # "given", or "made up": one batch, drawn once
+    before: tuple[float, ...]  # the loss before each step; the last one may be NaN or infinite
+    after: tuple[float, ...]
+    step_time: float | None = None
+    stopped: tuple[str, str] = ("", "")
+
+
+def settled(losses: Sequence[float]) -> float:
+    """The loss that a run came to: the mean of its last tenth, NaN or infinite where one of those is."""
+    tail = losses[-max(1, len(losses) // 10) :]
+    return sum(tail) / len(tail) if tail else float("nan")
+
+
+@dataclass(frozen=True)
 class Fix:
     """A change that was tried by intervention and helped: `measured_after` holds the finding's numbers after it."""
 
@@ -131,6 +153,7 @@ class Fix:
     changes: tuple[Change, ...] = ()  # the same in terms of the source; none where no edit can express it
     applicable: Literal["safe", "unsafe"] | None = None  # whether `--fix` can write it; unsafe: the function changes
     advice: str = ""  # why an edit that was written did not stand, and was taken back
+    trained: tuple[Trained, ...] = ()  # what `--prove` showed, one an optimizer
     layers: tuple[Size, ...] = ()  # the model's layers as they were measured with it; of a finding's first fix alone
 
 
@@ -168,6 +191,7 @@ class Finding:
     folded: tuple[str, ...] = ()  # messages of findings on the same cause, folded under this one
     subjects: Mapping[str, tuple[int | str, ...]] = field(default_factory=dict)  # of further quantities, by name
     suppression: Suppression | None = None
+    rejected: tuple[Fix, ...] = ()  # what was tried and did not help, with its numbers
 
     @property
     def stands(self) -> bool:

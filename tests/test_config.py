@@ -35,6 +35,7 @@ steps = 20
 rate = 0.01
 probe = false
 try-fixes = false
+prove = true
 fail-on = "error"
 output-format = "json"
 output = ["r.json", "github=g.txt"]
@@ -85,6 +86,7 @@ def test_every_key_sets_its_field(tmp_path, monkeypatch):
         rate=0.01,
         probe=False,
         fix=False,
+        prove=True,
         fail_on="error",
         output_format="json",
         output=("r.json", "github=g.txt"),

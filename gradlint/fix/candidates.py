@@ -86,13 +86,13 @@ def build(recipe: Recipe, scope: Stretch, finding: Finding) -> Candidate | None:
                 return None
             parts.append(steps)
     steps = tuple(dict.fromkeys(step for part in parts for step in part))
-    parameters = cost.parameters(scope.graph, steps)
+    parameters, work = cost.parameters(scope.graph, steps), cost.work(scope, steps)
     return Candidate(
         title=wording.title(recipe, scope, parts),
         steps=steps,
-        price=wording.price(recipe, scope, steps, parameters),
+        price=wording.price(recipe, scope, steps, parameters, work),
         parameters=parameters,
-        work=cost.work(scope, steps),
+        work=work,
         edits=len(parts) + (recipe.init == "lsuv"),  # lsuv is an initialisation and a pass over data
         variant="guard" if recipe.guard else "",
     )

@@ -34,8 +34,13 @@ SIMILAR = 1e-4  # of the units' RMS: rounding makes copies of a unit differ by l
 
 @dataclass
 class Store:
-    """What one run keeps: inputs of blocks until they are added, and the notes of witnesses."""
+    """What a run keeps: inputs of blocks until they are added, and the notes of witnesses.
 
+    `lasting` says that the runs are steps of one training, which rescales a weight once: `rescaled` are those done.
+    """
+
+    lasting: bool = False
+    rescaled: set[int] = field(default_factory=set)
     inputs: dict[int, Tensor] = field(default_factory=dict)
     notes: dict[str, float] = field(default_factory=dict)
 
@@ -64,14 +69,15 @@ class Applied:
     notes: dict[str, float] = field(default_factory=dict)
 
 
-def apply(graph: Graph, steps: Iterable[Step], seed: int) -> Applied:
+def apply(graph: Graph, steps: Iterable[Step], seed: int, *, lasting: bool = False) -> Applied:
     """Replacements by recorded call, and draws of parameters with this seed.
 
-    The result keeps the tensors of skips while it runs, so it serves one run at a time.
+    The result keeps the tensors of skips while it runs, so it serves one run at a time: each a pass of its own or, if
+    `lasting`, the steps of one training.
     """
     ordered = tuple(steps)
     edits = tuple(_edit(step, seed) for step in ordered if isinstance(step, Initialise))
-    store = Store()
+    store = Store(lasting)
     calls: dict[int, list[Step]] = defaultdict(list)
     for step in ordered:
         for index in _indices(step):
@@ -149,6 +155,9 @@ def _with_argument(call: Function, op: Op, change: Transform) -> Function:
 
 def _rescale(step: Any, call: Function, op: Op, store: Store) -> Function:
     def rescaled(*args: Any, **kwargs: Any) -> Any:
+        if store.lasting and op.index in store.rescaled:
+            return call(*args, **kwargs)
+        store.rescaled.add(op.index)
         weight = next(t for t in (*args, *kwargs.values()) if isinstance(t, torch.nn.Parameter) and t.dim() > 1)
         with torch.no_grad():
             for _ in range(LSUV_ROUNDS):

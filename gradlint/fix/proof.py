@@ -14,6 +14,7 @@ from gradlint.fix.changes import changes
 from gradlint.fix.evidence import Pair, compare, helped
 from gradlint.fix.experiment import Experiment, experiment
 from gradlint.fix.symptom import clipping
+from gradlint.fix.training import School, trained
 from gradlint.fix.trial import Laboratory, Trial
 from gradlint.graph.ir import Graph
 from gradlint.layers import sizes
@@ -65,27 +66,35 @@ def prove(
     found = Trial(measurement, judge(graph, measurement))
     before = found if measurement.seeds == (settings.seed,) else None  # trials are made at one seed, and so is this
     laboratory = Laboratory(loaded, graph, settings, found, before)
-    proofs = [_search(laboratory, finding) if _wanted(finding) else [] for finding in findings]
-    general = [proof for each in proofs for proof in each if proof.pair.setup is None]
-    return [
-        _fixed(laboratory, finding, own or _shared(laboratory, finding, general)) if _wanted(finding) else finding
-        for finding, own in zip(findings, proofs, strict=True)
+    searched = [_search(laboratory, finding) if _wanted(finding) else ([], []) for finding in findings]
+    general = [proof for proofs, _ in searched for proof in proofs if proof.pair.setup is None]
+    chosen = [own or _shared(laboratory, f, general) for f, (own, _) in zip(findings, searched, strict=True)]
+    kept = [sorted(proofs, key=lambda proof: proof.order)[:KEPT] for proofs in chosen]
+    done = [
+        _fixed(laboratory, finding, proofs, vain) if _wanted(finding) else finding
+        for finding, proofs, (_, vain) in zip(findings, kept, searched, strict=True)
     ]
+    if not settings.prove:
+        return done
+    school = School(loaded, graph, settings, measurement.loss)
+    steps = [[proof.candidate.steps for proof in proofs] for proofs in kept]
+    return [trained(school, finding, own) for finding, own in zip(done, steps, strict=True)]
 
 
 def _wanted(finding: Finding) -> bool:
     return finding.severity != "info" and finding.verdict != "refuted"
 
 
-def _search(laboratory: Laboratory, finding: Finding) -> list[Proof]:
-    """Tries candidates in the order of the evidence until enough of them leave the model healthy."""
-    graph, setup, proofs = laboratory.graph, experiment(finding), list[Proof]()
+def _search(laboratory: Laboratory, finding: Finding) -> tuple[list[Proof], list[Proof]]:
+    """What helped and what did not, tried in the order of the evidence until enough leave the model healthy."""
+    graph, setup = laboratory.graph, experiment(finding)
+    proofs, vain = list[Proof](), list[Proof]()
     found = candidates(graph, finding, laboratory.found.measurement.loss)[:TRIED]
     for place, candidate in enumerate(found):
         pair = None if _enough(proofs, candidate) else _tried(laboratory, setup, candidate)
-        if pair is not None and helped(graph, finding, pair):
-            proofs.append(Proof(candidate, pair, place))
-    return proofs
+        if pair is not None:
+            (proofs if helped(graph, finding, pair) else vain).append(Proof(candidate, pair, place))
+    return proofs, vain
 
 
 def _tried(laboratory: Laboratory, setup: Experiment | None, candidate: Candidate) -> Pair | None:
@@ -111,15 +120,15 @@ def _shared(laboratory: Laboratory, finding: Finding, proofs: Iterable[Proof]) -
     return [proof for proof in unique if helped(laboratory.graph, finding, proof.pair)]
 
 
-def _fixed(laboratory: Laboratory, finding: Finding, proofs: Iterable[Proof]) -> Finding:
-    kept = sorted(proofs, key=lambda proof: proof.order)[:KEPT]
+def _fixed(laboratory: Laboratory, finding: Finding, kept: Sequence[Proof], vain: Iterable[Proof]) -> Finding:
     fixes = [_fix(laboratory.graph, finding, proof) for proof in kept]
     fixes[:1] = [replace(f, layers=sizes(laboratory.graph, kept[0].pair.after.measurement.profile)) for f in fixes[:1]]
     trials = [proof.pair.after for proof in kept]
     explodes = finding.family in FLOW and laboratory.found.health.kind in ("exploding", "blow-up")
     if explodes and (clip := clipping(laboratory.graph, laboratory.found, trials)):
         fixes.append(clip)
-    return replace(finding, fixes=tuple(fixes))
+    rejected = tuple(replace(_fix(laboratory.graph, finding, proof), changes=()) for proof in vain)
+    return replace(finding, fixes=tuple(fixes), rejected=rejected)
 
 
 def _fix(graph: Graph, finding: Finding, proof: Proof) -> Fix:

@@ -67,8 +67,11 @@ PRICES: Mapping[str, str] = {
     "irnn": "unbounded state: clip gradients",
     "output": "the output's range changes: put the activation that belongs to the loss where predictions are read",
 }
-CHECKPOINT = "a trained checkpoint no longer fits"
+LOADS = "a checkpoint still loads, but was trained for another function"
+CHECKPOINT = "a checkpoint no longer loads"
+WORK = "{0:.0%} more arithmetic in the forward pass"
 SCRATCH = "for training from scratch"
+NOTABLE = 0.01  # of a forward pass's multiply-adds: less is not worth a word
 EPSILON = "entries beyond the bound get no gradient there"
 PROJECTION = "identity only: a projection is needed at {0} more where the shape changes"
 IMAGE = "not batchnorm: the output is an image, where absolute differences between samples matter"
@@ -96,22 +99,27 @@ def _phrase(recipe: Recipe, scope: Stretch, steps: Sequence[Step]) -> Phrase:
     return next(writer for kind, writer in WRITERS.items() if kind in kinds)(recipe, scope.graph, steps)
 
 
-def price(recipe: Recipe, scope: Stretch, steps: Sequence[Step], parameters: int) -> str:
-    """What the candidate costs, most important first; `parameters` is how many it adds."""
+def price(recipe: Recipe, scope: Stretch, steps: Sequence[Step], parameters: int, work: float) -> str:
+    """What the candidate costs, most important first; it adds `parameters`, and `work` as a share of the model's."""
     norms = list(dict.fromkeys(step.function for step in steps if isinstance(step, Normalise)))
     keys = [recipe.activation, *norms, recipe.init, recipe.recurrent, "output" * bool(recipe.output)]
     texts = [f"{parameters} parameters more"] if parameters else []
+    texts += [WORK.format(work)] if work >= NOTABLE else []
     texts += [PRICES[key] for key in keys if key in PRICES]
     texts += [IMAGE] if "group_norm" in norms and scope.image_output else []
     bare = len(scope.layers) - sum(isinstance(step, Skip) for step in steps)
     texts += [PROJECTION.format(bare)] if recipe.skip and bare > 0 else []
-    return "; ".join([*texts, *_validity(recipe)])
+    return "; ".join([*texts, *_validity(recipe, scope.graph, steps)])
 
 
-def _validity(recipe: Recipe) -> list[str]:
-    """Whether the change leaves a trained checkpoint of use."""
-    if recipe.activation or recipe.skip or recipe.norm or recipe.drop or recipe.recurrent == "irnn":
+def _validity(recipe: Recipe, graph: Graph, steps: Sequence[Step]) -> list[str]:
+    """Whether the change leaves a trained checkpoint of use: norms add entries, skips in a Sequential rename them."""
+    builtin = {module.path for module in graph.modules if module.builtin and module.type == "Sequential"}
+    starts = [graph.ops[step.start].module_path for step in steps if isinstance(step, Skip)]
+    if recipe.norm or any(path.rpartition(".")[0] in builtin for path in starts):
         return [CHECKPOINT]
+    if recipe.activation or recipe.skip or recipe.drop or recipe.output or recipe.recurrent == "irnn":
+        return [LOADS]
     if recipe.init or recipe.recurrent:
         return [SCRATCH]
     return [EPSILON] if recipe.guard else []

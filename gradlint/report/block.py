@@ -15,7 +15,7 @@ from gradlint.report.snippet import Snippet, SourceLine, clipped, snippets
 from gradlint.report.source import shown
 from gradlint.report.terminal import PIPED, STYLES, gutter, hang, linked, middle, note
 from gradlint.report.view import View
-from gradlint.report.wording import Effect, effects, judged, prices
+from gradlint.report.wording import Effect, changes, effects, judged, prices, training
 from gradlint.result import TargetReport
 
 LONGEST = 96  # column of a line where an underline ends at the latest
@@ -109,6 +109,8 @@ def _fixes(finding: Finding, margin: int, view: View) -> Iterator[Text]:
         yield from note("fix", _title(fix), margin, view)
         for effect in found:
             yield from note("", _effect(effect, width), margin, view)
+        for line in training(fix):
+            yield from note("", Text(line), margin, view)
         if price:
             yield from note("", Text(f"price: {price}", STYLES["faint"]), margin, view)
         if fix.applicable:
@@ -117,6 +119,10 @@ def _fixes(finding: Finding, margin: int, view: View) -> Iterator[Text]:
             yield from note("", Text(f"advice only: {fix.advice}", STYLES["faint"]), margin, view)
     if shared:
         yield from note("price", Text(f"of each fix: {shared}", STYLES["faint"]), margin, view)
+    if view.verbose:
+        for fix in finding.rejected:
+            text = f"{fix.title}: {changes(finding, fix) or 'nothing changes'}"
+            yield from note("in vain", Text(text, STYLES["faint"]), margin, view)
 
 
 def _title(fix: Fix) -> Text:

@@ -11,7 +11,7 @@ import numbers
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TextIO
 
-from gradlint.finding import Claim, Factor, Finding, Fix, Related, Size, Suppression
+from gradlint.finding import Claim, Factor, Finding, Fix, Related, Size, Suppression, Trained
 from gradlint.graph.ir import Span
 from gradlint.report.fingerprint import fingerprints
 from gradlint.report.outcome import counts
@@ -149,6 +149,7 @@ def _finding(finding: Finding) -> dict[str, object]:
         "predicted": finding.predicted,
         "measured": finding.measured,
         "fixes": [_fix(fix) for fix in finding.fixes],
+        "rejected": [_rejected(fix) for fix in finding.rejected],
         "column": _column(finding.span),
         "reason": finding.reason,
         "claim": _claim(finding.claim) if finding.claim else None,
@@ -176,6 +177,10 @@ def _column(span: Span | None) -> int | None:
     return span.column + 1 if span else None
 
 
+def _rejected(fix: Fix) -> dict[str, object]:
+    return {"title": fix.title, "measured_before": fix.measured_before, "measured_after": fix.measured_after}
+
+
 def _fix(fix: Fix) -> dict[str, object]:
     return {
         "title": fix.title,
@@ -186,6 +191,20 @@ def _fix(fix: Fix) -> dict[str, object]:
         "applicable": fix.applicable,
         "advice": fix.advice,
         "layers": [_size(size) for size in fix.layers],
+        "trained": [_trained(run) for run in fix.trained],
+    }
+
+
+def _trained(run: Trained) -> dict[str, object]:
+    return {
+        "optimizer": run.optimizer,
+        "rate": run.rate,
+        "data": run.data,
+        "before": run.before,
+        "after": run.after,
+        "step_time": run.step_time,
+        "stopped_before": run.stopped[0],
+        "stopped_after": run.stopped[1],
     }
 
 

@@ -27,7 +27,12 @@ OPTIONS = {
     "rate": "--lr",
     "timeout": "--timeout",
 }
-FLAGS = {"probe": "--no-probe", "fix": "--no-try-fixes", "all_classes": "--all-classes"}  # when not the default
+FLAGS = {  # when not the default
+    "probe": "--no-probe",
+    "fix": "--no-try-fixes",
+    "prove": "--prove",
+    "all_classes": "--all-classes",
+}
 
 
 def command(report: Report) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from gradlint.finding import Finding, Fix, Suppression, Verdict
+from gradlint.finding import Finding, Fix, Suppression, Verdict, settled
 from gradlint.report import chart
 from gradlint.report.number import HEALTH, amount, count, label, number, seconds, shape
 from gradlint.report.outcome import reaches, stands
@@ -173,6 +173,23 @@ def changes(finding: Finding, fix: Fix) -> str:
         f"{effect.label} {effect.before + ' → ' if effect.before else ''}{effect.after}"
         for effect in effects(finding, fix)
     )
+
+
+def training(fix: Fix) -> list[str]:
+    """What `--prove` showed of a fix: a line an optimizer, then how long a step takes."""
+    lines = [
+        f"{run.optimizer} at {run.rate:g}: loss {_course(run.before)} as it is, {_course(run.after)} with the fix"
+        f" in {count(len(run.after), 'step')}{', your data' if run.data == 'given' else ''}"
+        + "".join(f" ({why})" for why in dict.fromkeys(run.stopped) if why)
+        for run in fix.trained
+    ]
+    times = [run.step_time for run in fix.trained if run.step_time is not None]
+    return [*lines, f"step time: {sum(times) / len(times):.2f} × that of the model as it is"] if times else lines
+
+
+def _course(losses: Sequence[float]) -> str:
+    """The first loss and the mean of the last tenth of them."""
+    return f"{losses[0]:.3g} → {settled(losses):.3g}" if losses else "none"
 
 
 def _effect(fix: Fix, key: str) -> Effect:

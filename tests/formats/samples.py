@@ -3,7 +3,7 @@
 import math
 from dataclasses import replace
 
-from gradlint.finding import Claim, Factor, Finding, Fix, Related, Size
+from gradlint.finding import Claim, Factor, Finding, Fix, Related, Size, Trained
 from gradlint.graph.ir import Span
 from gradlint.result import (
     Curve,
@@ -80,6 +80,10 @@ CHAIN = Finding(
             {"gradient-change": -17.2},
             {"gradient-change": -0.31},
             layers=tuple(Size(i, 0.9, 0.03 * 1.01**i) for i in range(2 * DEPTH + 1)),
+            trained=(
+                Trained("sgd", 0.01, "made up", (2.31, 2.31, 2.3), (2.62, 1.4, 0.71), 1.04),
+                Trained("adam", 0.001, "given", (2.31, 2.3, 2.3), (2.62, 0.9, math.nan), 1.06, ("", "not finite")),
+            ),
         ),
         Fix(
             "insert LayerNorm before each Sigmoid",
@@ -88,6 +92,7 @@ CHAIN = Finding(
             price="2 560 parameters; still loses 4 decades",
         ),
     ),
+    rejected=(Fix("initialise 20 weights with orthogonal_", {"gradient-change": -17.2}, {"gradient-change": -16.1}),),
     op=39,
     ops=tuple(range(2 * DEPTH)),
     cause="saturating-chain",

@@ -1,0 +1,84 @@
+"""Fixes put to a short training: both curves, from the same start, and the model left as it was."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from gradlint.config import Settings
+from gradlint.finding import Finding, Fix, settled
+from gradlint.fix.candidate import Initialise, Rescale, Swap
+from gradlint.fix.training import FIXES, School, trained
+from gradlint.load import LoadedModel
+from gradlint.probe import measure
+
+
+def net(depth=6, width=16):
+    rows = [row for _ in range(depth) for row in (nn.Linear(width, width), nn.Sigmoid())]
+    return nn.Sequential(*rows, nn.Linear(width, 4))
+
+
+@pytest.fixture
+def school():
+    torch.manual_seed(0)
+
+    def draw(seed):
+        return (torch.randn(16, 16, generator=torch.Generator().manual_seed(seed)),), {}
+
+    loaded = LoadedModel(net(), draw(0)[0], {}, (), "net", None, None, draw)
+    settings = Settings(device="cpu", loss="ce", steps=30)
+    graph, measured = measure(loaded, settings=settings)
+    return School(loaded, graph, settings, measured.loss)
+
+
+def relu(graph):
+    swaps = [Swap(op.index, "relu") for op in graph.ops if op.function == "sigmoid"]
+    return (*swaps, *(Initialise(p, "kaiming_normal", 2**0.5, 16, 16) for p in graph.params if p.endswith("weight")))
+
+
+def test_a_fix_of_the_flow_learns_what_the_model_as_it_is_does_not(school):
+    before = {name: param.clone() for name, param in school.loaded.model.named_parameters()}
+    runs = {run.optimizer: run for run in school.compare(relu(school.graph))}
+    assert runs.keys() == {"sgd", "adam"}
+    for run in runs.values():
+        assert len(run.before) == len(run.after) == 30
+        assert run.data == "made up"
+        assert run.step_time > 0
+        assert run.after[0] - settled(run.after) > run.before[0] - settled(run.before)
+    assert all(torch.equal(before[name], param) for name, param in school.loaded.model.named_parameters())
+
+
+def test_nothing_is_trained_twice(school):
+    first = school.compare(relu(school.graph))
+    runs = dict(school.runs)
+    assert school.compare(relu(school.graph)) == first
+    assert school.runs == runs and len(runs) == 4
+
+
+def test_a_weight_is_rescaled_by_data_once(school):
+    ops = [op for op in school.graph.ops if op.kind == "linear"]
+    steps = tuple(Rescale(op.index, op.params[0]) for op in ops)
+    (run, _) = school.compare(steps)
+    assert all(map(math.isfinite, run.after))
+    assert run.after != run.before
+
+
+def test_fixes_of_a_few_findings_are_trained(school):
+    fix = Fix("replace it", {}, {})
+    finding = Finding("GL101", "saturating-chain", "vanishing", "error", "confirmed", "it saturates", fixes=(fix, fix))
+    swaps = [(Swap(op.index, "relu"),) for op in school.graph.ops if op.function == "sigmoid"]
+    done = [trained(replace_school(school), finding, [steps]) for steps in swaps[:1]]
+    assert done[0].fixes[0].trained and not done[0].fixes[1].trained
+    assert trained(school, replace(finding, fixes=()), []).fixes == ()
+    many = [trained(school, finding, [steps]) for steps in swaps[: FIXES + 1]]
+    assert [bool(each.fixes[0].trained) for each in many] == [True] * FIXES + [False]
+
+
+def replace_school(school):
+    return replace(school, settings=replace(school.settings, steps=2), runs={})
+
+
+def test_a_fix_that_cannot_run_is_not_trained(school):
+    assert school.compare((Swap(0, "nothing-of-the-kind"),)) == ()
