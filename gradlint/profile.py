@@ -123,6 +123,7 @@ class Measurement:
     moved: tuple[str, ...] = ()
     precision: Precision | None = None  # where another format was asked for
     optimizer: str = "any"  # what the model will be trained with: "sgd", "adam" or "any"
+    guessed: bool = False  # whether the loss is a guess from the output alone
 
 
 @dataclass(frozen=True)

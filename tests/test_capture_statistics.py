@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import math
 
 import pytest
 import torch
 
+from gradlint.capture.moments import weight_moments
+from gradlint.capture.quick import products
 from gradlint.capture.statistics import fan, measure, statistics
 
 
@@ -57,3 +60,36 @@ def test_fans_are_those_of_torch(shape, expected):
     assert fan(shape) == expected
     if len(shape) > 1:
         assert fan(shape) == torch.nn.init._calculate_fan_in_and_fan_out(torch.empty(shape))
+
+
+@pytest.mark.parametrize(
+    "shape", [(300, 200), (64, 32, 3, 3), (64, 64, 7, 7), (128, 256, 1, 1), (700, 9, 5), (20, 30, 3, 3, 3)]
+)
+def test_the_sums_of_a_large_weight_by_products_are_those_in_float64(shape):
+    weight = 0.02 * torch.randn(shape, generator=torch.Generator().manual_seed(0)) + 0.003
+    exact, fast = weight_moments(weight), weight_moments(weight, products)
+    assert fast.keys() == exact.keys()
+    assert fast["sums"] == pytest.approx(exact["sums"], rel=1e-5)
+    assert fast["total"] == pytest.approx(exact["total"], rel=1e-5)
+    for part in ("rows", "columns"):
+        for name, vector in exact[part].items():
+            other, known = decoded(fast[part][name]), decoded(vector)
+            assert other.shape == known.shape
+            assert torch.allclose(other, known, rtol=1e-4, atol=1e-5 * float(known.abs().mean()))
+
+
+def decoded(text):
+    return torch.frombuffer(bytearray(base64.b64decode(text)), dtype=torch.float32)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-6, 1.0, 1e6, 1e25])
+@pytest.mark.parametrize("shift", [0.0, 1e4])
+def test_statistics_of_a_large_weight_are_right_at_any_scale(scale, shift):
+    weight = scale * (torch.randn(200, 200, generator=torch.Generator().manual_seed(0)) + shift)
+    weight[0, :100] = 0.0
+    param, wide = statistics("w", weight), weight.double()
+    assert param.mean == pytest.approx(float(wide.mean()), rel=1e-4, abs=1e-6 * scale)
+    assert param.std == pytest.approx(float(wide.std(correction=0)), rel=1e-5)
+    assert param.rms == pytest.approx(float(wide.square().mean().sqrt()), rel=1e-5)
+    assert param.zero_share == 100 / 40_000
+    assert param.moments["sums"]["01"] == pytest.approx(float(wide.square().sum()), rel=1e-5)

@@ -3,7 +3,7 @@
 import copy
 import math
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy
 import pytest
@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from gradlint.capture import Intervention
 from gradlint.error import ForwardError, ProbeError, UsageError
-from gradlint.probe import ParamEdit, measure
+from gradlint.probe import ParamEdit, measure, measurement
 from gradlint.probe.health import judge
 from gradlint.probe.measurement import Fallback
 
@@ -522,3 +522,22 @@ def test_a_model_that_cannot_be_built_again_is_measured_once_and_that_is_noted()
     _, measured = measure(loaded, settings=settings)
     assert measured.seeds == (0,)
     assert any("ZeroDivisionError" in note for note in measured.notes)
+
+
+def test_a_fault_that_only_a_guessed_loss_shows_is_not_the_models(monkeypatch):
+    def by_loss(graph, measured, **options):
+        return replace(judge(graph, measured, **options), state="warning" if measured.loss == "ce" else "healthy")
+
+    monkeypatch.setattr(measurement, "judge", by_loss)
+    _, guessed = probe(mlp(2, nn.Tanh), X)
+    assert guessed.loss == "unit"
+    assert "ce, a guess" in guessed.notes[0]
+    _, told = probe(mlp(2, nn.Tanh), X, loss="ce")
+    assert told.loss == "ce"
+
+
+def test_a_fault_that_every_loss_shows_is_judged_by_the_guess():
+    graph, measured = probe(mlp(12, nn.Sigmoid), X)
+    assert measured.loss == "ce"
+    assert measured.guessed
+    assert judge(graph, measured).state == "error"

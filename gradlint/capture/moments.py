@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from math import prod
 from typing import Any
 
@@ -18,8 +18,13 @@ SMALL_FAN_IN = 64  # entries a row: a depthwise or stem filter, whose rows diffe
 CHUNK = 1 << 18  # entries converted to float64 at a time, so that a large weight is read once and stays in cache
 
 
-def weight_moments(tensor: Weight) -> dict[str, object]:
+Sums = tuple[dict[str, float], dict[str, dict[str, Any]]]
+
+
+def weight_moments(tensor: Weight, summed: Callable[[Weight], Sums] | None = None) -> dict[str, object]:
     """Sums of a weight over every subset of its axes, in float64; {} for a tensor on `meta` or of more than five axes.
+
+    `summed` takes the sums of a matrix or kernel in another way.
 
     `sums[S]` is Σ over the axes in S of (Σ over the others of W)², S written as digits: for a matrix "01" is ‖W‖²,
     "0" the squared row sums, "1" the squared column sums and "" the squared total. `rows` and `columns` hold, for each
@@ -31,7 +36,7 @@ def weight_moments(tensor: Weight) -> dict[str, object]:
     weight = tensor if isinstance(tensor, np.ndarray) else tensor.detach()
     if weight.ndim < 2:
         return _vector(_double(weight))
-    sums, vectors = _matrix(weight)
+    sums, vectors = (summed or _matrix)(weight)
     moments: dict[str, object] = {"total": float(vectors["rows"]["sum"].sum()), "sums": sums}
     moments |= {name: {key: encode(vector) for key, vector in part.items()} for name, part in vectors.items()}
     if weight.ndim >= 3 and prod(weight.shape[1:]) <= SMALL_FAN_IN:
@@ -72,16 +77,16 @@ def _vector(vector: Weight) -> dict[str, object]:
     return moments
 
 
-def _matrix(weight: Weight) -> tuple[dict[str, float], dict[str, dict[str, Any]]]:
+def _matrix(weight: Weight) -> Sums:
     """`sums`, and the vectors along axes 0 and 1, in one pass over the rows."""
-    sums = {"".join(map(str, kept)): 0.0 for kept in _subsets(range(weight.ndim))}
+    sums = {"".join(map(str, kept)): 0.0 for kept in subsets(range(weight.ndim))}
     summed: Weight = 0.0
     squared: Weight = 0.0
     row_sums, row_squares = [], []
     rows = max(CHUNK // max(prod(weight.shape[1:]), 1), 1)
     for start in range(0, weight.shape[0], rows):
         double = _double(weight[start : start + rows])
-        parts = _partial_sums(double, keep=(0,))
+        parts = partial_sums(double, keep=(0,))
         squares = double**2
         row_sums.append(parts[(0,)])
         row_squares.append(_by_row(squares))
@@ -89,7 +94,7 @@ def _matrix(weight: Weight) -> tuple[dict[str, float], dict[str, dict[str, Any]]
         squared = squared + (_by_row(squares.sum(0)) if weight.ndim > 2 else squares.sum(0))
         for kept, part in parts.items():
             sums["".join(map(str, kept))] += float((part**2).sum())
-    for kept, part in _partial_sums(summed, keep=()).items():
+    for kept, part in partial_sums(summed, keep=()).items():
         sums["".join(str(axis + 1) for axis in kept)] = float((part**2).sum())
     columns = {"sum": _by_row(summed) if weight.ndim > 2 else summed, "square": squared}
     return sums, {"rows": {"sum": _joined(row_sums), "square": _joined(row_squares)}, "columns": columns}
@@ -105,10 +110,10 @@ def _joined(pieces: list[Weight]) -> Any:
     return np.concatenate([piece if isinstance(piece, np.ndarray) else piece.cpu().numpy() for piece in pieces])
 
 
-def _partial_sums(tensor: Weight, *, keep: tuple[int, ...]) -> dict[tuple[int, ...], Weight]:
+def partial_sums(tensor: Weight, *, keep: tuple[int, ...]) -> dict[tuple[int, ...], Weight]:
     """The sums over every set of axes outside `keep`, by the axes kept; each is summed from the smallest larger one."""
     partial = {tuple(range(tensor.ndim)): tensor}
-    for kept in _subsets(range(tensor.ndim)):
+    for kept in subsets(range(tensor.ndim)):
         if kept not in partial and set(keep) <= set(kept):
             larger = min((s for s in partial if set(kept) < set(s)), key=lambda s: prod(partial[s].shape))
             gone = tuple(i for i, axis in enumerate(larger) if axis not in kept)
@@ -116,12 +121,13 @@ def _partial_sums(tensor: Weight, *, keep: tuple[int, ...]) -> dict[tuple[int, .
     return partial
 
 
-def _subsets(axes: range) -> Iterator[tuple[int, ...]]:
+def subsets(axes: range) -> Iterator[tuple[int, ...]]:
+    """Every subset, the largest first."""
     return (kept for size in range(len(axes), -1, -1) for kept in itertools.combinations(axes, size))
 
 
 def _filters(weight: Weight) -> dict[str, str]:
-    parts = _partial_sums(weight, keep=(0,))
+    parts = partial_sums(weight, keep=(0,))
     return {
         "".join(map(str, kept[1:])): encode(_by_row(part**2) if part.ndim > 1 else part**2)
         for kept, part in parts.items()

@@ -36,7 +36,7 @@ def statistics(path: str, tensor: Weight, fans: tuple[int, int] | None = None) -
 
     `fans` overrides what the shape says of (fan_in, fan_out).
     """
-    numbers = measure(tensor)
+    numbers, moments = _quick(tensor) or (measure(tensor), weight_moments(tensor))
     fan_in, fan_out = fans or fan(tuple(tensor.shape))
     return Param(
         path=path,
@@ -51,8 +51,18 @@ def statistics(path: str, tensor: Weight, fans: tuple[int, int] | None = None) -
         abs_max=numbers.abs_max,
         zero_share=numbers.zero_share,
         finite=numbers.finite,
-        moments=weight_moments(tensor),
+        moments=moments,
     )
+
+
+def _quick(tensor: Weight) -> tuple[Numbers, dict[str, object]] | None:
+    """What float32 sums say of a large float32 tensor of torch, to five digits; None where they would not."""
+    if isinstance(tensor, np.ndarray):
+        return None
+    from gradlint.capture import quick  # needs torch, which a graph from a file does without
+
+    numbers = quick.numbers(tensor.detach()) if quick.is_large(tensor) else None
+    return None if numbers is None else (numbers, weight_moments(tensor, quick.products))
 
 
 def measure(tensor: Weight) -> Numbers:

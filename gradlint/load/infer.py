@@ -6,7 +6,7 @@ import heapq
 import itertools
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from torch import nn
 
@@ -26,6 +26,11 @@ HEAVY = 50_000_000
 LARGE_INPUT = 2**21
 """Numbers in the inputs from which a plan is tried on meta first."""
 
+COSTLY_INPUT = 2**18
+"""Numbers in the inputs from which two samples are tried in place of the whole batch: the probe runs that anyway."""
+
+FEW = 2
+
 MOST_SECONDS = 8.0
 MOST_BYTES = 2 * 2**30
 MOST_ELEMENTS = 2**25
@@ -34,6 +39,17 @@ MOST_ELEMENTS = 2**25
 def affordable(trial: Trial) -> bool:
     """Whether the same run for real would take few seconds and little memory."""
     return trial.seen.cost.seconds <= MOST_SECONDS and trial.seen.cost.bytes <= MOST_BYTES
+
+
+def _fewer(plan: Plan) -> Plan | None:
+    """The plan with two samples, where every input has the same number of more."""
+    leaves = plan.leaves()
+    sizes = {plan.shape(guess)[0] if guess.axes else 0 for guess in leaves.values()}
+    if len(sizes) != 1 or min(sizes) <= FEW:
+        return None
+    for path, guess in leaves.items():
+        plan = plan.put(path, replace(guess, axes=(FEW, *guess.axes[1:])))
+    return plan
 
 
 def _beyond_meta(trial: Trial) -> bool:
@@ -103,12 +119,26 @@ class Search:
             return None
         self.tried.add(plan)
         device = self.device(plan)
+        trial = self._sampled(plan) if device == "cpu" and plan.elements > COSTLY_INPUT else None
+        if trial is not None:
+            return trial
         trial = self._timed(plan, device)
         if device == "meta" and not self.on_meta and (_beyond_meta(trial) if trial.refusal else affordable(trial)):
             trial = self._timed(plan, "cpu")
         if trial.refusal is not None and (self.last is None or trial.seen.calls >= self.last.seen.calls):
             self.last = trial
         return trial
+
+    def _sampled(self, plan: Plan) -> Trial | None:
+        """What a run of two samples of the batch says of the whole; None where there are no more or they do not run."""
+        few = _fewer(plan)
+        if few is None:
+            return None
+        trial = self._timed(few, "cpu")
+        if trial.refusal is not None:
+            return None
+        trial.seen.cost = trial.seen.cost.times(plan.elements / few.elements)
+        return replace(trial, plan=plan)
 
     def _timed(self, plan: Plan, device: str) -> Trial:
         trial = attempt(self.model, plan, device=device)

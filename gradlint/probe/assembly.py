@@ -49,6 +49,7 @@ def assemble(graph: Graph, seen: Seen) -> Measurement:
         params=params,
         units=dict(_units(graph, tables)),
         loss=loss.name if loss else "none",
+        guessed=loss is not None and loss.guessed,
         loss_value=output.get("loss", math.nan),
         chance_loss=loss.chance if loss else None,
         output_rms=output.get("rms", math.nan),

@@ -42,6 +42,7 @@ class Value:
     chance: float | None
     main: Tensor | None  # the output it is mostly about
     notes: tuple[str, ...] = ()
+    guessed: bool = False  # neither told, nor the model's own, nor one that the user's targets call for
 
 
 def ce(target: Target, random: Random) -> Tensor:
@@ -142,7 +143,9 @@ def compute(
     for other in chosen[1:]:
         total = total + _value(guess(other)[0], other, random)
     further = (f"{len(chosen) - 1} further outputs added to the loss",) if len(chosen) > 1 else ()
-    return Value(total, picked, reason, LOSSES[picked].chance(first), first.output, further + _remarks(picked, first))
+    guessed = name is None and picked != "own" and first.given is None
+    remarks = further + _remarks(picked, first)
+    return Value(total, picked, reason, LOSSES[picked].chance(first), first.output, remarks, guessed)
 
 
 def choose(outputs: Sequence[Named], graph: Graph) -> tuple[str, str]:

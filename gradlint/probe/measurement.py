@@ -105,7 +105,8 @@ def measure(
     one that the user's file applies. When exact zeros keep the gradient from every way through the model and
     `explain_zeros` holds, the pass is taken again in float64 (an underflow then shows its size) and with the
     zero-initialised parameters moved (`Measurement.unblocked`). A first measurement (without a graph, interventions or
-    edits) is repeated with further seeds, at most `settings.seeds`, while its verdict is near a limit, and compared
+    edits) is checked against a loss of unit scale where a guessed one makes the model ill, repeated with further
+    seeds, at most `settings.seeds`, while its verdict is near a limit, and compared
     with the number format `settings.dtype` where one is asked for.
 
     Raises ForwardError when the model raises, ProbeError when it cannot be copied, scored or differentiated, UsageError
@@ -128,10 +129,31 @@ def measure(
     if explain_zeros and blocked(recorded, measured):
         measured = _explain(loaded, plan, recorded, measured)
     if graph is None and not plan.interventions and not plan.edits:
+        plan, measured = _checked(loaded, plan, recorded, measured, options)
         measured = _repeated(loaded, plan, recorded, measured, options)
         if options.dtype is not None:
             measured = replace(measured, precision=compare(loaded, plan, options.dtype))
     return recorded, replace(measured, optimizer=options.optimizer)
+
+
+def _checked(
+    loaded: Described, plan: Plan, graph: Graph, measured: Measurement, options: Options
+) -> tuple[Plan, Measurement]:
+    """The plan and measurement to judge by: with a loss of unit scale, when only a guessed one makes the model ill.
+
+    How large a gradient is depends on the loss as well as on the model. Where nobody said which loss it is, a fault
+    that another one does not show is not the model's.
+    """
+    if not measured.guessed or judge(graph, measured, optimizer=options.optimizer).state not in ("warning", "error"):
+        return plan, measured
+    other = replace(plan, loss="unit")
+    _, again = once(loaded, other)
+    if blocked(graph, again):
+        again = _explain(loaded, other, graph, again)
+    if judge(graph, again, optimizer=options.optimizer).state != "healthy":
+        return plan, measured
+    note = f"with {measured.loss}, a guess, the gradient is out of range; with a loss of unit scale it is not"
+    return other, replace(again, notes=(f"loss unit: {note}", *again.notes[1:]))
 
 
 def _repeated(loaded: Described, plan: Plan, graph: Graph, measured: Measurement, options: Options) -> Measurement:
