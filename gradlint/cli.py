@@ -30,7 +30,7 @@ SECTIONS: Mapping[str, tuple[str, ...]] = {
     "What is measured": (
         *("probe", "device", "seed", "seeds", "optimizer", "dtype", "steps", "rate", "timeout", "memory", "jobs"),
     ),
-    "Fixes": ("fix", "write", "differences", "unsafe"),
+    "Fixes": ("fix", "prove", "write", "differences", "unsafe"),
     "Which findings": ("select", "ignore", "fail_on", "exit_zero", "baseline", "written", "pruned"),
     "Reports": ("output_format", "output", "quiet", "verbose", "statistics", "color", "debug"),
     "Files and configuration": (),
