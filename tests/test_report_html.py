@@ -12,8 +12,8 @@ from xml.etree import ElementTree
 import pytest
 
 from gradlint.config import Settings
-from gradlint.finding import Size, Suppression
-from gradlint.report import chart, render, ribbon
+from gradlint.finding import Size, Suppression, Trained
+from gradlint.report import chart, losses_svg, render, ribbon
 from gradlint.report.notebook import fragment
 from gradlint.report.reproduce import command
 from gradlint.report.source import Sources
@@ -220,6 +220,27 @@ def test_zero_and_unknown_gradients_are_drawn_as_such():
     )
     assert line.get("d").count("M") == 2
     assert ribbon.svg(replace(ILL, layers=())) == ""
+
+
+# -- the loss of a model and of the same with a fix --------------------------------------------------------------------
+
+
+def test_the_losses_without_and_with_a_fix_are_drawn_on_one_axis_and_end_where_the_run_did():
+    run = Trained("sgd", 0.01, "made up", (2.0, 2.0, 2.0, 2.0, 2.0), (4.0, 1.0, math.nan))
+    image = ElementTree.fromstring(losses_svg.svg(run))
+    drawn = {path.get("class"): path.get("d") for path in image.findall("path") if "h20" not in path.get("d")}
+    ends = {style: [float(x) for x in re.findall(r"[ML]([\d.]+)", path)][-1] for style, path in drawn.items()}
+    room = losses_svg.WIDTH - losses_svg.LEFT - losses_svg.RIGHT
+    assert ends == {"before": losses_svg.LEFT + room, "mended": losses_svg.LEFT + room / 4}  # its second step of five
+    assert "log axis" in "".join(image.itertext()) and "5 steps of sgd at 0.01" in image.get("aria-label")
+    assert losses_svg.svg(Trained("sgd", 0.01, "made up", (math.nan,), ())) == ""
+    flat = losses_svg.svg(Trained("adam", 1e-3, "given", (0.0, 0.0), (0.0, 0.0)))
+    assert "log axis" not in flat and "nan" not in flat
+
+
+def test_what_training_showed_of_a_fix_is_told_and_drawn():
+    text = page(REPORTS["ill"])
+    assert "sgd at 0.01: loss 2.31" in text and text.count('class="gl-loss"') == 2
 
 
 # -- how to do it again ------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from gradlint.report.number import amount, count, label, power
 from gradlint.report.outcome import stands
 from gradlint.report.source import shown
 from gradlint.report.view import View
-from gradlint.report.wording import changes, headline
+from gradlint.report.wording import changes, headline, training
 from gradlint.result import Failure, Report, TargetReport
 
 MOST_BYTES = 900_000  # GitHub refuses a step summary of more than 1 MiB
@@ -123,7 +123,7 @@ def _cell(values: Mapping[str, Number], key: str) -> str:
 def _fixes(finding: Finding) -> list[str]:
     price = [f" ({_escape(fix.price)})" if fix.price else "" for fix in finding.fixes]
     return [
-        f"- **fix**: {_escape(fix.title)}: {changes(finding, fix)}{cost}"
+        f"- **fix**: {_escape(fix.title)}: {'; '.join([changes(finding, fix), *training(fix)])}{cost}"
         for fix, cost in zip(finding.fixes, price, strict=True)
     ]
 

@@ -10,13 +10,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from gradlint.finding import Finding, Number
-from gradlint.report import chain, ribbon, steps, steps_svg
+from gradlint.report import chain, losses_svg, ribbon, steps, steps_svg
 from gradlint.report.chart import key, remedy, stretch
 from gradlint.report.number import amount, count, label, number, power, seconds
 from gradlint.report.outcome import reaches, stands
 from gradlint.report.snippet import SourceLine, snippets
 from gradlint.report.source import Sources, shown
-from gradlint.report.wording import facts, headline, remarks, suppressed_by, tone, verdict
+from gradlint.report.wording import facts, headline, remarks, suppressed_by, tone, training, verdict
 from gradlint.result import Layer, Report, TargetReport
 
 VERDICTS = {
@@ -40,7 +40,7 @@ class Row:
 def render(template: str, report: Report, sources: Sources, **more: object) -> str:
     """The template filled with the report."""
     page = _environment().get_template(template)
-    style = Markup(_text("style.css") + ribbon.STYLE + steps_svg.STYLE)
+    style = Markup(_text("style.css") + ribbon.STYLE + steps_svg.STYLE + losses_svg.STYLE)
     return page.render(
         report=report, sources=sources, headline=headline(report), tone=tone(report), style=style, **more
     )
@@ -61,6 +61,7 @@ def _environment() -> Environment:
         marked=marked,
         chains=chain.chain,
         ribbon=lambda target: Markup(ribbon.svg(target)),
+        losses=lambda run: Markup(losses_svg.svg(run)),
         steps=lambda run: Markup(steps_svg.svg(run)),
         steps_title=steps.title,
         steps_summary=steps.summary,
@@ -156,6 +157,7 @@ FILTERS: Mapping[str, Any] = {
     "verdict": verdict,
     "tree": tree,
     "remedy": remedy,
+    "training": training,
     "lossy": lambda target: bool(stretch(target)),
     "problems": lambda target: [f for f in target.findings if stands(f) and reaches(f.severity, "warning")],
 }
