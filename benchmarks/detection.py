@@ -47,16 +47,14 @@ ROWS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
 Answer = dict[str, Any]
 
 
-def ask_rival(python: str, tool: str, file: Path, label: Answer) -> Answer:
-    """What a rival says of one model: {"said": …} or {"crashed": …}."""
-    command = [python, str(HERE / "rivals.py"), tool, str(file), json.dumps(label)]
+def ask_rivals(python: str, tools: list[str], file: Path, label: Answer) -> list[Answer]:
+    """What rivals that share one process say of one model, in order: {"said": …} or {"crashed": …} each."""
+    command = [python, str(HERE / "rivals.py"), ",".join(tools), str(file), json.dumps(label)]
     run = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT)
     if run.returncode == 3:
         raise SystemExit(f"{file}: the case cannot be built: {run.stderr.strip()[-300:]}")
-    try:
-        return dict(json.loads(run.stdout))
-    except ValueError:
-        return {"crashed": run.stderr[-300:]}
+    told = [dict(json.loads(line)) for line in run.stdout.splitlines()]
+    return told + [{"crashed": run.stderr[-300:]}] * (len(tools) - len(told))
 
 
 def ask_gradlint(command: list[str], folder: Path, case: str, label: Answer) -> Answer:
@@ -73,6 +71,12 @@ def ask_gradlint(command: list[str], folder: Path, case: str, label: Answer) -> 
         return {"crashed": json.dumps([target.get("error") for target in targets])[:300]}
     found = [finding for target in targets for finding in target["findings"] if finding["verdict"] != "refuted"]
     return {"said": [[f["severity"], f"{f['rule']} {f['message']}"] for f in found if f["severity"] in LEVELS]}
+
+
+def together(tools: list[str]) -> list[list[str]]:
+    """A process for each tool, and one for all that are replayed: formulas are not timed."""
+    replayed = [tool for tool in tools if tool in REPLAYED]
+    return [*([tool] for tool in tools if tool not in REPLAYED), *([replayed] if replayed else [])]
 
 
 def table(rows: list[Answer], labels: dict[str, Answer]) -> str:
@@ -116,17 +120,18 @@ def main() -> None:
     rows = [json.loads(line) for line in args.raw.read_text().splitlines()] if args.raw and args.raw.exists() else []
     done = {(row["tool"], row["case"]) for row in rows}
     for case in sorted(set(labels) & set(args.only.split(",")) if args.only else labels):
-        for tool in (tool for tool in args.tools.split(",") if (tool, case) not in done):
+        for tools in together([tool for tool in args.tools.split(",") if (tool, case) not in done]):
             started = time.perf_counter()
-            if tool == "gradlint":
-                answer = ask_gradlint(shlex.split(args.gradlint), args.folder, case, labels[case])
+            if tools == ["gradlint"]:
+                answers = [ask_gradlint(shlex.split(args.gradlint), args.folder, case, labels[case])]
             else:
-                answer = ask_rival(args.python, tool, args.folder / f"{case}.py", labels[case])
-            row = {"tool": tool, "case": case, "seconds": time.perf_counter() - started, **answer}
-            rows.append(row)
+                answers = ask_rivals(args.python, tools, args.folder / f"{case}.py", labels[case])
+            seconds = time.perf_counter() - started
+            fresh = [{"tool": t, "case": case, "seconds": seconds, **a} for t, a in zip(tools, answers, strict=True)]
+            rows += fresh
             if args.raw:
                 with args.raw.open("a") as file:
-                    file.write(json.dumps(row) + "\n")
+                    file.writelines(json.dumps(row) + "\n" for row in fresh)
     made = table(rows, labels)
     print(made)
     if args.write:

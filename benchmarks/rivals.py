@@ -1,9 +1,10 @@
-"""One tool on one labelled model, in the interpreter that holds the tool: prints a line of JSON.
+"""Tools on one labelled model, in the interpreter that holds them: prints a line of JSON for each tool.
 
-    python benchmarks/rivals.py TOOL FILE LABEL
+    python benchmarks/rivals.py TOOL,… FILE LABEL
 
 TOOL is a key of `TOOLS`, LABEL the label as JSON. Printed: {"said": [[level, text], …]} with the levels "warning" and
 "error" of the tool's own scale, or {"crashed": text} where the tool raised. A file that cannot be built exits with 3.
+Each tool gets a model built anew.
 """
 
 from __future__ import annotations
@@ -98,19 +99,19 @@ TOOLS = {
 
 
 def main() -> int:
-    tool, file, label = sys.argv[1:]
-    noise = io.StringIO()
-    with contextlib.redirect_stdout(noise):
-        try:
-            case = build(Path(file), json.loads(label))
-        except Exception as error:  # noqa: BLE001 - whatever the user's file raises
-            print(f"{type(error).__name__}: {error}", file=sys.stderr)
-            return 3
-        try:
-            answer: dict[str, object] = {"said": list(TOOLS[tool](case))}
-        except Exception as error:  # noqa: BLE001 - a tool that raises is what is counted
-            answer = {"crashed": f"{type(error).__name__}: {error}"[:300]}
-    print(json.dumps(answer))
+    tools, file, label = sys.argv[1:]
+    for tool in tools.split(","):
+        with contextlib.redirect_stdout(io.StringIO()):
+            try:
+                case = build(Path(file), json.loads(label))
+            except Exception as error:  # noqa: BLE001 - whatever the user's file raises
+                print(f"{type(error).__name__}: {error}", file=sys.stderr)
+                return 3
+            try:
+                answer: dict[str, object] = {"said": list(TOOLS[tool](case))}
+            except Exception as error:  # noqa: BLE001 - a tool that raises is what is counted
+                answer = {"crashed": f"{type(error).__name__}: {error}"[:300]}
+        print(json.dumps(answer))
     return 0
 
 

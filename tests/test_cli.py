@@ -333,9 +333,12 @@ def test_a_reader_that_leaves_early_gets_no_traceback():
 
 
 def test_control_c_is_one_message_and_status_2():
+    # A shell starts what it puts in the background with the interrupt ignored, and that is inherited.
     code = textwrap.dedent("""
+        import signal
         import time
         from gradlint import checking, cli
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         def analyse(targets, settings):
             print("started", flush=True)
             time.sleep(30)
