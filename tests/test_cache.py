@@ -31,7 +31,7 @@ def put(store, settings, *files):
 
 def test_what_was_put_is_got(store):
     put(store, Settings(), "net.py")
-    assert store.get(parse("net.py"), Settings()) == (ILL,)
+    assert repr(store.get(parse("net.py"), Settings())) == repr((ILL,))  # a loss in it is NaN, unequal to itself
 
 
 @pytest.mark.parametrize("change", [{"seed": 1}, {"inputs": ("float32[2]",)}, {"select": ("init",)}, {"probe": False}])
