@@ -20,6 +20,8 @@ from gradlint.graph import Graph
 from gradlint.load import LoadedModel, artefact, load_each
 from gradlint.load.program_module import ProgramModule
 from gradlint.probe import Training, measure, train
+from gradlint.probe.dependence import dependence
+from gradlint.probe.question import questions
 from gradlint.probe.run import forward_error
 from gradlint.profile import Measurement, Trace
 from gradlint.result import TargetReport, failed
@@ -84,7 +86,7 @@ def observe(loaded: LoadedModel, settings: Settings) -> tuple[Graph, Measurement
     if is_on_meta(loaded.model, loaded.args, loaded.kwargs):
         return structure(loaded), None, TOO_LARGE
     try:
-        return *measure(loaded, settings=settings, seed=settings.seed), ""
+        return *depend(loaded, *measure(loaded, settings=settings, seed=settings.seed), settings), ""
     except ProbeError as error:
         return structure(loaded), None, error.message
 
@@ -96,7 +98,7 @@ def _observe_file(
     reason = doubt()
     if not reason:
         try:
-            return *measure(loaded, settings=settings, seed=settings.seed), ""
+            return *depend(loaded, *measure(loaded, settings=settings, seed=settings.seed), settings), ""
         except GradlintError as error:
             reason = error.message
     return structure(loaded), None, reason
@@ -123,6 +125,20 @@ def follow(
         return train(loaded, graph, training), ()
     except GradlintError as error:
         return None, (f"no training steps: {error.message}",)
+
+
+def depend(
+    loaded: LoadedModel, graph: Graph, measurement: Measurement, settings: Settings
+) -> tuple[Graph, Measurement]:
+    """The graph and the measurement with the answers to what the graph makes one ask; most graphs ask nothing."""
+    suspects = questions(graph)
+    if not suspects:
+        return graph, measurement
+    try:
+        answers = dependence(loaded, graph, suspects, device=settings.device, seed=settings.seed)
+    except ProbeError as error:
+        return graph, replace(measurement, notes=(*measurement.notes, error.message))
+    return graph, replace(measurement, dependence=answers)
 
 
 def structure(loaded: LoadedModel) -> Graph:

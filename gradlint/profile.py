@@ -98,6 +98,16 @@ class Precision:
 
 
 @dataclass(frozen=True)
+class Question:
+    """Does one entry of the value `end` along its axis depend on others of the value `source` along its own axis?"""
+
+    end: int
+    end_axis: int
+    source: int
+    source_axis: int
+
+
+@dataclass(frozen=True)
 class Measurement:
     """What one forward + backward showed (see `gradlint.probe`)."""
 
@@ -122,6 +132,8 @@ class Measurement:
     unblocked: Measurement | None = None
     moved: tuple[str, ...] = ()
     precision: Precision | None = None  # where another format was asked for
+    # log10 RMS of the gradient of the middle entry of a question's end, at each entry of its source (evaluation mode)
+    dependence: Mapping[Question, tuple[float, ...]] = field(default_factory=dict)
     optimizer: str = "any"  # what the model will be trained with: "sgd", "adam" or "any"
     guessed: bool = False  # whether the loss is a guess from the output alone
 

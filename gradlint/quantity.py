@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from gradlint.graph.ir import Graph
-from gradlint.profile import Measurement, Signal
+from gradlint.profile import Measurement, Question, Signal
 
 Facts = Signal | Measurement
 Subject = Sequence[int | str]
@@ -128,6 +128,44 @@ def greatest_entry(graph: Graph, facts: Facts, subject: Subject) -> float | None
     return _extreme(max, (bounds[1] for v in subject if (bounds := facts.extremes.get(_int(v))) is not None))
 
 
+def other_samples(graph: Graph, facts: Facts, subject: Subject) -> float | None:
+    """log10(gradient RMS at the most read other sample ÷ at the prediction's own); measured only, -∞ for none at all.
+
+    The subject holds the fields of a `gradlint.profile.Question`.
+    """
+    rows = _dependence(facts, subject)
+    if rows is None or len(rows) < 2:
+        return None
+    own = len(rows) // 2
+    return _difference(max(row for i, row in enumerate(rows) if i != own), rows[own])
+
+
+def later_positions(graph: Graph, facts: Facts, subject: Subject) -> float | None:
+    """log10(gradient RMS at the most read position after the prediction's own ÷ up to it); measured only."""
+    rows = _dependence(facts, subject)
+    if rows is None or len(rows) < 2:
+        return None
+    own = len(rows) // 2
+    return _difference(max(rows[own + 1 :], default=-math.inf), max(rows[: own + 1]))
+
+
+def attention_logits(graph: Graph, facts: Facts, subject: Subject) -> float | None:
+    """log10 RMS of the logits of an attention, from its own value or from the sizes of query and key.
+
+    The subject is the value before the mask of a softmax, or the op of a fused attention: logits of independent queries
+    and keys of width d have the RMS scale · √d · RMS q · RMS k.
+    """
+    if len(subject) == 1:
+        return activation_size(graph, facts, subject)
+    op = graph.ops[_int(subject[1])]
+    sizes = [facts.profile.activation.get(value.id) for role in ("query", "key") if (value := graph.operand(op, role))]
+    scale, query = op.attrs.get("scale"), graph.operand(op, "query")
+    known = [size for size in sizes if size is not None]
+    if len(known) < 2 or query is None or not isinstance(scale, int | float) or scale <= 0:
+        return None
+    return _known(sum(known) + _log10(float(scale)) + 0.5 * _log10(float(query.shape[-1])))
+
+
 QUANTITIES: Mapping[str, Quantity] = {
     "gradient-change": Quantity(gradient_change, "decades", "gradient RMS, input side over output side"),
     "activation-change": Quantity(activation_change, "decades", "activation RMS, output side over input side"),
@@ -141,9 +179,19 @@ QUANTITIES: Mapping[str, Quantity] = {
     "dead-share": Quantity(dead_share, "share", "units that are zero for every sample"),
     "saturated-share": Quantity(saturated_share, "share", "units at a bound of the activation"),
     "constant-share": Quantity(constant_share, "share", "units with one value for every sample"),
+    "other-samples": Quantity(other_samples, "decades", "gradient at another sample over that at its own"),
+    "later-positions": Quantity(later_positions, "decades", "gradient at a later position over that up to its own"),
+    "attention-logits": Quantity(attention_logits, "decades", "RMS of the logits that the softmax reads"),
     "least-entry": Quantity(least_entry, "", "smallest entry"),
     "greatest-entry": Quantity(greatest_entry, "", "largest entry"),
 }
+
+
+def _dependence(facts: Facts, subject: Subject) -> tuple[float, ...] | None:
+    if not isinstance(facts, Measurement):
+        return None
+    end, end_axis, source, source_axis = map(_int, subject)
+    return facts.dependence.get(Question(end, end_axis, source, source_axis))
 
 
 def _parameter(graph: Graph, facts: Facts, path: str) -> tuple[float | None, float | None]:

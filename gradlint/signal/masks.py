@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from gradlint.graph import Graph, Value
+from gradlint.graph.causality import causal as causal
 
 PASSING = frozenset({"reshape", "permute", "copy", "expand", "dropout", "add", "mul", "slice"})
-ORDERED = frozenset({"tril", "triu"})
-COMPARED = frozenset({"le", "ge", "lt", "gt"})
 HOPS = 8  # ops between the mask and the softmax
-ANCESTORS = 64
 ASSUMED = 0.08**2  # decades²: what a mask that hides some keys changes of a prediction without it
 
 
@@ -32,45 +30,3 @@ def _passes(kind: str, function: str) -> bool:
 def constant(graph: Graph, value: Value) -> bool:
     """Whether a tensor carries no gradient."""
     return not value.requires_grad and value.origin in ("buffer", "constant", "op", "input")
-
-
-def causal(graph: Graph, mask: int) -> bool:
-    """Whether a mask hides later positions: cut from a triangle, or from comparing two ranges of positions."""
-    pending, seen = [mask], set[int]()
-    while pending and len(seen) < ANCESTORS:
-        number = pending.pop()
-        if number in seen:
-            continue
-        seen.add(number)
-        value = graph.values[number]
-        if value.origin == "buffer" and _square(value) and value.dtype in ("bool", "uint8"):
-            return True
-        op = graph.op_of(number)
-        if op is None:
-            continue
-        if op.function in ORDERED or (op.function in COMPARED and _ranges(graph, op.inputs) >= 2):
-            return True
-        pending.extend(op.inputs)
-    return False
-
-
-def _square(value: Value) -> bool:
-    return len(value.shape) >= 2 and value.shape[-1] == value.shape[-2] > 1
-
-
-def _ranges(graph: Graph, values: tuple[int, ...]) -> int:
-    """How many of the values come from a range of positions."""
-    return sum(_range(graph, value) for value in values)
-
-
-def _range(graph: Graph, value: int) -> bool:
-    for _ in range(HOPS):
-        op = graph.op_of(value)
-        if op is None:
-            return False
-        if op.function in ("arange", "cumsum"):
-            return True
-        if not op.inputs:
-            return False
-        value = op.inputs[0]
-    return False

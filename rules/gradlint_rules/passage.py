@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from gradlint.graph.ir import Graph, Op, Param, Value
 from gradlint.graph.memo import remembered
@@ -24,24 +24,39 @@ def is_scaling(graph: Graph, op: Op) -> bool:
     return op.kind in ("add", "mul") and len(graph.data_inputs(op)) == 1 and not op.params
 
 
+def is_affine(graph: Graph, op: Op) -> bool:
+    """Whether the op adds or multiplies by numbers or parameters that no activation is behind: a bias, a gain."""
+    return op.kind in ("add", "mul") and len(graph.data_inputs(op)) == 1
+
+
 def before(graph: Graph, value: int, kinds: frozenset[str] = SHAPING, *, scaled: bool = False) -> Op | None:
     """The op that made the value, seen through ops of these kinds and, with `scaled`, through scalar arithmetic."""
+    return _before(graph, value, lambda op: op.kind in kinds or (scaled and is_scaling(graph, op)))
+
+
+def layer(graph: Graph, op: Op) -> Op | None:
+    """The op that made what the op reads, seen through dropout, a bias and a gain: what an activation belongs to."""
+    value = source(graph, op)
+    return None if value is None else _before(graph, value, lambda seen: seen.kind in KEEPING or is_affine(graph, seen))
+
+
+def _before(graph: Graph, value: int, through: Callable[[Op], bool]) -> Op | None:
     op = graph.op_of(value)
-    while op is not None and (op.kind in kinds or (scaled and is_scaling(graph, op))):
+    while op is not None and through(op):
         data = graph.data_inputs(op)
         op = graph.op_of(data[0]) if data else None
     return op
 
 
-def after(graph: Graph, op: Op, kinds: frozenset[str] = SHAPING) -> Iterator[Op]:
-    """The ops that read what the op made, seen through ops of these kinds."""
+def after(graph: Graph, op: Op, kinds: frozenset[str] = SHAPING, *, biased: bool = False) -> Iterator[Op]:
+    """The ops that read what the op made, seen through ops of these kinds and, with `biased`, through `is_affine`."""
     waiting, seen = list(consumers(graph, op)), set[int]()
     while waiting:
         found = waiting.pop(0)
         if found.index in seen:
             continue
         seen.add(found.index)
-        if found.kind in kinds:
+        if found.kind in kinds or (biased and is_affine(graph, found)):
             waiting += consumers(graph, found)
         else:
             yield found

@@ -73,7 +73,7 @@ def _driven(graph: Graph, signal: Signal, op: Op) -> tuple[Op, Param, float] | N
     """The layer in front of a bounded activation, its weight and its predicted log10 RMS, when both are too large."""
     if op.kind != "activation" or op.function not in diagnosis.SATURATING:
         return None
-    layer = passage.producer(graph, op, passage.KEEPING)
+    layer = passage.layer(graph, op)
     param = None if layer is None else passage.weight(graph, layer)
     if layer is None or param is None or _gain(param) < GAIN:
         return None

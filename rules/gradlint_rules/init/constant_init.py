@@ -41,7 +41,7 @@ def _pairs(graph: Graph, op: Op) -> Iterator[Op]:
     mine = passage.weight(graph, op)
     if mine is None or not _constant(mine) or (passage.features(graph, op) or 2) < 2:
         return
-    for reader in passage.after(graph, op, ONE_WAY):
+    for reader in passage.after(graph, op, ONE_WAY, biased=True):
         weight = passage.weight(graph, reader)
         if weight is not None and weight is not mine and _constant(weight):
             yield reader

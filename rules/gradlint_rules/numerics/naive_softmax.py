@@ -44,7 +44,10 @@ def _parts(graph: Graph, op: Op) -> tuple[Op, Op] | None:
     exponential = passage.producer(graph, op)
     if total is None or exponential is None or total.function not in SUMS or exponential.function != "exp":
         return None
-    return (exponential, total) if passage.producer(graph, total) is exponential else None
+    summed = passage.producer(graph, total)
+    if summed is None or summed.function != "exp":
+        return None
+    return (exponential, total) if passage.source(graph, summed) == passage.source(graph, exponential) else None
 
 
 def _is_shifted(graph: Graph, exponential: Op) -> bool:

@@ -32,7 +32,7 @@ def saturated_units(graph: Graph, probe: Measurement, options: dict[str, float])
     if not found:
         return
     worst = max(found, key=lambda op: sizes[op.index] / SLOPE[op.function])
-    layers = [layer for op in found if (layer := passage.producer(graph, op, passage.KEEPING)) is not None]
+    layers = [layer for op in found if (layer := passage.layer(graph, op)) is not None]
     yield Draft(
         message=f"what goes into this {worst.function} varies by ±{sizes[worst.index]:.3g}, and beyond "
         f"±{SLOPE[worst.function]:g} it has no slope",
@@ -45,10 +45,9 @@ def saturated_units(graph: Graph, probe: Measurement, options: dict[str, float])
 
 def _spread(graph: Graph, probe: Measurement, op: Op) -> float | None:
     """The standard deviation between samples of what a layer feeds into a bounded activation."""
-    layer = passage.producer(graph, op, passage.KEEPING) if op.function in SLOPE else None
-    if layer is None or passage.weight(graph, layer) is None:
+    layer, value = (passage.layer(graph, op), passage.source(graph, op)) if op.function in SLOPE else (None, None)
+    if layer is None or value is None or passage.weight(graph, layer) is None:
         return None
-    value = layer.outputs[0]
     size, same = probe.profile.activation.get(value), probe.profile.correlation.get(value)
     if size is None or not math.isfinite(size) or size > 30:
         return None

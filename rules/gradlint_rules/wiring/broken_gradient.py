@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from gradlint.finding import Claim, Draft, Severity
 from gradlint.graph.ir import Graph, Op
 from gradlint.rule import rule
+from gradlint_rules import passage
 
 # A gradient is defined and zero everywhere.
 STEPS = frozenset({"sign", "round", "floor", "ceil", "trunc", "heaviside"})
@@ -57,8 +58,19 @@ def _withheld(graph: Graph, reached: set[int]) -> Iterator[Draft]:
         ops=tuple(readers),
         claim=Claim("relative-gradient", (first,), NOTHING, "below"),
         predicted={"parameters": len(lost)},
-        severity=_wished(graph, [graph.ops[index] for index in readers]),
+        severity="warning" if _feeds(graph, readers) else _wished(graph, [graph.ops[index] for index in readers]),
     )
+
+
+def _feeds(graph: Graph, readers: list[int]) -> bool:
+    """Whether a layer that learns reads what these ops made: features, and not a target that something is held to."""
+    made = {value for index in readers for value in graph.ops[index].outputs}
+    for op in graph.ops:
+        if made.intersection(op.inputs) and op.index not in readers:
+            if op.grad_enabled and op.kind in ("linear", "conv", "recurrent") and passage.weight(graph, op) is not None:
+                return True
+            made.update(op.outputs)
+    return False
 
 
 def _wished(graph: Graph, cutting: list[Op]) -> Severity:
