@@ -16,7 +16,7 @@ GROWTH = 2.0  # decades at which 8 of 18 nets of the study fail with Adam (resea
 FAR = 4.0
 
 
-@rule(code="GL502", name="batchnorm-chain", family="architecture", severity="warning", since="0.2.0")
+@rule(code="GL502", name="batchnorm-chain", family="architecture", severity="warning", since="0.1.0")
 def batchnorm_chain(graph: Graph, signal: Signal) -> Iterator[Draft]:
     """A chain of weights and batch norms that every path crosses, over which the gradient grows towards the input."""
     crossed = [graph.ops[index] for index in series_ops(graph)]

@@ -17,7 +17,7 @@ LOST = -2.0  # decades over all blocks (gradlint.probe.health.DELTA)
 FAR = -4.0
 
 
-@rule(code="GL503", name="blocked-skip", family="architecture", severity="warning", since="0.2.0")
+@rule(code="GL503", name="blocked-skip", family="architecture", severity="warning", since="0.1.0")
 def blocked_skip(graph: Graph, signal: Signal) -> Iterator[Draft]:
     """Residual blocks in a row whose sum goes through a bounded activation or dropout that takes the gradient away."""
     sums = [graph.ops[merge.op] for merge in traversal.residuals(graph)]

@@ -21,7 +21,7 @@ NORMS = frozenset({"layer_norm", "rms_norm"})
     name="deep-post-norm",
     family="architecture",
     severity="info",
-    since="0.2.0",
+    since="0.1.0",
     options={"layers": 18},
 )
 def deep_post_norm(graph: Graph, signal: Signal, options: dict[str, int]) -> Iterator[Draft]:

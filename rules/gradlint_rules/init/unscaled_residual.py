@@ -15,7 +15,7 @@ BLOCKS = 4
 SHARE = 0.5  # of the decades gained that lie between the first and the last addition
 
 
-@rule(code="GL305", name="unscaled-residual", family="init", severity="warning", since="0.2.0")
+@rule(code="GL305", name="unscaled-residual", family="init", severity="warning", since="0.1.0")
 def unscaled_residual(graph: Graph, signal: Signal) -> Iterator[Draft]:
     """Residual branches without a norm whose sum grows with every block until the output or the gradient explodes."""
     found = diagnosis.diagnose(graph, signal, "exploding", "blow-up")

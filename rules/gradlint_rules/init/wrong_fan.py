@@ -18,7 +18,7 @@ LAYERS = 2
 SHARE = 0.5  # of the decades lost or gained that the wrong fan must explain
 
 
-@rule(code="GL302", name="wrong-fan", family="init", severity="warning", since="0.2.0")
+@rule(code="GL302", name="wrong-fan", family="init", severity="warning", since="0.1.0")
 def wrong_fan(graph: Graph, signal: Signal) -> Iterator[Draft]:
     """Layers of an ailing stretch whose init is that of a published scheme with the number of outputs as its fan."""
     found = diagnosis.diagnose(graph, signal, "vanishing", "exploding", "blow-up")

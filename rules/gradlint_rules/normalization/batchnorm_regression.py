@@ -15,7 +15,7 @@ CENTRING = frozenset({"batch_norm", "instance_norm"})
 COLOURS = 4  # channels of an image: grey, grey + alpha, RGB, RGBA
 
 
-@rule(code="GL406", name="batchnorm-regression", family="normalization", severity="info", since="0.2.0")
+@rule(code="GL406", name="batchnorm-regression", family="normalization", severity="info", since="0.1.0")
 def batchnorm_regression(graph: Graph, loss: str) -> Iterator[Draft]:
     """Batch norms between an image and an image of the same kind under a loss on the difference."""
     end = passage.output(graph)

@@ -17,7 +17,7 @@ CARRYING = passage.SHAPING | {"linear", "conv", "pool", "activation"} - {"dropou
     name="dropout-before-norm",
     family="normalization",
     severity="info",
-    since="0.2.0",
+    since="0.1.0",
     options={"p": 0.2},
 )
 def dropout_before_norm(graph: Graph, options: dict[str, float]) -> Iterator[Draft]:

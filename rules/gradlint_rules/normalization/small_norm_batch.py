@@ -15,7 +15,7 @@ from gradlint.rule import rule
     name="small-norm-batch",
     family="normalization",
     severity="info",
-    since="0.2.0",
+    since="0.1.0",
     options={"values": 4},
 )
 def small_norm_batch(graph: Graph, options: dict[str, int]) -> Iterator[Draft]:

@@ -19,7 +19,7 @@ LOSSES = frozenset({"ce", "nll", "bce", "bce_logits"})  # an uninformed predicti
     name="high-initial-loss",
     family="output",
     severity="warning",
-    since="0.2.0",
+    since="0.1.0",
     options={"note": 0.3, "decades": 1.0},
 )
 def high_initial_loss(graph: Graph, probe: Measurement, loss: str, options: dict[str, float]) -> Iterator[Draft]:

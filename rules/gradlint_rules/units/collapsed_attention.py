@@ -19,7 +19,7 @@ SHARE = 0.5  # of the model's attentions: where most are open, the residual path
     name="collapsed-attention",
     family="units",
     severity="warning",
-    since="0.2.0",
+    since="0.1.0",
     options={"decades": 0.3},
 )
 def collapsed_attention(graph: Graph, probe: Measurement, options: dict[str, float]) -> Iterator[Draft]:

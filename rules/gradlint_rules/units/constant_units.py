@@ -17,7 +17,7 @@ from gradlint_rules import diagnosis, passage
     name="constant-units",
     family="units",
     severity="warning",
-    since="0.2.0",
+    since="0.1.0",
     options={"share": 0.9},
 )
 def constant_units(graph: Graph, probe: Measurement, options: dict[str, float]) -> Iterator[Draft]:

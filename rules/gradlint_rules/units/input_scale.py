@@ -17,7 +17,7 @@ GAIN = 2.5  # of the first layer: beyond it the init is to blame as well (`large
 DRIVEN = 3.0  # RMS before a bounded activation: beyond it σ′ < 0.05 for most entries
 
 
-@rule(code="GL606", name="input-scale", family="units", severity="warning", since="0.2.0")
+@rule(code="GL606", name="input-scale", family="units", severity="warning", since="0.1.0")
 def input_scale(graph: Graph, probe: Measurement) -> Iterator[Draft]:
     """Bounded activations right after the first layer that the input itself, not the weight, drives to their bounds."""
     for op in graph.ops:

@@ -15,7 +15,7 @@ NARROW = 16  # entries of a query up to which √d is 4 or less and no scale is 
 FAR = 0.3  # decades beyond the limit from which training suffers; nearer to it, a few steps can repair the logits
 
 
-@rule(code="GL603", name="unscaled-attention", family="units", severity="warning", since="0.2.0")
+@rule(code="GL603", name="unscaled-attention", family="units", severity="warning", since="0.1.0")
 def unscaled_attention(graph: Graph, signal: Signal) -> Iterator[Draft]:
     """Attentions without the factor 1/√d whose logits have an RMS at which the softmax freezes on one key."""
     found = []

@@ -17,7 +17,7 @@ from gradlint.rule import rule
     name="closed-forget-gate",
     family="vanishing",
     severity="info",
-    since="0.2.0",
+    since="0.1.0",
     options={"steps": 64, "share": 0.25},
 )
 def closed_forget_gate(graph: Graph, probe: Measurement, options: dict[str, float]) -> Iterator[Draft]:

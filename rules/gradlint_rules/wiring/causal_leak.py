@@ -19,7 +19,7 @@ PLAIN = -3.0  # decades from which a few steps of training find what leaks
     name="causal-leak",
     family="wiring",
     severity="error",
-    since="0.2.0",
+    since="0.1.0",
     options={"decades": -6.0},
 )
 def causal_leak(graph: Graph, probe: Measurement, options: dict[str, float]) -> Iterator[Draft]:

@@ -12,7 +12,7 @@ from gradlint_rules import passage
 BOUNDED = frozenset({"activation", "dropout"})  # in place, they take something away for good
 
 
-@rule(code="GL912", name="changed-argument", family="wiring", severity="info", since="0.2.0")
+@rule(code="GL912", name="changed-argument", family="wiring", severity="info", since="0.1.0")
 def changed_argument(graph: Graph) -> Iterator[Draft]:
     """In-place activations at the head of a module whose argument is read outside that module afterwards."""
     for op in graph.ops:

@@ -24,7 +24,7 @@ HOW = {
     name="mixed-samples",
     family="wiring",
     severity="warning",
-    since="0.2.0",
+    since="0.1.0",
     options={"decades": -6.0},
 )
 def mixed_samples(graph: Graph, probe: Measurement, options: dict[str, float]) -> Iterator[Draft]:
