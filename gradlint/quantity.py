@@ -150,14 +150,13 @@ def later_positions(graph: Graph, facts: Facts, subject: Subject) -> float | Non
 
 
 def attention_logits(graph: Graph, facts: Facts, subject: Subject) -> float | None:
-    """log10 RMS of the logits of an attention, from its own value or from the sizes of query and key.
+    """log10 RMS of the logits inside a fused attention (an op), from the sizes of query and key.
 
-    The subject is the value before the mask of a softmax, or the op of a fused attention: logits of independent queries
-    and keys of width d have the RMS scale · √d · RMS q · RMS k.
+    Products of independent queries and keys of width d have the RMS scale · √d · RMS q · RMS k.
     """
-    if len(subject) == 1:
-        return activation_size(graph, facts, subject)
-    op = graph.ops[_int(subject[1])]
+    op = next((op for op in graph.ops if op.index == subject[0]), None)
+    if op is None:
+        return None
     sizes = [facts.profile.activation.get(value.id) for role in ("query", "key") if (value := graph.operand(op, role))]
     scale, query = op.attrs.get("scale"), graph.operand(op, "query")
     known = [size for size in sizes if size is not None]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from gradlint.graph.ir import Graph, Op
 from gradlint.graph.memo import remembered
+from gradlint.quantity import QUANTITIES, Facts
 from gradlint_rules import passage
 
 MASKING = frozenset({"masked_fill", "where"})
@@ -15,17 +16,22 @@ MASKING = frozenset({"masked_fill", "where"})
 
 @dataclass(frozen=True)
 class Attention:
-    """An attention: its op, the subject of "attention-logits", how many keys a query chooses from, and its scale.
+    """An attention: its op, the quantity and subject that its logits are, how many keys a query has, and its scale.
 
     `scale` is the number that the products of queries and keys are multiplied with, and `width` how many entries a
     query has; None where the logits are no plain product.
     """
 
     op: Op
+    quantity: str
     subject: tuple[int, ...]
     keys: int
     scale: float | None
     width: int | None
+
+    def size(self, graph: Graph, facts: Facts) -> float | None:
+        """log10 RMS of the logits."""
+        return QUANTITIES[self.quantity].function(graph, facts, self.subject)
 
     @property
     def limit(self) -> float:
@@ -47,7 +53,7 @@ def _attention(graph: Graph, op: Op) -> Attention | None:
         key, scale = graph.operand(op, "key"), op.attrs.get("scale")
         if key is None or not isinstance(scale, int | float):
             return None
-        return Attention(op, (-1, op.index), key.shape[-2], float(scale), key.shape[-1])
+        return Attention(op, "attention-logits", (op.index,), key.shape[-2], float(scale), key.shape[-1])
     if (
         op.kind != "softmax"
         or op.function != "softmax"
@@ -68,7 +74,7 @@ def _written(graph: Graph, op: Op) -> Attention | None:
             keys = graph.values[op.outputs[0]].shape
             dim = op.attrs.get("dim")
             count = keys[dim] if isinstance(dim, int) else keys[-1]
-            return Attention(op, (logits,), count, scale * _early(graph, seen), data[0].shape[-1])
+            return Attention(op, "activation-size", (logits,), count, scale * _early(graph, seen), data[0].shape[-1])
         scalar = seen.attrs.get("scalar")
         if seen.kind == "mul" and isinstance(scalar, int | float) and scalar:
             scale *= abs(scalar) if seen.function == "mul" else 1 / abs(scalar)

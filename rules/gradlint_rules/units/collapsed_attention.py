@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from gradlint.finding import Claim, Draft
 from gradlint.graph.ir import Graph
 from gradlint.profile import Measurement
-from gradlint.quantity import QUANTITIES
 from gradlint.rule import rule
 from gradlint_rules import attention, diagnosis
 
@@ -26,7 +25,7 @@ def collapsed_attention(graph: Graph, probe: Measurement, options: dict[str, flo
     """Attentions whose measured logits lie `decades` above the RMS at which a softmax over their keys freezes."""
     found, all_of_them = [], attention.attentions(graph)
     for each in all_of_them:
-        size = QUANTITIES["attention-logits"].function(graph, probe, each.subject)
+        size = each.size(graph, probe)
         if size is not None and size > each.limit + options["decades"]:
             found.append((size, each))
     if not found:
@@ -40,5 +39,5 @@ def collapsed_attention(graph: Graph, probe: Measurement, options: dict[str, flo
         ops=tuple(op.index for op in ops),
         related=diagnosis.related(graph, ops, f"{len(ops)} attentions like it") if len(ops) > 1 else (),
         severity="warning" if len(found) >= SHARE * len(all_of_them) else "info",
-        claim=Claim("attention-logits", worst.subject, worst.limit + options["decades"], "above"),
+        claim=Claim(worst.quantity, worst.subject, worst.limit + options["decades"], "above"),
     )

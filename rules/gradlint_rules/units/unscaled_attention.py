@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from gradlint.finding import Claim, Draft
 from gradlint.graph.ir import Graph
 from gradlint.profile import Signal
-from gradlint.quantity import QUANTITIES
 from gradlint.rule import rule
 from gradlint_rules import attention, diagnosis
 
@@ -22,7 +21,7 @@ def unscaled_attention(graph: Graph, signal: Signal) -> Iterator[Draft]:
     for each in attention.attentions(graph):
         if each.scale != 1.0 or each.width is None or each.width <= NARROW:
             continue
-        size = QUANTITIES["attention-logits"].function(graph, signal, each.subject)
+        size = each.size(graph, signal)
         if size is not None and size > each.limit:
             found.append((size, each))
     if not found:
@@ -35,7 +34,7 @@ def unscaled_attention(graph: Graph, signal: Signal) -> Iterator[Draft]:
         op=ops[0].index,
         ops=tuple(op.index for op in ops),
         related=diagnosis.related(graph, ops, f"{len(ops)} attentions like it") if len(ops) > 1 else (),
-        claim=Claim("attention-logits", worst.subject, worst.limit, "above"),
+        claim=Claim(worst.quantity, worst.subject, worst.limit, "above"),
         severity="warning" if size > worst.limit + FAR else "info",
         predicted={"scale": 1.0, "needed_scale": round(float(worst.width or 1) ** -0.5, 4)},
     )
