@@ -19,6 +19,7 @@ from gradlint.config import COLORS, DTYPES, FORMATS, LOSSES, OPTIMIZERS, THRESHO
 from gradlint.config_file import find, merge
 from gradlint.config_keys import device, loss, memory, named, suggest
 from gradlint.error import GradlintError, UsageError
+from gradlint.finding import FAMILIES
 from gradlint.report.outcome import CLEAN, FAILED, FOUND
 from gradlint.result import Failure
 from gradlint.version import __version__
@@ -53,7 +54,7 @@ class Group(click.Group):
 
     def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Show what most people type."""
-        for i, words in enumerate(("[OPTIONS] TARGET…", "diff BASE HEAD [TARGET…]", "rule NAME|--all")):
+        for i, words in enumerate(("[OPTIONS] TARGET…", "diff BASE HEAD [TARGET…]", "rule NAME|--all|--new NAME")):
             formatter.write_usage("gradlint", words, prefix="       " if i else "Usage: ")
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -318,11 +319,31 @@ def diff(
 @cli.command()
 @click.argument("name", required=False, shell_complete=_rules)
 @click.option("--all", "every", is_flag=True, help="list every rule")
+@click.option("--new", metavar="NAME", help="write the two files of a new rule, to be changed")
+@click.option("--family", type=click.Choice(FAMILIES), default="units", show_default=True, help="of the new rule")
+@click.option("--code", metavar="CODE", help="of the new rule [default: the next free one of the family]")
+@click.option("--to", "folder", type=click.Path(path_type=Path), metavar="FOLDER", help="where the new rule goes")
 @click.option("--color", type=click.Choice(COLORS), default="auto")
-def rule(*, name: str | None, every: bool, color: reports.Color) -> None:
-    """Explain a rule, or list them all."""
+def rule(
+    *,
+    name: str | None,
+    every: bool,
+    new: str | None,
+    family: str,
+    code: str | None,
+    folder: Path | None,
+    color: reports.Color,
+) -> None:
+    """Explain a rule, list them all, or begin a new one."""
     from gradlint import registry
 
+    if new:
+        from gradlint import scaffold
+
+        written = scaffold.scaffold(new, family, code, folder, registry.rules())
+        for line in (*map(str, written), *scaffold.steps(written, new)):
+            click.echo(line)
+        return
     if every == bool(name):
         raise UsageError("give the name of one rule, or --all", "gradlint rule saturating-chain")
     if every:

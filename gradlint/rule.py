@@ -14,8 +14,8 @@ FACTS = ("graph", "signal", "probe", "loss", "options", "idle")
 Check = Callable[..., Iterable[Draft]]
 C = TypeVar("C", bound=Check)
 
-_CODE = re.compile(r"GL\d{3}")
-_NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+CODE = r"[A-Z]{2,8}\d{3}"  # GL is the first-party pack's
+NAME = r"[a-z][a-z0-9]*(-[a-z0-9]+)*"
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,9 @@ def rule(
 
     Raises ValueError when the code, name, family or one of the parameters is not of the form a rule must have.
     """
-    if not _CODE.fullmatch(code):
-        raise ValueError(f"rule code {code!r} is not of the form GL123")
-    if not _NAME.fullmatch(name):
+    if not re.fullmatch(CODE, code):
+        raise ValueError(f"rule code {code!r} is not of the form GL123 or MY123")
+    if not re.fullmatch(NAME, name):
         raise ValueError(f"rule name {name!r} is not kebab-case")
     if family not in FAMILIES:
         raise ValueError(f"rule family {family!r} is not one of {', '.join(FAMILIES)}")

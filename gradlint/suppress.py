@@ -66,7 +66,8 @@ def suppress(entries: Sequence[Entry], sources: Sources) -> list[TargetReport]:
 
 def meant(selector: str, rule: str, code: str, family: str) -> bool:
     """Whether a selector – a name, a code, a code prefix or a family – means a rule."""
-    return selector in (rule, family) or (selector.upper().startswith("GL") and code.startswith(selector.upper()))
+    prefix = selector.upper()
+    return selector in (rule, family) or (len(prefix) > 1 and code.startswith(prefix))
 
 
 # -- one finding -------------------------------------------------------------------------------------------------------
