@@ -149,6 +149,20 @@ def later_positions(graph: Graph, facts: Facts, subject: Subject) -> float | Non
     return _difference(max(rows[own + 1 :], default=-math.inf), max(rows[: own + 1]))
 
 
+def format_change(graph: Graph, facts: Facts, subject: Subject) -> float | None:
+    """The smallest log10(gradient RMS in the narrower format ÷ in full precision) of the parameters; measured only."""
+    if not isinstance(facts, Measurement) or facts.precision is None:
+        return None
+    return _extreme(min, (facts.precision.changes.get(str(path)) for path in subject))
+
+
+def format_headroom(graph: Graph, facts: Facts, subject: Subject) -> float | None:
+    """The smallest log10(largest number of the narrower format ÷ largest magnitude) of the values; measured only."""
+    if not isinstance(facts, Measurement) or facts.precision is None:
+        return None
+    return _extreme(min, (facts.precision.headroom.get(_int(value)) for value in subject))
+
+
 def attention_logits(graph: Graph, facts: Facts, subject: Subject) -> float | None:
     """log10 RMS of the logits inside a fused attention (an op), from the sizes of query and key.
 
@@ -180,6 +194,8 @@ QUANTITIES: Mapping[str, Quantity] = {
     "constant-share": Quantity(constant_share, "share", "units with one value for every sample"),
     "other-samples": Quantity(other_samples, "decades", "gradient at another sample over that at its own"),
     "later-positions": Quantity(later_positions, "decades", "gradient at a later position over that up to its own"),
+    "format-change": Quantity(format_change, "decades", "gradient in the narrower format over that in full precision"),
+    "format-headroom": Quantity(format_headroom, "decades", "largest number of the format over the largest entry"),
     "attention-logits": Quantity(attention_logits, "decades", "RMS of the logits that the softmax reads"),
     "least-entry": Quantity(least_entry, "", "smallest entry"),
     "greatest-entry": Quantity(greatest_entry, "", "largest entry"),

@@ -15,7 +15,7 @@ CORE = Path("rules") / "gradlint_rules"  # of a checkout of gradlint itself
 CORE_PREFIX, PACK_PREFIX = "GL", "MY"
 LAST = 99  # GL999 stands apart
 
-MODULE = '''"""{code}: TODO, the bad pattern in a line. For now: a clipping activation that takes most of the gradient away."""
+MODULE = '''"""{code}: TODO, the bad pattern in a line. For now: a clipping activation that stops gradients."""
 
 from __future__ import annotations
 

@@ -2,9 +2,9 @@
 
 A section of a page that holds a ```py block is one test. The block is run as a module and must leave behind `model` (a
 module) and `inputs` (a tensor, a tuple of positional arguments or a dict of keyword arguments), and may set `loss` to
-one of the names of `--loss`. A line that a finding is placed on ends in `# error: [rule]`, whatever its severity; only
-the rules named in the section and the page's own are run. A section without a marker is a healthy example: every stable
-rule is run, and none may report an error or a warning.
+one of the names of `--loss` and `dtype` to one of `--dtype`. A line that a finding is placed on ends in `# error:
+[rule]`, whatever its severity; only the rules named in the section and the page's own are run. A section without a
+marker is a healthy example: every stable rule is run, and none may report an error or a warning.
 
 `pytest` collects the pages when a conftest.py says `from gradlint.testing import pytest_collect_file`.
 """
@@ -72,24 +72,34 @@ def run(section: Section, path: Path) -> list[Finding]:
         assert not missing, f"the example defines no {' and no '.join(sorted(missing))}"
         loss = namespace.get("loss")
         assert loss is None or isinstance(loss, str), f"loss is a name, not {loss!r}"
+        dtype = namespace.get("dtype")
+        assert dtype is None or isinstance(dtype, str), f"dtype is a name, not {dtype!r}"
         rules = rules_for(section, path)
-        found = lint(namespace["model"], namespace["inputs"], loss=loss, rules=rules)
+        found = lint(namespace["model"], namespace["inputs"], loss=loss, dtype=dtype, rules=rules)
     return commented(found, section, path, rules)
 
 
 def lint(
-    model: object, inputs: object, *, loss: str | None = None, rules: Iterable[Rule] = (), seed: int = 0
+    model: object,
+    inputs: object,
+    *,
+    loss: str | None = None,
+    dtype: str | None = None,
+    rules: Iterable[Rule] = (),
+    seed: int = 0,
 ) -> list[Finding]:
     """The findings of these rules (none: all) on a live model, by the pipeline that the command line runs.
 
-    `inputs` is a tensor, a tuple of positional arguments or a dict of keyword arguments; `loss` is a name of `--loss`.
+    `inputs` is a tensor, a tuple of positional arguments or a dict of keyword arguments; `loss` is a name of `--loss`
+    and `dtype` one of `--dtype`.
     """
     from gradlint.analysis import analyse_model
     from gradlint.load import LoadedModel
 
     args = () if isinstance(inputs, dict) else inputs if isinstance(inputs, tuple) else (inputs,)
     kwargs = inputs if isinstance(inputs, dict) else {}
-    settings = Settings(select=tuple(rule.name for rule in rules), loss=loss, seed=seed, device="cpu", fix=False)
+    names = tuple(rule.name for rule in rules)
+    settings = Settings(select=names, loss=loss, dtype=dtype, seed=seed, device="cpu", fix=False)
     loaded = LoadedModel(
         model=model,  # type: ignore[arg-type]
         args=args,
