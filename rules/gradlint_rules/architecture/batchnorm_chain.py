@@ -21,7 +21,8 @@ def batchnorm_chain(graph: Graph, signal: Signal) -> Iterator[Draft]:
     """A chain of weights and batch norms that every path crosses, over which the gradient grows towards the input."""
     crossed = [graph.ops[index] for index in series_ops(graph)]
     norms = [op for op in crossed if _is_batch_norm(op)]
-    if len(norms) < NORMS:
+    joins = [op for op in crossed if op.kind in ("add", "concat") and len(set(graph.data_inputs(op))) > 1]
+    if len(norms) < NORMS or any(norms[0].index < op.index < norms[-1].index for op in joins):
         return
     first, last = norms[0].outputs[0], norms[-1].outputs[0]
     grown = _grown(signal, first, last)
