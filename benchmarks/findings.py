@@ -28,6 +28,7 @@ import zoo
 
 LISTED = zoo.ZOO / "findings.json"
 EXPLAINED = zoo.ZOO / "explained.json"
+IMAGE = "float32[4,3,128,128]"
 Row = dict[str, Any]
 
 
@@ -111,16 +112,31 @@ def observe(name: str) -> dict[str, Any]:
 
     from gradlint import analysis
     from gradlint.config import Settings
-    from gradlint.load.inputs import feed
     from gradlint.load.model import LoadedModel
     from gradlint.signal import predict
 
     model, settings = build(name), Settings(fix=False)
-    given = feed(model, settings)
+    given = fed(name, model)
     loaded = LoadedModel(model, given.args, given.kwargs, given.inputs, name, None, None, given.draw, given.loss)
     graph, measurement, reason = analysis.observe(loaded, settings)
     loss = measurement.loss if measurement else loaded.loss_hint or "unit"
     return {"graph": graph, "signal": predict(graph, loss), "probe": measurement, "loss": loss, "reason": reason}
+
+
+def fed(name: str, model: Any) -> Any:
+    """The inputs that gradlint finds; images of IMAGE for the classifiers that take them, to save time."""
+    from gradlint.config import Settings
+    from gradlint.error import GradlintError
+    from gradlint.load.inputs import feed
+
+    if name.startswith(("timm/", "tv/")) and not re.search(
+        r"rcnn|retinanet|fcos|ssd|3d|r2plus|mc3|mvit|swin3d|s3d|raft", name
+    ):
+        try:
+            return feed(model, Settings(inputs=(IMAGE,)))
+        except GradlintError:
+            pass  # a model of one size only
+    return feed(model, Settings())
 
 
 def judge(facts: dict[str, Any], kept: Path | None = None) -> Row:

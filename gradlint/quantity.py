@@ -166,17 +166,29 @@ def format_headroom(graph: Graph, facts: Facts, subject: Subject) -> float | Non
 def attention_logits(graph: Graph, facts: Facts, subject: Subject) -> float | None:
     """log10 RMS of the logits inside a fused attention (an op), from the sizes of query and key.
 
-    Products of independent queries and keys of width d have the RMS scale · √d · RMS q · RMS k.
+    Products of independent queries and keys of width d have the RMS scale · √d · RMS q · RMS k. What all samples' keys
+    have in common moves every logit of a query alike, and a softmax does not see it: it is taken off.
     """
     op = next((op for op in graph.ops if op.index == subject[0]), None)
     if op is None:
         return None
     sizes = [facts.profile.activation.get(value.id) for role in ("query", "key") if (value := graph.operand(op, role))]
-    scale, query = op.attrs.get("scale"), graph.operand(op, "query")
+    scale, query, key = op.attrs.get("scale"), graph.operand(op, "query"), graph.operand(op, "key")
     known = [size for size in sizes if size is not None]
     if len(known) < 2 or query is None or not isinstance(scale, int | float) or scale <= 0:
         return None
-    return _known(sum(known) + _log10(float(scale)) + 0.5 * _log10(float(query.shape[-1])))
+    same = None if key is None else facts.profile.correlation.get(key.id)
+    varying = 0.5 * _log10(min(1.0, max(1.0 - (same or 0.0), 1e-30)))
+    return _known(sum(known) + varying + _log10(float(scale)) + 0.5 * _log10(float(query.shape[-1])))
+
+
+def attention_focus(graph: Graph, facts: Facts, subject: Subject) -> float | None:
+    """Mean Σ p² over the keys of the weights p that a softmax gives (a value): from 1 ÷ keys, all alike, to 1, one key.
+
+    The subject is the softmax's output and the number of its keys.
+    """
+    size = facts.profile.activation.get(_int(subject[0]))
+    return None if size is None or math.isnan(size) else min(1.0, _int(subject[-1]) * 10 ** (2 * size))
 
 
 QUANTITIES: Mapping[str, Quantity] = {
@@ -197,6 +209,7 @@ QUANTITIES: Mapping[str, Quantity] = {
     "format-change": Quantity(format_change, "decades", "gradient in the narrower format over that in full precision"),
     "format-headroom": Quantity(format_headroom, "decades", "largest number of the format over the largest entry"),
     "attention-logits": Quantity(attention_logits, "decades", "RMS of the logits that the softmax reads"),
+    "attention-focus": Quantity(attention_focus, "share", "Σ p² of attention weights: 1 where each query has one key"),
     "least-entry": Quantity(least_entry, "", "smallest entry"),
     "greatest-entry": Quantity(greatest_entry, "", "largest entry"),
 }

@@ -11,6 +11,7 @@ from gradlint.graph.memo import remembered
 from gradlint.quantity import QUANTITIES, Facts
 from gradlint_rules import passage
 
+FEW = 8  # keys from which freezing on one of them is a loss of choice
 MASKING = frozenset({"masked_fill", "where"})
 
 
@@ -34,6 +35,11 @@ class Attention:
         return QUANTITIES[self.quantity].function(graph, facts, self.subject)
 
     @property
+    def weights(self) -> tuple[int, ...]:
+        """The subject of "attention-focus": the weights and how many keys they are for; empty for a fused attention."""
+        return () if self.op.kind == "attention" else (self.op.outputs[0], self.keys)
+
+    @property
     def limit(self) -> float:
         """log10 of the RMS √(2 ln n) of the logits at which a softmax over n keys freezes on one of them.
 
@@ -44,8 +50,8 @@ class Attention:
 
 @remembered
 def attentions(graph: Graph) -> tuple[Attention, ...]:
-    """The fused attentions and the softmaxes that weigh values by products of queries and keys, of two keys or more."""
-    return tuple(found for op in graph.ops if (found := _attention(graph, op)) is not None and found.keys > 1)
+    """The fused attentions and the softmaxes that weigh values by products of queries and keys, of FEW keys or more."""
+    return tuple(found for op in graph.ops if (found := _attention(graph, op)) is not None and found.keys >= FEW)
 
 
 def _attention(graph: Graph, op: Op) -> Attention | None:
@@ -81,8 +87,8 @@ def _written(graph: Graph, op: Op) -> Attention | None:
         elif seen.kind == "mul":
             scale = math.nan  # by a parameter or another tensor: what the scale is cannot be said
         value = seen.inputs[0]
-        if seen.function in MASKING or (seen.kind == "add" and not _learned(graph, seen)):
-            logits = value
+        if seen.function in MASKING or seen.kind == "add":
+            logits = value  # without what a mask or a bias adds
     return None
 
 
@@ -118,7 +124,3 @@ def _early(graph: Graph, product: Op) -> float:
                 return math.nan
             value = op.inputs[0]
     return scale
-
-
-def _learned(graph: Graph, op: Op) -> bool:
-    return any(graph.values[v].requires_grad for v in op.inputs[1:])

@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from gradlint.finding import Claim, Draft
 from gradlint.graph.ir import Graph
 from gradlint.profile import Measurement
+from gradlint.quantity import QUANTITIES
 from gradlint.rule import rule
 from gradlint_rules import attention, diagnosis
 
+FOCUSED = 0.5  # Σ p² of the weights, where they are a value of their own
 SHARE = 0.5  # of the model's attentions: where most are open, the residual path carries the signal past the others
 
 
@@ -26,7 +28,8 @@ def collapsed_attention(graph: Graph, probe: Measurement, options: dict[str, flo
     found, all_of_them = [], attention.attentions(graph)
     for each in all_of_them:
         size = each.size(graph, probe)
-        if size is not None and size > each.limit + options["decades"]:
+        focus = QUANTITIES["attention-focus"].function(graph, probe, each.weights) if each.weights else None
+        if size is not None and size > each.limit + options["decades"] and (focus is None or focus > FOCUSED):
             found.append((size, each))
     if not found:
         return
@@ -39,5 +42,7 @@ def collapsed_attention(graph: Graph, probe: Measurement, options: dict[str, flo
         ops=tuple(op.index for op in ops),
         related=diagnosis.related(graph, ops, f"{len(ops)} attentions like it") if len(ops) > 1 else (),
         severity="warning" if len(found) >= SHARE * len(all_of_them) else "info",
-        claim=Claim(worst.quantity, worst.subject, worst.limit + options["decades"], "above"),
+        claim=Claim("attention-focus", worst.weights, FOCUSED, "above")
+        if worst.weights
+        else Claim(worst.quantity, worst.subject, worst.limit + options["decades"], "above"),
     )
