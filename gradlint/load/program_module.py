@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gradlint.onnx.node import UnknownEntriesError
+from gradlint.onnx.node import UnknownEntriesError, UnsupportedError
 from gradlint.onnx.program import Array, Bundle, DType, Place, Program, Step, Symbol, Training, dtype_name, substituted
 from gradlint.onnx.shapes import Described
 
@@ -121,7 +121,9 @@ def _interpret(module: ProgramModule, step: Step, held: dict[int, Any]) -> Seque
     maker = _Maker(module)
     given = [maker.symbol(held[id(symbol)], symbol.name, symbol) for symbol in step.args]
     found = step.late.run(maker, given)
-    return [maker.tensor(item) if isinstance(item, Symbol) else item for item in found if not isinstance(item, Bundle)]
+    if any(isinstance(item, Bundle) for item in found):
+        raise UnsupportedError(f"a sequence that {step.late.spec.op} gives during a run")
+    return [maker.tensor(item) if isinstance(item, Symbol) else item for item in found]
 
 
 def _refuse(module: ProgramModule, step: Step, held: dict[int, Any]) -> Sequence[Any]:
@@ -150,7 +152,8 @@ class _Maker:
             return symbol.data
         if symbol.tensor is None:
             raise UnknownEntriesError(symbol.name)
-        return np.asarray(symbol.tensor.detach().cpu().numpy())
+        found = symbol.tensor.detach().cpu()
+        return np.asarray((found.float() if found.dtype == torch.bfloat16 else found).numpy())
 
     def symbol(self, tensor: Tensor, name: str, like: Symbol | None = None) -> Symbol:
         """What a handler sees of the tensor."""

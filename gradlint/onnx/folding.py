@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from math import prod
 from typing import Any
@@ -32,6 +32,27 @@ def folded(spec: Spec, inputs: Sequence[Symbol | Bundle | None], results: Sequen
         Symbol(name, "buffer", tuple(array.shape), dtype_name(array), data=array)
         for name, array in zip(spec.outputs, arrays, strict=True)
     ]
+
+
+def moved(spec: Spec, inputs: Sequence[Symbol | Bundle | None]) -> Callable[[], Array | None] | None:
+    """How to get the entries of a tensor that is made of stored weights by moving their entries; None for any other."""
+    given = [symbol for symbol in inputs if isinstance(symbol, Symbol)]
+    if spec.op not in MOVES or not given or len(given) < len(inputs):
+        return None
+    if any(symbol.array is None and symbol.data is None and symbol.recipe is None for symbol in given):
+        return None
+
+    def recipe() -> Array | None:
+        arrays = [symbol.stored for symbol in given]
+        if any(array is None for array in arrays):
+            return None
+        found = _evaluated(spec, arrays)
+        return found[0] if found else None
+
+    return recipe
+
+
+MOVES = frozenset({"Transpose", "Slice", "Concat", "Unsqueeze", "Squeeze", "Reshape", "Identity", "Flatten"})
 
 
 def _evaluated(spec: Spec, arrays: Sequence[Array | None]) -> list[Array] | None:

@@ -41,8 +41,10 @@ def _declared(value: Any) -> Declared:
         raise InputError(f"the input {value.name!r} is not a tensor")
     tensor = value.type.tensor_type
     dtype = TYPES.get(tensor.elem_type, "")
-    if not dtype or dtype == "string":
-        raise InputError(f"the input {value.name!r} holds {dtype or 'entries of an unknown type'}")
+    if not dtype or dtype == "string" or dtype.endswith("int4"):
+        raise InputError(
+            f"the input {value.name!r} holds {dtype or 'entries of an unknown type'}, which no network takes"
+        )
     dims = tuple(
         dim.dim_value if dim.HasField("dim_value") and dim.dim_value > 0 else dim.dim_param for dim in tensor.shape.dim
     )

@@ -47,7 +47,7 @@ def conv_transpose(n: Node) -> Symbol:
     ]
     if wanted is not None:
         cut = [f - w for f, w in zip(full, list(wanted)[-rank:], strict=True)]
-        first = [c - c // 2 if auto == "SAME_LOWER" else c // 2 for c in cut]
+        first = [c // 2 if auto == "SAME_UPPER" else c - c // 2 for c in cut]
         pads = first + [c - f for c, f in zip(cut, first, strict=True)]
     arguments = (tuple(stride), tuple(pads[:rank]), tuple(extra), n.attr("group", 1), tuple(dilation))
     if pads[:rank] == pads[rank:] and min(pads, default=0) >= 0:
@@ -253,10 +253,9 @@ def lp_pool(n: Node) -> Symbol:
     kernel, stride, dilation, pads = _window(n, list(n.attr("kernel_shape")))
     if max(dilation) > 1 or len(kernel) > 3:
         raise UnsupportedError("an LpPool with dilation")
-    x, _ = _padded(n, n[0], pads, 0.0, [0] * len(kernel))
-    return n.out(
-        f"F.lp_pool{len(kernel)}d", x, float(n.attr("p", 2)), tuple(kernel), tuple(stride), bool(n.attr("ceil_mode", 0))
-    )
+    x, _ = _padded(n, n.like("T.abs", n[0]), pads, 0.0, [0] * len(kernel))
+    geometry = (kernel[0], stride[0]) if len(kernel) == 1 else (tuple(kernel), tuple(stride))
+    return n.out(f"F.lp_pool{len(kernel)}d", x, float(n.attr("p", 2)), *geometry, bool(n.attr("ceil_mode", 0)))
 
 
 def global_pool(n: Node) -> Symbol:
@@ -279,6 +278,10 @@ def global_lp_pool(n: Node) -> Symbol:
 
 def attention(n: Node) -> Symbol:
     """Scaled dot-product attention, heads in an axis of their own or side by side."""
+    more = set(n.spec.attrs) - {"is_causal", "scale", "q_num_heads", "kv_num_heads", "softcap"}
+    mask = n.get(3)
+    if more or (mask is not None and mask.rank == 1):
+        raise UnsupportedError(f"an Attention with {', '.join(sorted(more)) or 'a mask for one row'}")
     if any(n.spec.outputs[1:]) or n.get(4) is not None or n.get(6) is not None or n.attr("softcap", 0.0):
         raise UnsupportedError("an Attention with a cache, softcap or further outputs")
     query, key, value = n[0], n[1], n[2]

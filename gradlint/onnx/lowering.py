@@ -9,7 +9,7 @@ from typing import Any
 from gradlint.error import LoadError
 from gradlint.onnx.attributes import attributes
 from gradlint.onnx.file import DEEPEST, MOST_NODES, File, version
-from gradlint.onnx.folding import folded
+from gradlint.onnx.folding import folded, moved
 from gradlint.onnx.locations import place
 from gradlint.onnx.node import Emitter, Node, Spec, UnknownEntriesError, UnsupportedError
 from gradlint.onnx.program import Array, Bundle, Place, Step, Symbol
@@ -143,7 +143,10 @@ class Lowering:
             return list(known)
         mark = len(emitter.steps) if isinstance(emitter, Writer) else 0
         try:
-            return self.handled(spec, scope, emitter, results)
+            outputs = self.handled(spec, scope, emitter, results)
+            if len(outputs) == 1 and isinstance(outputs[0], Symbol) and outputs[0].kind == "op":
+                outputs[0].recipe = moved(spec, inputs)
+            return outputs
         except UnknownEntriesError:
             if not isinstance(emitter, Writer):
                 raise
@@ -196,11 +199,18 @@ class Lowering:
         self._descend(lambda: self.nodes(graph.node, scope, emitter, {}, self.file.model.opset_import))
         return [scope.find(value.name) for value in graph.output]
 
-    def _called(self, function: Any, spec: Spec, inputs: Sequence[Held], emitter: Emitter) -> list[Held]:
+    def _called(
+        self,
+        function: Any,
+        spec: Spec,
+        inputs: Sequence[Held],
+        emitter: Emitter,
+        defaults: Mapping[str, Any] | None = None,
+    ) -> list[Held]:
         """The outputs of a function that the file, or an operator's definition, spells out."""
         scope = Scope(dict.fromkeys(function.input))
         scope.names |= dict(zip(function.input, inputs, strict=False))
-        given = {**{a.name: a for a in function.attribute_proto}, **{a.name: a for a in spec.proto.attribute}}
+        given = {**(defaults or {}), **{a.name: a for a in (*function.attribute_proto, *spec.proto.attribute)}}
         imports = function.opset_import or self.file.model.opset_import
         start = len(emitter.steps) if isinstance(emitter, Writer) else 0
         self._descend(lambda: self.nodes(function.node, scope, emitter, given, imports))
@@ -217,8 +227,10 @@ class Lowering:
 
         known = schema(spec)
         body: Any = None
+        defaults: dict[str, Any] = {}
         if known is not None and known.has_function:
             body = known.get_function_with_opset_version(spec.version)
+            defaults = {name: a.default_value for name, a in known.attributes.items() if a.default_value.name}
         elif known is not None and known.has_context_dependent_function:
             types = [_type_bytes(held) for held in inputs]
             made = known.get_context_dependent_function_with_opset_version(
@@ -228,7 +240,7 @@ class Lowering:
         if body is None:
             raise UnsupportedError(f"the operator {spec.domain + '.' if spec.domain else ''}{spec.op}")
         return self._called(
-            body if not isinstance(body, bytes) else onnx.FunctionProto.FromString(body), spec, inputs, emitter
+            onnx.FunctionProto.FromString(body) if isinstance(body, bytes) else body, spec, inputs, emitter, defaults
         )
 
     def _descend(self, action: Callable[[], None]) -> None:

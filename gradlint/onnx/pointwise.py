@@ -8,6 +8,7 @@ import numpy as np
 
 from gradlint.onnx.node import Handler, Node, UnsupportedError, broadcast, shape_of
 from gradlint.onnx.program import TRAINING, DType, Symbol
+from gradlint.onnx.shapes import TYPES
 
 UNARY = {
     **{
@@ -217,7 +218,7 @@ def where(n: Node) -> Symbol:
 
 def cast(n: Node) -> Symbol:
     """To another dtype; to the same one it is nothing."""
-    return _to(n, n.results[0][1] if n.results[0][1] else "float32")
+    return _to(n, TYPES.get(n.attr("to"), "unknown"))
 
 
 def cast_like(n: Node) -> Symbol:
@@ -226,8 +227,8 @@ def cast_like(n: Node) -> Symbol:
 
 
 def _to(n: Node, dtype: str) -> Symbol:
-    if "float8" in dtype or "int4" in dtype or "float4" in dtype or "int2" in dtype or dtype == "string":
-        raise UnsupportedError(dtype)
+    if dtype.startswith("float8") or dtype.endswith("int4") or dtype in ("string", "unknown", ""):
+        raise UnsupportedError(f"a cast to {dtype or 'an unknown type'}")
     return n[0] if n[0].dtype == dtype else n.out("M.to", n[0], DType(dtype))
 
 
@@ -245,7 +246,8 @@ def dropout(n: Node) -> Symbol:
     if len(n.spec.outputs) > 1 and n.spec.outputs[1]:
         raise UnsupportedError("the mask of a dropout")
     ratio = n.number(1, "ratio", 0.5)
-    return n.out("F.dropout", n[0], _plain(ratio), TRAINING)
+    always = bool(n.number(2, "", False))
+    return n.out("F.dropout", n[0], _plain(ratio), True if always else TRAINING)
 
 
 def identity(n: Node) -> Symbol:

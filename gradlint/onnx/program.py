@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -20,7 +20,8 @@ class Symbol:
     """One tensor of the file. `shape` is None where it cannot be told before a run.
 
     `data` holds the entries where they are the same in every run (shapes, constants); `array` those of a stored weight,
-    which training changes. `tensor` is the tensor itself while a part of the file is interpreted during a run.
+    which training changes; `recipe` gives those of a tensor that is made of weights alone, by moving their entries.
+    `tensor` is the tensor itself while a part of the file is interpreted during a run.
     """
 
     name: str
@@ -29,12 +30,19 @@ class Symbol:
     dtype: str  # torch's name: "float32", "int64", "bool"
     data: Array | None = None
     array: Array | None = None
+    recipe: Callable[[], Array | None] | None = None
     tensor: Any = None
 
     @property
     def rank(self) -> int | None:
         """The number of dimensions, where it is known."""
         return None if self.shape is None else len(self.shape)
+
+    @property
+    def stored(self) -> Array | None:
+        """The entries that the file holds, where it holds any."""
+        found = self.array if self.array is not None else self.data
+        return self.recipe() if found is None and self.recipe is not None else found
 
 
 @dataclass(frozen=True)

@@ -101,7 +101,7 @@ def _weights(n: Node, kind: str, ways: int, hidden: int) -> tuple[list[Symbol], 
 def _part(n: Node, kind: str, position: int, way: int, name: str, rows: tuple[int, int] | None = None) -> Symbol:
     """One direction of a stacked weight with its gates in torch's order."""
     whole = n[position]
-    stored = whole.array if whole.array is not None else whole.data
+    stored = whole.stored
     if stored is None:
         raise UnsupportedError(f"an {kind} whose weights are computed")
     part: Array = np.asarray(stored[way])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from gradlint.onnx.node import Handler, Node
+from gradlint.onnx.node import Handler, Node, UnsupportedError
 from gradlint.onnx.program import Symbol
 
 SIMPLE = {"ReduceMean": "T.mean", "ReduceSum": "T.sum", "ReduceMax": "T.amax", "ReduceMin": "T.amin"}
@@ -30,6 +30,8 @@ def simple(n: Node) -> Symbol:
     axes = _axes(n)
     if axes is None:
         return n[0]
+    if n.spec.op in ("ReduceMax", "ReduceMin") and any(n.shape()[axis] == 0 for axis in axes):
+        raise UnsupportedError("an extreme of nothing")
     return n.out(SIMPLE[n.spec.op], n[0], axes, bool(n.attr("keepdims", 1))) if axes else n[0]
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from gradlint.onnx.node import Handler, Node, UnknownEntriesError, UnsupportedError, shape_of
 from gradlint.onnx.program import DType, Symbol, dtype_name, known
+from gradlint.onnx.shapes import TYPES
 
 MANY = 2**31  # from here on an end of a slice means "to the end"
 
@@ -280,19 +281,29 @@ def eye(n: Node) -> Symbol:
     rows, columns = n.shape()
     if n.attr("k", 0):
         raise UnsupportedError("an EyeLike beside the diagonal")
-    return n.out("T.eye", rows, columns, dtype=DType(n.results[0][1]))
+    return n.out("T.eye", rows, columns, dtype=DType(TYPES.get(n.attr("dtype"), n[0].dtype)))
 
 
 def one_hot(n: Node) -> Symbol:
-    """The values [off, on] along a new axis."""
+    """The values [off, on] along a new axis; an index beyond the depth is off everywhere."""
     depth, values = int(n.number(1)), n.entries(2).reshape(-1)
     index = n.like("T.remainder", n.like("M.to", n[0], DType("int64"), dtype="int64"), depth)
-    spread = (*shape_of(index), depth)
-    y = n.step("F.one_hot", index, depth, shape=spread, dtype="int64")
-    y = n.like("M.to", y, DType(n[2].dtype), dtype=n[2].dtype)
-    y = n.like("T.add", n.like("T.mul", y, (values[1] - values[0]).item()), values[0].item())
-    axis = n.attr("axis", -1) % len(spread)
-    return y if axis == len(spread) - 1 else n.out("T.movedim", y, len(spread) - 1, axis)
+    shape, rank = shape_of(index), n.rank()
+    axis = n.attr("axis", -1) % (rank + 1)
+    lifted = (*shape[:axis], 1, *shape[axis:])
+    spread = (*shape[:axis], depth, *shape[axis:])
+    above, below = n.like("T.ge", n[0], -depth, dtype="bool"), n.like("T.lt", n[0], depth, dtype="bool")
+    inside = n.like("T.logical_and", above, below, dtype="bool")
+    places = known(
+        f"{n.spec.name}.places", np.arange(depth).reshape([depth if i == axis else 1 for i in range(rank + 1)])
+    )
+    here = n.step(
+        "T.eq", n.step("T.unsqueeze", index, axis, shape=lifted, dtype="int64"), places, shape=spread, dtype="bool"
+    )
+    open_ = n.step("T.unsqueeze", inside, axis, shape=lifted, dtype="bool")
+    hot = n.step("T.logical_and", here, open_, shape=spread, dtype="bool")
+    hot = n.like("M.to", hot, DType(n[2].dtype), dtype=n[2].dtype)
+    return n.out("T.add", n.like("T.mul", hot, (values[1] - values[0]).item()), values[0].item())
 
 
 def nonzero(n: Node) -> Symbol:
@@ -315,8 +326,10 @@ def depth_to_space(n: Node) -> Symbol:
 
 
 def space_to_depth(n: Node) -> Symbol:
-    """Positions to channels."""
+    """Positions to channels; CRD is torch's pixel_unshuffle."""
     block = n.attr("blocksize")
+    if n.attr("mode", "DCR") == "CRD":
+        return n.out("F.pixel_unshuffle", n[0], block)
     b, c, h, w = n.shape()
     parts = (b, c, h // block, block, w // block, block)
     x = n.step("M.reshape", n[0], parts, shape=parts, dtype=n[0].dtype)
@@ -340,6 +353,7 @@ def resize(n: Node) -> Symbol:
     if list(first) != [1.0, 1.0] or not kept or not 1 <= spatial <= 3:
         raise UnsupportedError("a resize of batch or channels")
     mode, extra = _interpolation(n, spatial)
+    _check_placement(n, list(target[cut:]) if target is not None else None, factors[cut:] if factors else None)
     if target is not None:
         if n.attr("keep_aspect_ratio_policy", "stretch") != "stretch":
             raise UnsupportedError("a resize that keeps the aspect ratio")
@@ -347,6 +361,21 @@ def resize(n: Node) -> Symbol:
     if factors is None:
         raise UnsupportedError("a resize without sizes")
     return n.out("F.interpolate", n[0], scale_factor=tuple(factors[cut:]), mode=mode, **extra)
+
+
+def _check_placement(n: Node, target: list[int] | None, factors: list[float] | None) -> None:
+    """Raise UnsupportedError where a sample falls between two entries, or torch spaces the samples otherwise."""
+    placed, rounding = n.attr("coordinate_transformation_mode", ""), n.attr("nearest_mode", "round_prefer_floor")
+    sizes = n.shape()[2:]
+    for size, wanted, factor in zip(sizes, target or [0] * len(sizes), factors or [0.0] * len(sizes), strict=True):
+        length = wanted or size * factor
+        if n.attr("mode", "nearest") == "nearest" and placed in ("", "half_pixel") and rounding == "round_prefer_floor":
+            if n.version >= 11 and any(((x + 0.5) * size / length).is_integer() for x in range(int(length))):
+                raise UnsupportedError("a nearest resize that falls between two entries")
+        elif placed == "align_corners" and not float(length).is_integer():
+            raise UnsupportedError("a resize that aligns corners to a fraction")
+        elif placed == "pytorch_half_pixel" and int(length) == 1:
+            raise UnsupportedError("a resize to a single sample")
 
 
 def _factors(n: Node, position: int) -> list[float] | None:

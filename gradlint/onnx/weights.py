@@ -30,21 +30,25 @@ FREE = ("weight", "bias")
 def named(program: Program) -> Program:
     """The program with anonymous weights called after the modules that use them; nameless constants are buffers."""
     uses = _uses(program)
-    renamed: dict[str, str] = {}
-    taken = Counter(program.leaves)
-    for name, symbol in program.leaves.items():
-        if symbol.kind != "param" or not ANONYMOUS.fullmatch(name):
-            continue
-        role, step = uses.get(id(symbol), ("", None))
-        if step is None:
-            symbol.kind, symbol.data = "buffer", symbol.array
-            continue
-        wanted = f"{step.place.path}.{role}" if step.place.path else f"{step.place.node}.{role}"
-        taken[wanted] += 1
-        renamed[name] = wanted if taken[wanted] == 1 else f"{wanted}_{taken[wanted] - 1}"
-    for name, symbol in program.leaves.items():
-        symbol.name = renamed.get(name, name)
+    taken: Counter[str] = Counter()
+    for symbol in _leaves(program):
+        if symbol.kind == "param" and ANONYMOUS.fullmatch(symbol.name):
+            role, step = uses.get(id(symbol), ("", None))
+            if step is None:
+                symbol.kind, symbol.data = "buffer", symbol.array
+            else:
+                symbol.name = f"{step.place.path or step.place.node}.{role}"
+        taken[symbol.name] += 1
+        if taken[symbol.name] > 1:
+            symbol.name = f"{symbol.name}_{taken[symbol.name] - 1}"
     return replace(program, steps=tuple(_at_home(step, program.types) for step in program.steps))
+
+
+def _leaves(program: Program) -> list[Symbol]:
+    """Every stored tensor that is read, each once, those with names of their own first."""
+    read = (symbol for step in program.steps for symbol in step.reads)
+    found = {id(s): s for s in (*read, *program.outputs) if s.kind in ("param", "buffer")}
+    return sorted(found.values(), key=lambda symbol: bool(ANONYMOUS.fullmatch(symbol.name)))
 
 
 def _at_home(step: Step, types: Mapping[str, str]) -> Step:
