@@ -49,7 +49,15 @@ def main() -> None:
     options = parser.parse_args()
     sys.modules["torchvision._meta_registrations"] = types.ModuleType("stand-in")
     warnings.simplefilter("ignore")
-    for name in ("timm", "transformers", "onnxscript", "onnxruntime", "torch.onnx", "gradlint.analysis", "torch.export"):
+    for name in (
+        "timm",
+        "transformers",
+        "onnxscript",
+        "onnxruntime",
+        "torch.onnx",
+        "gradlint.analysis",
+        "torch.export",
+    ):
         __import__(name)
     rows = json.loads((HERE / "onnx_files.json").read_text()) if (HERE / "onnx_files.json").exists() else {}
     for name in (HERE / "onnx_files.txt").read_text().split():
@@ -95,7 +103,9 @@ def measured(name: str, options: argparse.Namespace, sender: Connection) -> None
         for exporter, dynamo in EXPORTERS.items():
             with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
                 place = options.folder or Path(folder)
-                row = one(loaded, own, place / f"{name.replace('/', '-').replace(':', '-')}-{exporter}.onnx", dynamo)
+                row = one(
+                    loaded, own, place / f"{name.replace('/', '-').replace(':', '-')}-{exporter}.onnx", dynamo=dynamo
+                )
             sender.send({exporter: row})
     except BaseException as error:  # noqa: BLE001 the row says what any failure was
         sender.send({"message": said(error)})
@@ -149,11 +159,11 @@ def settings(**more: Any) -> Any:
     return Settings(seeds=1, fix=False, timeout=1000, memory=12 * 2**30, **more)
 
 
-def one(loaded: Any, own: dict[str, tuple[str, str]], path: Path, dynamo: bool) -> dict[str, Any]:
+def one(loaded: Any, own: dict[str, tuple[str, str]], path: Path, *, dynamo: bool) -> dict[str, Any]:
     """Export, load, analyse without and with measuring, compare."""
     row: dict[str, Any] = dict.fromkeys(("exported", *STEPS), False)
     try:
-        export(loaded, path, dynamo)
+        export(loaded, path, dynamo=dynamo)
         row["exported"] = True
         compare(row, own, path)
     except BaseException as error:  # noqa: BLE001 the row says what any failure was
@@ -161,7 +171,7 @@ def one(loaded: Any, own: dict[str, tuple[str, str]], path: Path, dynamo: bool) 
     return row
 
 
-def export(loaded: Any, path: Path, dynamo: bool) -> None:
+def export(loaded: Any, path: Path, *, dynamo: bool) -> None:
     import torch
 
     model, args = loaded.model, loaded.args
@@ -192,7 +202,9 @@ def by_position(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tu
             named = dict(zip(names, given[len(args) :], strict=True))
             output = self.model(*given[: len(args)], **named, **rest)
             found = output.values() if hasattr(output, "values") else output
-            return output if isinstance(output, torch.Tensor) else tuple(t for t in found if isinstance(t, torch.Tensor))
+            return (
+                output if isinstance(output, torch.Tensor) else tuple(t for t in found if isinstance(t, torch.Tensor))
+            )
 
     return Exported().eval(), (*args, *(kwargs[name] for name in names))
 
@@ -238,11 +250,27 @@ def write(rows: dict[str, Any]) -> None:
 
 
 def markdown(rows: dict[str, Any]) -> str:
-    lines = ["# Exported models against their originals", "", "Made by `python benchmarks/onnx_files.py`; do not edit.", ""]
-    lines += ["| exporter | exported | " + " | ".join(STEPS) + " | rules alike | findings alike |", "|---|---|---|---|---|---|---|---|"]
+    lines = [
+        "# Exported models against their originals",
+        "",
+        "Made by `python benchmarks/onnx_files.py`; do not edit.",
+        "",
+    ]
+    lines += [
+        "| exporter | exported | " + " | ".join(STEPS) + " | rules alike | findings alike |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
     lines += [total(rows, exporter) for exporter in EXPORTERS]
-    lines += ["", "`agrees`: the outputs are onnxruntime's. `rules alike`: (model, rule) pairs on which both reports say the same;"]
-    lines += ["`findings alike`: of the rules that fired on either side, those that fired on both.", "", "## Models", ""]
+    lines += [
+        "",
+        "`agrees`: the outputs are onnxruntime's. `rules alike`: (model, rule) pairs on which both reports say the same;",
+    ]
+    lines += [
+        "`findings alike`: of the rules that fired on either side, those that fired on both.",
+        "",
+        "## Models",
+        "",
+    ]
     lines += ["| model | exporter | ops | steps passed | missed | extra | remark |", "|---|---|---|---|---|---|---|"]
     for name, row in rows.items():
         for exporter in EXPORTERS:
@@ -267,7 +295,14 @@ def share(part: int, whole: int) -> str:
 def line(name: str, exporter: str, row: dict[str, Any]) -> str:
     passed = "".join("✓" if row.get(step) is True else "·" for step in ("exported", *STEPS))
     remark = row.get("message", "") or ("BatchNorm folded" if row.get("folded") else "")
-    cells = [name, exporter, row.get("ops", ""), passed, " ".join(row.get("missed", ())), " ".join(row.get("extra", ()))]
+    cells = [
+        name,
+        exporter,
+        row.get("ops", ""),
+        passed,
+        " ".join(row.get("missed", ())),
+        " ".join(row.get("extra", ())),
+    ]
     return f"| {' | '.join(map(str, cells))} | {remark[:120].replace('|', '/')} |"
 
 

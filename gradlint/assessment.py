@@ -19,6 +19,8 @@ from gradlint.profile import Measurement, Signal, Trace
 from gradlint.result import InputUsed, ProbeRun, TargetReport
 from gradlint.signal import predict
 
+# families of rules that ask how large signals are, or how they spread
+SIZES = frozenset({"vanishing", "exploding", "init", "normalization", "architecture", "units"})
 Prove = Callable[[Sequence[Finding], Measurement], Sequence[Finding]]
 
 
@@ -57,6 +59,7 @@ def assess(
     findings: Sequence[Finding] = engine.regrade(
         engine.judge(drafts, graph, signal, measurement, probed.reason), settings.severities
     )
+    findings = _tempered(findings, graph)
     if measurement is not None and prove is not None:
         findings = prove(findings, measurement)
     return TargetReport(
@@ -83,6 +86,13 @@ def _unpredicted(graph: Graph, signal: Signal) -> tuple[tuple[str, int], ...]:
     """What the prediction has no answer for, by name, the most frequent first."""
     ops = (graph.ops[index] for index in signal.unknown)
     return tuple(Counter(op.function or op.kind for op in ops).most_common())
+
+
+def _tempered(findings: Sequence[Finding], graph: Graph) -> Sequence[Finding]:
+    """Nothing about the size of signals fails a run where the norms that keep it were taken out of the file."""
+    if "norm" not in graph.coverage.absent:
+        return findings
+    return [replace(f, severity="info") if f.family in SIZES else f for f in findings]
 
 
 def _probe_run(graph: Graph, probed: Probed) -> ProbeRun:

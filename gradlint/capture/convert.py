@@ -32,6 +32,7 @@ class Run:
     training: bool
     method: str
     notes: tuple[str, ...]
+    absent: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,8 @@ def to_graph(recording: Recording) -> Graph:
     if recording.tape is None:
         raise GradlintError("the run was not recorded", hint="call run(..., record=True)")
     tape, names = recording.tape, recording.tape.names
-    run = Run(recording.called, recording.module_types, recording.training, recording.method, recording.notes)
+    told = (recording.training, recording.method, recording.notes, recording.absent)
+    run = Run(recording.called, recording.module_types, *told)
     known = Known(names.params, names.tensors, names.tree, names.unregistered)
     outputs = [(name, ref) for (name, _), ref in zip(recording.outputs, tape.outputs, strict=True)]
     return converted(run, known, tape.steps, outputs, tape.hidden)
@@ -221,7 +223,7 @@ class _Conversion:
         if hidden:
             notes.append(f"{hidden} values came from code that shows no torch calls")
         unknown = tuple(sorted(self.unknown.items()))
-        return Coverage(self.recording.method, len(self.ops), unknown, tuple(notes))
+        return Coverage(self.recording.method, len(self.ops), unknown, tuple(notes), self.recording.absent)
 
 
 def owner(path: str) -> str:

@@ -29,7 +29,8 @@ def run_graph(
     recorder = Recorder(model, locate=known.located, forward=known.forward, **options)
     recording = recorder.run(args, dict(kwargs))
     called = {"": 1, **recording.called}
-    return replace(recording, method=known.method, module_types=known.types, called=called, notes=known.notes)
+    told = replace(recording, method=known.method, notes=known.notes, absent=known.absent)
+    return replace(told, module_types=known.types, called=called)
 
 
 class _Program:
@@ -40,7 +41,7 @@ class _Program:
     def __init__(self, module: ProgramModule) -> None:
         self.forward = module.forward
         self.types = module_types(module.program)
-        self.notes = module.program.notes
+        self.notes, self.absent = module.program.notes, module.program.absent
         self._module = module
 
     def located(self) -> Located:
@@ -53,7 +54,8 @@ class _Interpreted:
     """Runs the nodes one by one and knows which of them is running."""
 
     method = "fx"
-    notes = ()
+    notes: tuple[str, ...] = ()
+    absent: tuple[str, ...] = ()
 
     def __init__(self, graph_module: fx.GraphModule) -> None:
         self.types: dict[str, str] = {}

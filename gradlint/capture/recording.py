@@ -31,6 +31,7 @@ class Recording:
     training: bool = True
     method: str = "recorded"
     notes: tuple[str, ...] = ()
+    absent: tuple[str, ...] = ()  # kinds of ops that an exporter took out
 
     @cached_property
     def graph(self) -> fx.Graph | None:

@@ -43,7 +43,9 @@ class _Writing:
             self._call(index, step, flowing)
         outputs = [("" if len(program.outputs) == 1 else str(i), self._ref(s)) for i, s in enumerate(program.outputs)]
         types = module_types(program)
-        run = Run(dict.fromkeys(types, 1), types, training=True, method="onnx", notes=program.notes)
+        run = Run(
+            dict.fromkeys(types, 1), types, training=True, method="onnx", notes=program.notes, absent=program.absent
+        )
         return converted(run, Known(self.params, self.tensors), self.steps, outputs)
 
     def _leaf(self, symbol: Symbol, origin: Any) -> Ref:

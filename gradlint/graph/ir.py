@@ -141,6 +141,7 @@ class Coverage:
     ops: int = 0
     unknown: tuple[tuple[str, int], ...] = ()
     notes: tuple[str, ...] = ()  # answered scalars, modules not reached …
+    absent: tuple[str, ...] = ()  # kinds of ops that an exporter took out of the network: "norm"
 
 
 @dataclass(frozen=True)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import prod
+from typing import Any
 
 from gradlint.error import InputError, LoadError
 from gradlint.onnx import locations
 from gradlint.onnx.file import File
 from gradlint.onnx.inputs import Declared, Sized
 from gradlint.onnx.lowering import Lowering, Scope, Writer, constant
+from gradlint.onnx.patterns import recognised
 from gradlint.onnx.program import Program, Step, Symbol
 from gradlint.onnx.shapes import TYPES, MisfitError
 from gradlint.onnx.weights import named
@@ -21,6 +22,7 @@ FLOATS = frozenset({"float16", "float32", "float64", "bfloat16"})
 FOLDED = "FuseBatchNormIntoConv"  # the name of the exporter's rewriting, which it notes on the nodes
 STATISTICS = {"BatchNormalization": (3, 4)}  # inputs that the forward pass updates, and no gradient
 _BUFFERS = re.compile(r"%([bc]_\w+)")
+_RENAMED = re.compile(r"onnx::Conv_\d+")
 RULE, FX = "pkg.onnxscript.rewriter.rule_name", "pkg.torch.onnx.fx_node"
 
 
@@ -47,20 +49,19 @@ def build(file: File, declared: Sequence[Declared], sized: Sequence[Sized]) -> P
     for node in graph.node:
         kinds |= locations.types(node)
     steps = _used(writer.steps, outputs)
-    notes = (*lowering.notes, *_unknown_shapes(steps), *_inference_facts(file, steps))
-    program = Program(graph.name or file.path.stem, tuple(steps), tuple(inputs), tuple(outputs), kinds, notes)
-    return named(program)
+    folded = _folded(file.model)
+    stored = [symbol for step in steps for symbol in step.reads if symbol.kind == "buffer"]
+    facts = _inference_facts(folded, trained=_is_trained(stored, _statistics(graph)))
+    notes = (*lowering.notes, *_unknown_shapes(steps), *facts)
+    absent = ("norm",) if folded else ()
+    program = Program(graph.name or file.path.stem, tuple(steps), tuple(inputs), tuple(outputs), kinds, notes, absent)
+    return named(recognised(program))
 
 
 def _stored(file: File) -> Iterator[Symbol]:
     """Every initializer: floating tensors are weights, but for statistics and what the exporter notes as a buffer."""
     graph = file.model.graph
-    statistics = {
-        node.input[place]
-        for node in graph.node
-        for place in STATISTICS.get(node.op_type, ())
-        if place < len(node.input)
-    }
+    statistics = _statistics(graph)
     told = {
         match
         for node in graph.node
@@ -68,8 +69,6 @@ def _stored(file: File) -> Iterator[Symbol]:
         if entry.key == FX
         for match in _BUFFERS.findall(entry.value)
     }
-    copies = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "Identity" and node.input}
-    statistics |= {copies[name] for name in statistics if name in copies}
     for sparse in graph.sparse_initializer:
         raise LoadError(f"the sparse tensor {sparse.values.name!r} is not supported")
     for tensor in graph.initializer:
@@ -92,6 +91,18 @@ def _stored(file: File) -> Iterator[Symbol]:
             )
 
 
+def _statistics(graph: Any) -> set[str]:
+    """The names of running means and variances, also of those that several norms share."""
+    found = {
+        node.input[place]
+        for node in graph.node
+        for place in STATISTICS.get(node.op_type, ())
+        if place < len(node.input)
+    }
+    copies = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "Identity" and node.input}
+    return found | {copies[name] for name in found if name in copies}
+
+
 def _used(steps: Sequence[Step], outputs: Sequence[Symbol]) -> list[Step]:
     """The steps that an output depends on."""
     wanted = {id(symbol) for symbol in outputs}
@@ -109,15 +120,31 @@ def _unknown_shapes(steps: Sequence[Step]) -> Iterator[str]:
         yield f"the shapes of {count} of {len(steps)} operations are only known during a run"
 
 
-def _inference_facts(file: File, steps: Sequence[Step]) -> Iterator[str]:
-    """What the export left out, which changes what a gradient finding means."""
-    rules = Counter(entry.value for node in file.model.graph.node for entry in node.metadata_props if entry.key == RULE)
-    folded = sum(count for rule, count in rules.items() if FOLDED in rule)
+def _folded(model: Any) -> int:
+    """How many BatchNorms the exporter folded into convolutions: it notes that, the older one renames the weights."""
+    noted = sum(
+        FOLDED in entry.value for node in model.graph.node for entry in node.metadata_props if entry.key == RULE
+    )
+    if noted or model.producer_name != "pytorch":
+        return noted
+    return sum(bool(_RENAMED.fullmatch(node.input[1])) for node in model.graph.node if len(node.input) > 1)
+
+
+def _is_trained(symbols: Sequence[Symbol], statistics: set[str]) -> bool:
+    """Whether a norm's running statistics have moved off 0 and 1."""
+    arrays = [s.array for s in symbols if s.name in statistics and s.array is not None and s.array.size]
+    return any(not (bool((array == 0).all()) or bool((array == 1).all())) for array in arrays)
+
+
+def _inference_facts(folded: int, *, trained: bool) -> Iterator[str]:
+    """What changes the meaning of a gradient finding: norms that were taken out, weights that are trained."""
     if folded:
         yield (
-            f"the exporter folded {folded} BatchNorms into convolutions: they are not seen, and gradients are those "
-            "of the network without them (torch.onnx.export(..., optimize=False) keeps them)"
+            f"the exporter folded {folded} BatchNorms into convolutions: gradients are those of the network without "
+            "them, so what is found about the size of signals is only shown as info (optimize=False keeps the norms)"
         )
+    if trained:
+        yield "the weights are trained: what is found holds for them, not for a fresh initialisation"
 
 
 def _told(inputs: Sequence[Symbol]) -> str:

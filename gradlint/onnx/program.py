@@ -102,6 +102,7 @@ class Program:
     outputs: tuple[Symbol, ...]
     types: Mapping[str, str] = field(default_factory=dict)  # module path → qualified class name
     notes: tuple[str, ...] = ()
+    absent: tuple[str, ...] = ()  # kinds of ops that the exporter took out: "norm"
 
     @property
     def leaves(self) -> dict[str, Symbol]:
