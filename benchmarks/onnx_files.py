@@ -295,14 +295,8 @@ def share(part: int, whole: int) -> str:
 def line(name: str, exporter: str, row: dict[str, Any]) -> str:
     passed = "".join("✓" if row.get(step) is True else "·" for step in ("exported", *STEPS))
     remark = row.get("message", "") or ("BatchNorm folded" if row.get("folded") else "")
-    cells = [
-        name,
-        exporter,
-        row.get("ops", ""),
-        passed,
-        " ".join(row.get("missed", ())),
-        " ".join(row.get("extra", ())),
-    ]
+    missed, extra = (" ".join(row.get(key, ())) for key in ("missed", "extra"))
+    cells = [name, exporter, row.get("ops", ""), passed, missed, extra]
     return f"| {' | '.join(map(str, cells))} | {remark[:120].replace('|', '/')} |"
 
 

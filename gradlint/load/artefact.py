@@ -21,6 +21,9 @@ def check(target: Target) -> None:
     """Raise LoadError when the file is not there, or what reads it is not. Reads nothing of it."""
     if not target.path.is_file():
         raise LoadError(f"no such file: {target.shown or target.path}")
+    if target.form == "pickled":
+        hint = "lint the source with --weights, or save a program: torch.export.save(program, 'net.pt2')"
+        raise LoadError(f"{target.shown} holds weights, a pickle or TorchScript, not a graph that can be read", hint)
     if lacks(target.form):
         package, hint = NEEDED[target.form]
         raise LoadError(f"reading {target.path.suffix} files needs the {package} package", hint)
@@ -34,6 +37,10 @@ def lacks(form: str) -> bool:
 def load(target: Target, settings: Settings) -> LoadedModel:
     """The file's model with example inputs. Raises GradlintError when it cannot be read or does not fit the options."""
     path, shown = Path(target.path), target.shown or str(target.path)
-    from gradlint.load import onnx_model
+    if target.form == "onnx":
+        from gradlint.load import onnx_model
 
-    return onnx_model.load(path, shown, settings)
+        return onnx_model.load(path, shown, settings)
+    from gradlint.load import exported_file
+
+    return exported_file.load(path, shown, settings)

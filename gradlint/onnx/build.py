@@ -19,7 +19,7 @@ from gradlint.onnx.shapes import TYPES, MisfitError
 from gradlint.onnx.weights import named
 
 FLOATS = frozenset({"float16", "float32", "float64", "bfloat16"})
-FOLDED = "FuseBatchNormIntoConv"  # the name of the exporter's rewriting, which it notes on the nodes
+FOLDED = "FuseBatchNormInto"  # the name of the exporter's rewriting, which it notes on the nodes
 STATISTICS = {"BatchNormalization": (3, 4)}  # inputs that the forward pass updates, and no gradient
 _BUFFERS = re.compile(r"%([bc]_\w+)")
 _RENAMED = re.compile(r"onnx::Conv_\d+")

@@ -16,7 +16,7 @@ from gradlint.source.walk import model_files
 Walk = Callable[[Path], Iterable[Path]]
 
 # A file that holds a finished model, by suffix; nothing in it is source.
-FORMS = {".onnx": "onnx"}
+FORMS = {".onnx": "onnx", ".pt2": "exported", ".pt": "pickled", ".pth": "pickled", ".torchscript": "pickled"}
 
 _FILE = re.compile(r"(?P<path>.*?\.pyw?)(?::(?P<expression>.+))?", re.DOTALL)
 _MODULE = re.compile(r"(?P<module>[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):(?P<expression>.+)", re.DOTALL)
@@ -65,7 +65,7 @@ def parse(text: str) -> Target:
         return Target(text, path, _checked(match["expression"]), str(path))
     if Path(text).exists():
         return Target(text, Path(text), "", text)
-    hint = "a target is model.py, model.py:EXPR, package.module:EXPR, net.onnx or a directory"
+    hint = "a target is model.py, model.py:EXPR, package.module:EXPR, net.onnx, program.pt2 or a directory"
     raise LoadError(f"no such file or directory: {text}", hint)
 
 

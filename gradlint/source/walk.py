@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from pathspec import GitIgnoreSpec
 
 SKIPPED = frozenset({"__pycache__", "node_modules", "site-packages", "build", "dist", "venv", "env", ".venv", "_build"})
-WALKED = (".py", ".onnx")
+WALKED = (".py", ".onnx", ".pt2")
 ENVIRONMENT = "pyvenv.cfg"  # a folder that holds it is a virtual environment
 IGNORE = ".gitignore"
 
@@ -40,7 +40,7 @@ def patterns(folder: Path, lines: Sequence[str]) -> Patterns:
 def model_files(
     folder: Path, *, exclude: Sequence[str] = (), root: Path | None = None, gitignore: bool = True
 ) -> Iterator[Path]:
-    """Every .py and .onnx file below the folder, sorted, under the folder's path as it was given.
+    """Every .py, .onnx and .pt2 file below the folder, sorted, under the folder's path as it was given.
 
     `exclude` are gitignore patterns that count from `root` (None: the working folder). A folder that is named although
     git ignores it is walked as if git did not.
