@@ -263,10 +263,8 @@ def markdown(rows: dict[str, Any]) -> str:
     lines += [total(rows, exporter) for exporter in EXPORTERS]
     lines += [
         "",
-        "`agrees`: the outputs are onnxruntime's. `rules alike`: (model, rule) pairs on which both reports say the same;",
-    ]
-    lines += [
-        "`findings alike`: of the rules that fired on either side, those that fired on both.",
+        "`agrees`: the outputs are onnxruntime's. `rules alike`: (model, rule) pairs on which both reports say the",
+        "same; `findings alike`: of the rules that fired on either side, those that fired on both.",
         "",
         "## Models",
         "",
