@@ -48,7 +48,8 @@ def weight_moments(tensor: Weight, summed: Callable[[Weight], Sums] | None = Non
 
 def encode(vector: Weight) -> str:
     """A vector as base64 of little-endian float32."""
-    return base64.b64encode(_array(vector).astype("<f4").tobytes()).decode("ascii")
+    with np.errstate(over="ignore"):  # beyond float32 it is infinite, as torch's conversion has it
+        return base64.b64encode(_array(vector).astype("<f4").tobytes()).decode("ascii")
 
 
 def _is_counted(tensor: Weight) -> bool:
