@@ -48,7 +48,7 @@ class Signature:
 
 
 _signatures: dict[Function, Signature] = {}
-_learned: dict[Function, bool] = {}
+LEARNED: dict[Function, bool] = {}  # whether calls of the function were seen to return a tensor
 _composites: dict[Function, Function] = {}
 
 
@@ -110,15 +110,15 @@ def _inplace_position(func: Function) -> int | None:
 def is_query(func: Function) -> bool:
     """Whether the call can be told to return no tensor: by its name, or because earlier calls of it never did."""
     known = signature(func)
-    return known.query or _learned.get(func) is False
+    return known.query or LEARNED.get(func) is False
 
 
 def learn(func: Function, *, produced: bool) -> None:
     """Remember whether a call of the function returned a tensor, so that a replay can tell before it calls."""
     if produced:
-        _learned[func] = True
+        LEARNED[func] = True
     else:
-        _learned.setdefault(func, False)
+        LEARNED.setdefault(func, False)
 
 
 def mutated(func: Function, args: Args, kwargs: Kwargs) -> torch.Tensor | None:

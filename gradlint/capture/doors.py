@@ -28,12 +28,22 @@ def run(
     interventions: Iterable[Intervention] = (),
     observer: Observer | None = None,
     forward: Callable[..., Any] | None = None,
+    opaque: bool = True,
 ) -> Recording:
     """Run a model once as `gradlint.capture.recorder.run` does; a graph node by node, so that places are known."""
     if isinstance(model, (fx.GraphModule, ProgramModule)) and forward is None:
         options = {"record": record, "interventions": interventions, "observer": observer}
         return run_graph(model, args, dict(kwargs or {}), **options)
-    return run_code(model, args, kwargs, record=record, interventions=interventions, observer=observer, forward=forward)
+    return run_code(
+        model,
+        args,
+        kwargs,
+        record=record,
+        interventions=interventions,
+        observer=observer,
+        forward=forward,
+        opaque=opaque,
+    )
 
 
 def capture(

@@ -32,15 +32,21 @@ def replaced(target: object, name: str, value: object) -> Iterator[None]:
 
 
 @contextmanager
-def run_patches(call_module: Caller, call_function: Caller) -> Iterator[None]:
+def run_patches(call_module: Caller, call_function: Caller, *, opaque: bool = True) -> Iterator[None]:
     """Route module calls and custom autograd functions through the recorder; switch checkpointing and compiling off.
 
     Checkpointing is off because the second forward of a backward pass would run without the interventions of the
-    first; compiling, because compiled code shows no operations.
+    first; compiling, because compiled code shows no operations. Without `opaque`, for a replay of a run that met
+    neither custom functions nor scripted or replicated modules, these are left as they are: changing an attribute of
+    `nn.Module` costs as much as forty operations, as every subclass forgets its methods.
     """
     with ExitStack() as stack:
-        stack.enter_context(replaced(nn.Module, "__call__", _module_call(call_module)))
-        stack.enter_context(replaced(torch.autograd.Function, "apply", _function_apply(call_function)))
+        if opaque:
+            stack.enter_context(replaced(nn.Module, "__call__", _module_call(call_module)))
+            stack.enter_context(replaced(torch.autograd.Function, "apply", _function_apply(call_function)))
+        else:
+            apply = _function_apply(call_function)
+            stack.enter_context(replaced(torch.utils.checkpoint.CheckpointFunction, "apply", apply))
         stack.enter_context(replaced(torch.utils.checkpoint, "_checkpoint_without_reentrant_generator", _no_checkpoint))
         stack.enter_context(_eager())
         yield

@@ -76,20 +76,22 @@ def run(
     interventions: Iterable[Intervention] = (),
     observer: Observer | None = None,
     forward: Callable[..., Any] | None = None,
+    opaque: bool = True,
 ) -> Recording:
     """Run a model or function once and number its torch calls; the same model, inputs and RNG give the same numbers.
 
-    `forward` is called in place of the model: another method of it.
+    `forward` is called in place of the model: another method of it. `opaque` is whether the run may meet custom
+    autograd functions, or scripted or replicated modules; a replay can know better.
 
     The model itself is run, with gradients enabled: buffers and the global RNG move as in any forward pass, so pass a
     copy where that matters. What the model raises passes through. Raises GradlintError for a model with lazy
     parameters: run it once before.
     """
     root = model if isinstance(model, nn.Module) else _Function(model)
-    if copies.is_lazy(root):
+    if record and copies.is_lazy(root):
         raise GradlintError("the model has lazy parameters that no forward pass has initialised", "run it once before")
     recorder = Recorder(root, record=record, interventions=interventions, observer=observer, forward=forward)
-    return recorder.run(args, dict(kwargs or {}))
+    return recorder.run(args, dict(kwargs or {}), opaque=opaque or record)
 
 
 class _Function(nn.Module):
@@ -133,12 +135,13 @@ class Recorder(TorchFunctionMode):
         self._active = [_Active(model, "", type(model).__name__)]
         self._paused = False
 
-    def run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Recording:
+    def run(self, args: tuple[Any, ...], kwargs: dict[str, Any], *, opaque: bool = True) -> Recording:
         """Run the model under the mode."""
         if self.tape is not None:
             for name, tensor in structure.arguments(args, kwargs, self._arguments()):
                 self.tape.placeholder(name, tensor)
-        with torch.enable_grad(), patches.run_patches(self._call_module, self._call_function), self:
+        patched = patches.run_patches(self._call_module, self._call_function, opaque=opaque)
+        with torch.enable_grad(), patched, self:
             output = self.forward(*args, **kwargs)
         outputs = structure.flatten(output)
         if self.tape is not None:
@@ -161,6 +164,8 @@ class Recorder(TorchFunctionMode):
         if inner is not None:
             with self:
                 return inner(*args, **kwargs)
+        if self.tape is None and self.count not in self._changes:
+            return self._replay(func, args, kwargs)
         start = _autograd_nodes()
         if self.count in self._changes and not calls.is_query(func):
             output = self._intervene(func, args, kwargs)
@@ -170,6 +175,23 @@ class Recorder(TorchFunctionMode):
         calls.learn(func, produced=bool(outputs))
         if outputs:
             self._finish(func, args, kwargs, output, outputs, start)
+        return output
+
+    def _replay(self, func: calls.Function, args: calls.Args, kwargs: calls.Kwargs) -> object:
+        """Run and count a call that is neither recorded nor changed."""
+        output = func(*args, **kwargs)
+        outputs = (output,) if isinstance(output, torch.Tensor) else calls.produced(func, args, output)
+        if func not in calls.LEARNED or (outputs and not calls.LEARNED[func]):
+            calls.learn(func, produced=bool(outputs))
+        if outputs:
+            index = self.count
+            self.count += 1
+            if self.observer is not None:
+                self._paused = True
+                try:
+                    self.observer.on_output(index, outputs)
+                finally:
+                    self._paused = False
         return output
 
     def _intervene(self, func: calls.Function, args: calls.Args, kwargs: calls.Kwargs) -> object:

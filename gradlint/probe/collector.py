@@ -165,10 +165,12 @@ class Collector:
         if stacked.is_complex():
             return
         flat = stacked.reshape(len(keys), -1)
-        self._bounds(keys, flat.amin(1), flat.amax(1))
+        found = list(units.activations(graph, keys))
+        if sum(len(places) for _, _, places in found) < len(keys):  # those of activations come with their units
+            self._bounds(keys, flat.amin(1), flat.amax(1))
         if stacked.ndim > 1 and 1 < self._batch == stacked.shape[1]:
             self.ledger.put("correlation", keys, correlation(flat.reshape(len(keys), self._batch, -1)))
-        for function, axis, places in units.activations(graph, keys):
+        for function, axis, places in found:
             units.measure(self.ledger, [keys[place] for place in places], _select(stacked, places), function, axis)
 
     def _bounds(self, keys: list[Key], low: Tensor, high: Tensor) -> None:

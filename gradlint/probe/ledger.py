@@ -79,8 +79,18 @@ def alike(kept: Iterable[tuple[K, Tensor]]) -> list[tuple[list[K], Tensor]]:
 
 
 def log_rms_of(ledger: Ledger, table: str, keys: Keys, stacked: Tensor) -> None:
-    """Note log10 RMS of each of the tensors stacked along the first axis, computed in float64 (MPS: scaled float32)."""
+    """Note log10 RMS of each of the tensors stacked along the first axis.
+
+    On the CPU from float32 norms where all of them are SAFE; else in float64 (MPS: scaled float32).
+    """
     flat = stacked.reshape(len(keys), -1)
+    if flat.device.type == "cpu" and flat.dtype is torch.float32:
+        norms = torch.linalg.vector_norm(flat, dim=1).tolist()
+        if min(norms) > SAFE[0] and max(norms) < SAFE[1]:
+            size = 0.5 * math.log10(max(1, flat.shape[1]))
+            for key, norm in zip(keys, norms, strict=True):
+                ledger.note(table, key, math.log10(norm) - size)
+            return
     if flat.device.type == "mps":
         scale = flat.abs().amax(1, keepdim=True).float()
         norm = torch.linalg.vector_norm(flat / torch.where(scale > 0, scale, 1.0), dim=1).log10() + scale[:, 0].log10()

@@ -19,6 +19,7 @@ from gradlint.capture.frames import USER, rank
 from gradlint.capture.structure import Named, arguments
 from gradlint.error import ForwardError, GradlintError, ProbeError
 from gradlint.graph.ir import Graph, Span
+from gradlint.graph.memo import remembered
 from gradlint.probe import loss as losses
 from gradlint.probe import parameters
 from gradlint.probe.assembly import INPUT, Seen, Tables, assemble
@@ -46,6 +47,7 @@ HINTS: tuple[tuple[str, str], ...] = (
     (r"missing \d+ required positional argument", "give every input: repeat --input"),
     (r"Expected all tensors to be on the same device", "the model makes tensors on another device: --device cpu"),
 )
+REPLICATED = frozenset({"DataParallel", "DistributedDataParallel"})
 INPLACE = "modified by an inplace operation"
 
 
@@ -129,7 +131,7 @@ def step(
     target: object = None,
 ) -> Pass:
     """Forward, loss and backward, and one transfer of what was measured: what `benchmarks/probe.py` times."""
-    if any(isinstance(module, nn.RNNBase) for module in model.modules()):
+    if _steps(plan.graph) if plan.graph is not None else any(isinstance(m, nn.RNNBase) for m in model.modules()):
         args, kwargs = _differentiable(args), _differentiable(kwargs)
     inputs = arguments(tuple(args), kwargs)
     collector = Collector(_batch(inputs), plan.graph, ranges=plan.ranges)
@@ -180,6 +182,7 @@ def _forward(
             interventions=plan.interventions,
             observer=collector,
             forward=entry(model, plan.entry),
+            opaque=plan.graph is None or is_opaque(plan.graph),
         )
     except GradlintError:
         raise
@@ -187,6 +190,12 @@ def _forward(
         if _is_own(error):
             raise
         raise forward_error(error) from error
+
+
+@remembered
+def is_opaque(graph: Graph) -> bool:
+    """Whether a run of the graph calls custom autograd functions, or scripted or replicated modules."""
+    return any(op.kind == "custom" for op in graph.ops) or any(m.type in REPLICATED for m in graph.modules)
 
 
 def entry(model: nn.Module, name: str) -> Callable[..., Any] | None:
@@ -257,6 +266,7 @@ def _output(collector: Collector, value: losses.Value) -> None:
         log_rms_of(ledger, "output", ["spread"], (main - main.mean(0)).unsqueeze(0))
 
 
+@remembered
 def _steps(graph: Graph) -> dict[Key, int]:
     """The inputs of recurrent ops whose gradient is to be told apart by time step, and the axis of the steps."""
     found: dict[Key, int] = {}
