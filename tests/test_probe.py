@@ -541,3 +541,65 @@ def test_a_fault_that_every_loss_shows_is_judged_by_the_guess():
     assert measured.loss == "ce"
     assert measured.guessed
     assert judge(graph, measured).state == "error"
+
+
+# what the issue of measuring asks a test of each for, beyond those above ---------------------------------------------
+
+
+def test_an_inf_of_the_forward_pass_is_named_where_it_begins_and_is_not_a_large_number():
+    model = Lambda(lambda m, x: m.head(m.body(x) / 0.0), body=nn.Linear(16, 16), head=nn.Linear(16, 4))
+    graph, measured = probe(model, X)
+    assert graph.ops[measured.nonfinite_op].module_path == "head"  # where Inf times weights of both signs became NaN
+    assert measured.profile.activation[graph.ops[1].outputs[0]] == math.inf
+    verdict = judge(graph, measured)
+    assert (verdict.state, verdict.kind) == ("error", "blow-up")
+
+
+def test_empty_tensors_and_their_gradients_are_passed_over():
+    model = Lambda(
+        lambda m, x: torch.cat([m.body(x), m.spare(x[:0])]), body=nn.Linear(16, 4), spare=nn.Linear(16, 4, bias=False)
+    )
+    model.register_parameter("none", nn.Parameter(torch.empty(0, 3)))
+    graph, measured = probe(model, X)
+    assert measured.params["body.weight"].status == "ok"
+    assert measured.params["spare.weight"].status == "zero"  # it was read by a batch of no samples
+    assert measured.params["none"].status == "unused"
+    assert judge(graph, measured).state == "healthy"
+
+
+def test_integer_and_boolean_tensors_carry_no_gradient_and_stop_none():
+    model = Lambda(
+        lambda m, x: m.head(
+            m.embed((x > 0).long() + 1).mean(1) * (x.round().int() % 3).sum(1, keepdim=True).clamp(1, 2)
+        ),
+        embed=nn.Embedding(3, 16),
+        head=nn.Linear(16, 4),
+    )
+    graph, measured = probe(model, X)
+    whole = [v.id for v in graph.values if v.dtype.startswith(("int", "bool"))]
+    assert whole
+    assert not set(whole) & set(measured.profile.gradient)
+    assert {param.status for param in measured.params.values()} == {"ok"}
+    assert judge(graph, measured).state == "healthy"
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_a_replay_of_checkpointed_blocks_counts_every_operation_once(reentrant):
+    model = Lambda(
+        lambda m, x: m.head(checkpoint(m.body, m.stem(x), use_reentrant=reentrant)),
+        stem=nn.Linear(16, 16),
+        body=block(),
+        head=nn.Linear(16, 4),
+    )
+    graph, recorded = probe(model, X)
+    _, replayed = probe(model, X, graph=graph)
+    assert replayed.params == recorded.params
+    assert replayed.profile.gradient == pytest.approx(recorded.profile.gradient)
+
+
+def test_a_replay_meets_custom_functions_as_the_recording_did():
+    model = Lambda(lambda m, x: m.head(Straight.apply(m.body(x))), body=block(), head=nn.Linear(16, 4))
+    graph, recorded = probe(model, X)
+    _, replayed = probe(model, X, graph=graph)
+    assert replayed.profile.gradient == pytest.approx(recorded.profile.gradient)
+    assert list(replayed.profile.activation) == list(recorded.profile.activation)

@@ -1,9 +1,11 @@
 """The verdict: which way the signal takes, what it loses on it, and whether the model will train."""
 
+import csv
 import math
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -18,6 +20,8 @@ from gradlint.probe.route import series, weights, widest
 from gradlint.profile import Measurement, ParamMeasure, Profile, Signal
 
 X = torch.randn(16, 32, generator=torch.Generator().manual_seed(0))
+
+ROOT = Path(__file__).parents[1]
 
 
 class Lambda(nn.Module):
@@ -358,3 +362,21 @@ def test_a_graph_made_by_hand_is_judged():
     )
     assert judge(graph, measured).m == -9.0
     assert judge(graph, measured).state == "error"
+
+
+def test_the_rules_page_quotes_the_committed_calibration():
+    """The table of benchmarks/calibration.csv gives the areas under the curve that the page and the limits claim."""
+    with (ROOT / "benchmarks" / "calibration.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    page = (ROOT / "rules" / "gradlint_rules" / "vanishing" / "measured_vanishing.md").read_text()
+    chance = math.log(10)
+    floor = min(float(row[name]) for row in rows for name in ("sgd", "adam"))
+    assert f"trains {len(rows)} small nets" in page
+    for name in ("sgd", "adam"):
+        fails = [(chance - float(row[name])) / (chance - floor) < 0.5 for row in rows]
+        scores = [float(row["score"]) for row in rows]
+        bad = [score for score, failed in zip(scores, fails, strict=True) if failed]
+        good = [score for score, failed in zip(scores, fails, strict=True) if not failed]
+        area = sum((b > g) + 0.5 * (b == g) for b in bad for g in good) / (len(bad) * len(good))
+        assert area >= 0.95
+        assert f"{area:.3f}" in page
