@@ -284,7 +284,7 @@ def _initialised(places: Places, inits: Sequence[Initialise]) -> list[Change]:
     rest = [Change("untouched", module=places.expression(path)) for path in layers if path not in weights]
     paths = [*weights, *(path for path in layers if path not in weights)]
     return [
-        replace(change, types=(layers[path].type, root.type), span=root.constructed)
+        replace(change, types=(layers[path].type, root.type), span=_made_at(root))
         for change, path in zip([*made, *rest], paths, strict=True)
     ]
 
@@ -298,12 +298,17 @@ def _drawn(places: Places, step: Initialise, root: Module) -> Change:
         old=step.param,
         module=places.weight(step.param),
         types=(owner.type if owner else "", root.type),
-        span=root.constructed,
+        span=_made_at(root),
         gain=step.gain,
         size=shape[0] if shape else 1,
         of=len(shape),
         fans=(step.fan_in or math.prod(shape[1:]), step.fan_out),
     )
+
+
+def _made_at(root: Module) -> Span | None:
+    """Where a model of torch's own class is made; for one of the user's the class says more."""
+    return root.constructed if root.builtin else None
 
 
 def _is_layer(module: Module) -> bool:
