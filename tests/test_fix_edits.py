@@ -156,6 +156,10 @@ CASES = {
         guard("# power", "pow", "torch.Tensor.__pow__"),
         guard("# quotient", "div", "torch.Tensor.div"),
     ],
+    "register": [
+        lambda path, old=old, new=new: Change("register", new, old=old, types=("", "Net"))
+        for old, new in (("blocks", "ModuleList"), ("heads", "ModuleList"), ("gain", "Parameter"))
+    ],
     "shared_call": [call("# last", "relu")],
     "shared_factory": [
         lambda path: Change(
@@ -189,7 +193,7 @@ def test_what_was_edited_builds_and_runs(name):
     assert module.Net()(torch.randn(2, *getattr(module, "SHAPE", (4,)))).shape[0] == 2
 
 
-SWAPS = [name for name in CASES if not name.startswith(("init", "both", "norm", "skip", "guard", "shared"))]
+SWAPS = [name for name in CASES if not name.startswith(("init", "both", "norm", "skip", "guard", "shared", "register"))]
 
 
 @pytest.mark.parametrize("name", SWAPS)
@@ -225,6 +229,24 @@ def test_generated_lines_take_the_file_s_line_ends_and_indentation(tmp_path):
     _, after = changed(path, [draw("self.a")])
     assert after.raw.count(b"\n") == after.raw.count(b"\r\n")
     assert b"# last\r\n\t\tself._init_weights()\r\n\r\n\tdef _init_weights(self):\r\n\t\tfor module" in after.raw
+
+
+def test_norms_and_skips_keep_the_bytes_around_them(tmp_path):
+    head = b"# \xce\xa3 caf\xc3\xa9\r\nfrom torch import nn\r\n\r\n"
+    body = (
+        b"class Net(nn.Module):\r\n\tdef __init__(self, w):  # type: (int) -> None\r\n\t\tsuper().__init__()\r\n"
+        b"\t\tself.a\t=  nn.Linear( 4,w )   # \xcf\x83 \r\n"
+        b"\t\tself.b = nn.Sequential(nn.Linear(w , w) ,  nn.Tanh( ))\r\n\r\n"
+        b"\tdef forward(self, x):\r\n\t\treturn  self.b( self.a( x ) )\r\n"
+    )
+    path = tmp_path / "net.py"
+    path.write_bytes(head + body)
+    _, after = changed(path, [norm("self.a\t", "LayerNorm", 4), around("self.b = ", "self.b = ")])
+    assert after.raw.count(b"\n") == after.raw.count(b"\r\n")
+    assert after.raw.startswith(head + b"class Residual(nn.Sequential):\r\n\t")
+    kept = body.replace(b"nn.Sequential", b"Residual")
+    kept = kept.replace(b"\xcf\x83 \r\n", b"\xcf\x83 \r\n\t\tself.a_norm = nn.LayerNorm(w)\r\n")
+    assert after.raw.endswith(kept.replace(b"self.a( x )", b"self.a_norm(self.a( x ))"))
 
 
 def test_an_encoding_other_than_utf8_is_kept(tmp_path):

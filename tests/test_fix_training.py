@@ -9,6 +9,7 @@ from torch import nn
 
 from gradlint.config import Settings
 from gradlint.finding import Finding, Fix, settled
+from gradlint.fix import prove
 from gradlint.fix.candidate import Initialise, Rescale, Swap
 from gradlint.fix.training import FIXES, School, trained
 from gradlint.load import LoadedModel
@@ -82,3 +83,42 @@ def replace_school(school):
 
 def test_a_fix_that_cannot_run_is_not_trained(school):
     assert school.compare((Swap(0, "nothing-of-the-kind"),)) == ()
+
+
+class Listed(nn.Module):
+    """Its layers are in a list, where no optimizer finds them."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = [nn.Linear(16, 16), nn.Linear(16, 16)]
+        self.scale = torch.ones(16, requires_grad=True)
+        self.head = nn.Linear(16, 4)
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = layer(x).relu() * self.scale
+        return self.head(x)
+
+
+def test_what_is_held_in_a_list_is_registered_and_trained():
+    torch.manual_seed(0)
+    x = torch.randn(16, 16)
+    loaded = LoadedModel(Listed(), (x,), {}, (), "Listed", None, None, lambda seed: ((x,), {}))
+    settings = Settings(device="cpu", loss="ce", steps=5, prove=True)
+    graph, measured = measure(loaded, settings=settings)
+    about = Finding("GL901", "unregistered-module", "wiring", "error", "not-probed", "they are not registered")
+    (fix,) = prove(loaded, graph, [about], measured, settings)[0].fixes
+    assert fix.title == "hold layers in nn.ModuleList, scale in nn.Parameter"
+    assert fix.measured_before["registered parameters"] == 16 * 4 + 4
+    assert fix.measured_after["registered parameters"] == 16 * 4 + 4 + 2 * (16 * 16 + 16) + 16
+    assert {run.optimizer for run in fix.trained} == {"sgd", "adam"}
+    assert all(settled(run.after) < settled(run.before) for run in fix.trained)
+    assert isinstance(loaded.model.layers, list) and not isinstance(loaded.model.scale, nn.Parameter)
+
+
+def test_registered_modules_have_no_such_fix():
+    loaded = LoadedModel(nn.Linear(4, 4), (torch.randn(2, 4),), {}, (), "net", None, None, lambda seed: ((), {}))
+    settings = Settings(device="cpu", loss="ce")
+    graph, measured = measure(loaded, settings=settings)
+    about = Finding("GL901", "unregistered-module", "wiring", "error", "not-probed", "they are not registered")
+    assert prove(loaded, graph, [about], measured, settings)[0].fixes == ()

@@ -13,8 +13,9 @@ from gradlint.fix.candidates import candidates
 from gradlint.fix.changes import changes
 from gradlint.fix.evidence import Pair, compare, helped
 from gradlint.fix.experiment import Experiment, experiment
+from gradlint.fix.registration import registered
 from gradlint.fix.symptom import clipping
-from gradlint.fix.training import School, trained
+from gradlint.fix.training import School, contrast, trained
 from gradlint.fix.trial import Laboratory, Trial
 from gradlint.graph.ir import Graph
 from gradlint.layers import sizes
@@ -74,11 +75,21 @@ def prove(
         _fixed(laboratory, finding, proofs, vain) if _wanted(finding) else finding
         for finding, proofs, (_, vain) in zip(findings, kept, searched, strict=True)
     ]
-    if not settings.prove:
-        return done
     school = School(loaded, graph, settings, measurement.loss)
     steps = [[proof.candidate.steps for proof in proofs] for proofs in kept]
-    return [trained(school, finding, own) for finding, own in zip(done, steps, strict=True)]
+    done = [trained(school, f, own) for f, own in zip(done, steps, strict=True)] if settings.prove else done
+    return [_held(school, finding, found) if _wanted(finding) else finding for finding in done]
+
+
+def _held(school: School, finding: Finding, found: Trial) -> Finding:
+    """The finding with what it says to be unregistered registered, where it is about that and has no fix yet."""
+    settings = school.settings
+    held = None if finding.fixes else registered(school.loaded, school.graph, finding, settings, found.health.state)
+    if held is None:
+        return finding
+    other = replace(school, loaded=held.loaded, graph=held.graph, runs={})
+    fix = replace(held.fix, trained=contrast(school, (), other, ())) if settings.prove else held.fix
+    return replace(finding, fixes=(fix,))
 
 
 def _wanted(finding: Finding) -> bool:

@@ -36,12 +36,7 @@ class School:
 
     def compare(self, steps: tuple[Step, ...]) -> tuple[Trained, ...]:
         """Both losses with each optimizer; nothing for one with which either version cannot be trained."""
-        found = []
-        for optimizer in OPTIMIZERS:
-            before, after = self.trained(optimizer, ()), self.trained(optimizer, steps)
-            if before is not None and after is not None:
-                found.append(_compared(before, after))
-        return tuple(found)
+        return contrast(self, (), self, steps)
 
     def trained(self, optimizer: str, steps: tuple[Step, ...]) -> Trace | None:
         """The run with these steps applied; None when the model cannot be trained so."""
@@ -66,6 +61,16 @@ class School:
             return train(self.loaded, self.graph, training, interventions=applied.interventions, edits=applied.edits)
         except GradlintError:  # the fix fits the recorded pass only: another batch takes another way
             return None
+
+
+def contrast(school: School, steps: tuple[Step, ...], other: School, others: tuple[Step, ...]) -> tuple[Trained, ...]:
+    """Both losses, where the version with the fix may be another model."""
+    found = []
+    for optimizer in OPTIMIZERS:
+        before, after = school.trained(optimizer, steps), other.trained(optimizer, others)
+        if before is not None and after is not None:
+            found.append(_compared(before, after))
+    return tuple(found)
 
 
 def trained(school: School, finding: Finding, steps: Sequence[tuple[Step, ...]]) -> Finding:

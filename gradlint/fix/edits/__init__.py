@@ -7,17 +7,14 @@ from collections.abc import Sequence
 from gradlint.finding import Change
 from gradlint.fix.edits.text import Edit, NoEditError, SourceFile, merged
 
+KINDS = ("skip", "norm", "activation", "call", "guard", "register", "init")  # each has a writer
+
 
 def edits(source: SourceFile, changes: Sequence[Change]) -> list[Edit]:
     """The edits that make the changes in this file, in order. Raises NoEditError when one of them has no place."""
-    from gradlint.fix.edits import (
-        activation,
-        guard,
-        initialisation,
-        norm,
-        skip,
-    )  # libcst takes time to import, and most
-    from gradlint.fix.edits.syntax import parsed  # runs write nothing
+    # libcst takes time to import, and most runs write nothing
+    from gradlint.fix.edits import activation, guard, initialisation, norm, scope, skip
+    from gradlint.fix.edits.syntax import parsed
 
     syntax, groups = parsed(source), _by_kind(changes)
     rows, within = skip.skipped(syntax, groups["skip"])
@@ -27,6 +24,7 @@ def edits(source: SourceFile, changes: Sequence[Change]) -> list[Edit]:
             *norm.normalised(syntax, groups["norm"], within),
             *activation.swapped(syntax, groups["activation"]),
             *activation.called(syntax, groups["call"]),
+            *scope.held(syntax, groups["register"]),
             *guard.guarded(syntax, groups["guard"]),
             *(initialisation.initialised(syntax, groups["init"]) if groups["init"] else ()),
         ]
@@ -41,7 +39,7 @@ def edits(source: SourceFile, changes: Sequence[Change]) -> list[Edit]:
 def _by_kind(changes: Sequence[Change]) -> dict[str, list[Change]]:
     """The changes that one writer makes, by its name."""
     alias = {"draw": "init", "untouched": "init"}
-    groups: dict[str, list[Change]] = {name: [] for name in ("skip", "norm", "activation", "call", "guard", "init")}
+    groups: dict[str, list[Change]] = {name: [] for name in KINDS}
     for change in changes:
         name = alias.get(change.kind, change.kind)
         if name in groups:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import libcst as cst
 
+from gradlint.finding import Change
 from gradlint.fix.edits.sites import at_line
-from gradlint.fix.edits.syntax import Syntax
+from gradlint.fix.edits.syntax import Syntax, inside
 from gradlint.fix.edits.text import STATEMENT, Edit, NoEditError, line_end
 from gradlint.graph.ir import Span
 
@@ -79,3 +80,25 @@ def constructor(owner: cst.ClassDef) -> cst.FunctionDef:
     if [param.name.value for param in found[0].params.params][:1] != ["self"]:
         raise NoEditError("__init__ does not call its instance self")
     return found[0]
+
+
+def held(syntax: Syntax, changes: Sequence[Change]) -> list[Edit]:
+    """The edits that wrap what attributes are assigned: `self.blocks = nn.ModuleList([…])`. Raises NoEditError."""
+    edits = []
+    for change in changes:
+        owners = [node for node in syntax.all(cst.ClassDef) if node.name.value == change.types[1]]
+        found = [
+            node.value
+            for owner in owners
+            for node in inside(owner, cst.Assign)
+            if [syntax.source(target.target) for target in node.targets] == [f"self.{change.old}"]
+        ]
+        if len(owners) != 1 or len(found) != 1:
+            raise NoEditError(f"self.{change.old} is assigned at {len(found)} places")
+        start, end = syntax.span(found[0])
+        opening = f"{syntax.owner('torch.nn')}.{change.new}("
+        empty = isinstance(found[0], (cst.List, cst.Dict)) and not found[0].elements
+        edits += (
+            [Edit(start, end, f"{opening})")] if empty else [Edit(start, start, opening, -4), Edit(end, end, ")", 4)]
+        )
+    return edits
