@@ -104,6 +104,8 @@ CASES = {
     "string_dict": [swap("ACTS[activation]()")],
     "string_branch": [swap("return nn.Sigmoid()")],
     "string_getattr": [swap("self.act(self.fc(x))", "torch.sigmoid")],
+    "loop_last": [swap("relu()", "torch.Tensor.relu", "identity", "relu", 1, 2)],
+    "loop_rest": [swap("torch.sigmoid", "torch.sigmoid", place=0, of=2)],
     "output_call": [swap("return", "torch.sigmoid", new="identity")],
     "init_call": [draw("self.a"), draw("self.b")],
     "init_data": [draw("self.a", "orthogonal", 1.0), draw("self.b", "orthogonal", 1.0)],
@@ -193,7 +195,11 @@ def test_what_was_edited_builds_and_runs(name):
     assert module.Net()(torch.randn(2, *getattr(module, "SHAPE", (4,)))).shape[0] == 2
 
 
-SWAPS = [name for name in CASES if not name.startswith(("init", "both", "norm", "skip", "guard", "shared", "register"))]
+SWAPS = [
+    name
+    for name in CASES
+    if not name.startswith(("init", "loop", "both", "norm", "skip", "guard", "shared", "register"))
+]
 
 
 @pytest.mark.parametrize("name", SWAPS)

@@ -9,7 +9,7 @@ import libcst as cst
 from gradlint.finding import Change
 from gradlint.fix.edits.choice import chosen, key_of
 from gradlint.fix.edits.scope import root
-from gradlint.fix.edits.sites import at_line, by_site, is_tight, line_of, selected
+from gradlint.fix.edits.sites import at_end, at_line, by_site, is_tight, line_of, selected
 from gradlint.fix.edits.spelling import ARGUMENTS, CLASSES, METHODS, SELF_TAUGHT, classes, functions
 from gradlint.fix.edits.spelling import new_class as _class
 from gradlint.fix.edits.spelling import new_function as _function
@@ -55,7 +55,21 @@ def _at_line(syntax: Syntax, group: Sequence[Change]) -> list[Edit]:
         if not whole:
             raise NoEditError("other activations are chosen at the same place")
         return chosen(syntax, change, key_of(syntax, sites[0]) if sites else None)
+    if len(sites) == 1 and (test := at_end(syntax, sites[0], group)):
+        return _if(syntax, sites[0], test, write(syntax, sites[0], change))
     return [edit for site in selected(sites, group) for edit in write(syntax, site, change)]
+
+
+def _if(syntax: Syntax, site: cst.Call, test: str, edits: Sequence[Edit]) -> list[Edit]:
+    """The edits of a call made where the test holds, and the call as it is elsewhere."""
+    start, end = syntax.span(site)
+    inner = [edit for edit in edits if start <= edit.start and edit.end <= end]
+    text = syntax.text[start:end]
+    for edit in sorted(inner, key=lambda edit: edit.key, reverse=True):
+        text = text[: edit.start - start] + edit.text.encode() + text[edit.end - start :]
+    written = f"{text.decode()} if {test} else {syntax.source(site)}"
+    alone = isinstance(syntax.parent(site), (cst.Assign, cst.Return, cst.Arg))
+    return [syntax.replace(site, written if alone else f"({written})"), *(e for e in edits if e not in inner)]
 
 
 def _assigned(syntax: Syntax, group: Sequence[Change], error: NoEditError) -> list[Edit]:

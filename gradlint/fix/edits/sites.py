@@ -51,6 +51,24 @@ def selected(sites: Sequence[cst.Call], group: Sequence[Change]) -> list[cst.Cal
     return list(sites)
 
 
+def at_end(syntax: Syntax, site: cst.CSTNode, group: Sequence[Change]) -> str:
+    """What tells the last pass of the loop around a site from the others, where the changes are about one or the other.
+
+    `fc is self.layers[-1]`, or with `not`; empty where they are about something else, or the loop is another one.
+    """
+    of, places = group[0].of, {change.place for change in group}
+    last, rest = places == {of - 1}, places == set(range(of - 1))
+    loop = next((parent for parent, _ in syntax.around(site) if isinstance(parent, (cst.For, cst.FunctionDef))), None)
+    if of < 2 or not (last or rest) or not isinstance(loop, cst.For):
+        return ""
+    layers, target = loop.iter, loop.target
+    if isinstance(layers, cst.Call) and syntax.source(layers.func) == "enumerate" and isinstance(target, cst.Tuple):
+        layers, target = layers.args[0].value, target.elements[-1].value
+    if not isinstance(target, cst.Name) or not isinstance(layers, cst.Attribute) or not is_pure(layers):
+        return ""
+    return f"{target.value} is {'' if last else 'not '}{syntax.source(layers)}[-1]"
+
+
 def line_of(change: Change) -> int:
     """The line of a change; 0 when it has none."""
     return change.span.line if change.span else 0
