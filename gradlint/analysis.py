@@ -26,7 +26,7 @@ from gradlint.probe.run import forward_error
 from gradlint.profile import Measurement, Trace
 from gradlint.result import TargetReport, failed
 from gradlint.serialise import from_data, to_data
-from gradlint.source.target import Target
+from gradlint.source.target import FORMS, Target
 from gradlint.static import NOT_ASKED
 
 TRAINING_SHARE = 0.3  # of the target's time limit
@@ -69,9 +69,15 @@ def analyse_model(target: str, path: str | None, loaded: LoadedModel, settings: 
     )
 
     def prove(findings: Sequence[Finding], measured: Measurement) -> Sequence[Finding]:
-        return fix.prove(loaded, graph, findings, measured, settings)
+        found = fix.prove(loaded, graph, findings, measured, settings)
+        return _unwritten(found) if path and Path(path).suffix.lower() in FORMS else found
 
     return assess(case, graph, probed, settings, started, prove if settings.fix else None)
+
+
+def _unwritten(findings: Sequence[Finding]) -> list[Finding]:
+    """The findings with fixes that are only shown: the lines that an exporter noted are not the target's own."""
+    return [replace(f, fixes=tuple(replace(each, changes=()) for each in f.fixes)) for f in findings]
 
 
 def observe(loaded: LoadedModel, settings: Settings) -> tuple[Graph, Measurement | None, str]:

@@ -119,8 +119,8 @@ SIZE = Parsed("size", memory, lambda _: "write it as 4G or 512M")
 def cli() -> None:
     """Find out whether gradients will reach every layer of a network, before training it.
 
-    TARGET is model.py, model.py:EXPR (a name, or a call such as Net(num_classes=10)), package.module:EXPR, net.onnx or
-    a folder.
+    TARGET is model.py, model.py:EXPR (a name, or a call such as Net(num_classes=10)), package.module:EXPR, net.onnx,
+    program.pt2 or a folder.
     """
 
 

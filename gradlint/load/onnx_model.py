@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from gradlint.config import Settings
     from gradlint.load.model import LoadedModel
 
+MALFORMED = (ArithmeticError, AttributeError, LookupError, MemoryError, RecursionError, TypeError, ValueError)
+MOST_ENTRIES = 2**28  # of all inputs together
 DEFAULT_MEMORY = 4 * 2**30
 BYTES_PER_ELEMENT = 16  # weight, the probe's copy, its gradient and room for activations
 
@@ -47,9 +49,14 @@ def prepare(path: Path, shown: str, settings: Settings) -> Prepared:
     when its open dimensions cannot be guessed.
     """
     refuse_options(settings, path)
-    file = read(path, shown)
-    inputs = declared(file)
-    found = fitted(file, inputs, tries(inputs, parse_all(settings.inputs)))
+    specs = parse_all(settings.inputs)
+    try:
+        file = read(path, shown)
+        inputs = declared(file)
+        found = fitted(file, inputs, tries(inputs, specs))
+    except MALFORMED as error:  # whatever a hostile file makes numpy, onnx or a handler raise
+        told = next(iter(str(error).splitlines()), "")
+        raise LoadError(f"{shown} is not a well-formed model: {type(error).__name__}: {told[:200]}") from error
     sized = tuple(values(found.program, found.sized))
     used = tuple(
         InputUsed(symbol.name, size.shape, size.dtype, size.source, law(symbol.name, size))
@@ -91,6 +98,9 @@ def load(path: Path, shown: str, settings: Settings) -> LoadedModel:
     from gradlint.load.program_module import ProgramModule
 
     prepared = prepare(path, shown, settings)
+    entries = sum(math.prod(size.shape) for size in prepared.sized)
+    if entries > MOST_ENTRIES:
+        raise LoadError(f"{shown} takes {entries:,} input entries, too many to run it on", "--no-probe runs nothing")
     needed = prepared.parameters * BYTES_PER_ELEMENT
     if needed > (settings.memory or DEFAULT_MEMORY):
         raise LoadError(

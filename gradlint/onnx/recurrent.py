@@ -79,7 +79,7 @@ def _check_lengths(n: Node, steps: int) -> None:
 def _state(n: Node, position: int, shape: tuple[int, ...]) -> Symbol:
     given = n.get(position)
     if given is None:
-        return known(f"{n.spec.name}.state{position}", np.zeros(shape, np.float32))
+        return known(f"{n.spec.name}.state{position}", np.broadcast_to(np.float32(0), shape))
     return _moved(n, given, (1, 0, 2)) if n.attr("layout", 0) else given
 
 
