@@ -12,6 +12,7 @@ from gradlint.quantity import QUANTITIES, Facts
 from gradlint_rules import passage
 
 FEW = 8  # keys from which freezing on one of them is a loss of choice
+HOPS = 10  # ops between queries or keys and their norm
 MASKING = frozenset({"masked_fill", "where"})
 
 
@@ -29,6 +30,7 @@ class Attention:
     keys: int
     scale: float | None
     width: int | None
+    normed: bool = False  # queries and keys pass a norm of their own, whose gains set the size of the logits
 
     def size(self, graph: Graph, facts: Facts) -> float | None:
         """log10 RMS of the logits."""
@@ -59,7 +61,8 @@ def _attention(graph: Graph, op: Op) -> Attention | None:
         key, scale = graph.operand(op, "key"), op.attrs.get("scale")
         if key is None or not isinstance(scale, int | float):
             return None
-        return Attention(op, "attention-logits", (op.index,), key.shape[-2], float(scale), key.shape[-1])
+        normed = all(_is_normed(graph, v.id) for role in ("query", "key") if (v := graph.operand(op, role)) is not None)
+        return Attention(op, "attention-logits", (op.index,), key.shape[-2], float(scale), key.shape[-1], normed)
     if (
         op.kind != "softmax"
         or op.function != "softmax"
@@ -80,7 +83,9 @@ def _written(graph: Graph, op: Op) -> Attention | None:
             keys = graph.values[op.outputs[0]].shape
             dim = op.attrs.get("dim")
             count = keys[dim] if isinstance(dim, int) else keys[-1]
-            return Attention(op, "activation-size", (logits,), count, scale * _early(graph, seen), data[0].shape[-1])
+            normed = all(_is_normed(graph, v.id) for v in data)
+            width = data[0].shape[-1]
+            return Attention(op, "activation-size", (logits,), count, scale * _early(graph, seen), width, normed)
         scalar = seen.attrs.get("scalar")
         if seen.kind == "mul" and isinstance(scalar, int | float) and scalar:
             scale *= abs(scalar) if seen.function == "mul" else 1 / abs(scalar)
@@ -107,6 +112,18 @@ def _behind(graph: Graph, op: Op) -> Iterator[Op]:
         if seen.kind == "matmul" or not following:
             return
         value = following[0]
+
+
+def _is_normed(graph: Graph, value: int) -> bool:
+    """Whether a norm made the queries or keys, up to a rotation of positions (RoPE) and shapes."""
+    for _ in range(HOPS):
+        op = graph.op_of(value)
+        if op is None or op.kind not in passage.SHAPING | {"norm", "add", "mul", "concat"}:
+            return False
+        if op.kind == "norm":
+            return True
+        value = op.inputs[0]
+    return False
 
 
 def _early(graph: Graph, product: Op) -> float:

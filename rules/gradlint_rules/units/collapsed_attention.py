@@ -41,7 +41,7 @@ def collapsed_attention(graph: Graph, probe: Measurement, options: dict[str, flo
         op=worst.op.index,
         ops=tuple(op.index for op in ops),
         related=diagnosis.related(graph, ops, f"{len(ops)} attentions like it") if len(ops) > 1 else (),
-        severity="warning" if len(found) >= SHARE * len(all_of_them) else "info",
+        severity="warning" if len(found) >= SHARE * len(all_of_them) and not worst.normed else "info",
         claim=Claim("attention-focus", worst.weights, FOCUSED, "above")
         if worst.weights
         else Claim(worst.quantity, worst.subject, worst.limit + options["decades"], "above"),

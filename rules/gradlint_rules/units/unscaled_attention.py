@@ -35,6 +35,6 @@ def unscaled_attention(graph: Graph, signal: Signal) -> Iterator[Draft]:
         ops=tuple(op.index for op in ops),
         related=diagnosis.related(graph, ops, f"{len(ops)} attentions like it") if len(ops) > 1 else (),
         claim=Claim(worst.quantity, worst.subject, worst.limit, "above"),
-        severity="warning" if size > worst.limit + FAR else "info",
+        severity="warning" if size > worst.limit + FAR and not worst.normed else "info",
         predicted={"scale": 1.0, "needed_scale": round(float(worst.width or 1) ** -0.5, 4)},
     )
