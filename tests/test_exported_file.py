@@ -184,3 +184,13 @@ def test_a_deeply_nested_description_is_refused(tmp_path):
 def test_targets_of_finished_models_are_told_by_their_suffix():
     assert [parse(name).form for name in ("a.py", "a.py:Net()")] == ["", ""]
     assert parse(__file__).form == ""
+
+
+def test_a_traced_graph_keeps_the_places_of_its_nodes():
+    graph, recording = capture(torch.fx.symbolic_trace(Net()), (torch.randn(8, 3, 8, 8),))
+    assert recording.method == "fx"
+    assert [op.module_path for op in graph.ops if op.kind in ("conv", "norm", "linear")] == [
+        "features.0",
+        "features.1",
+        "head",
+    ]

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from gradlint.onnx import control, layers, pointwise, recurrent, reductions, shaping
+from gradlint.onnx import control, layers, pointwise, recurrent, reductions, resizing, shaping
 
 HANDLERS: Mapping[str, Any] = {
     **pointwise.HANDLERS,
     **layers.HANDLERS,
     **shaping.HANDLERS,
+    **resizing.HANDLERS,
     **reductions.HANDLERS,
     **recurrent.HANDLERS,
     **control.HANDLERS,
