@@ -56,6 +56,7 @@ class Field:
     base: Base | None = None
     source: Hashable = field(default_factory=lambda: next(_fresh))
     ripple: Ripple = NONE
+    rows: Array | None = None  # a weight's output by channel: the table's "same channel" half, up to a constant, (C, …)
     causal: bool = False  # logits of which each row only counts the keys up to its own position
 
     @property
@@ -92,7 +93,8 @@ class Field:
         if base is not None and len(base.table.values) == len(self.table.values):
             level = _mean_for(table, base.mean, self.table)
             base = Base(relabel(base.table), level, base.function, (key, base.source))
-        return Field(table, _mean_for(table, self.mean, self.table), base, (key, self.source), self.ripple, self.causal)
+        mean = _mean_for(table, self.mean, self.table)
+        return Field(table, mean, base, (key, self.source), self.ripple, causal=self.causal)
 
     def gaussian(self) -> Field:
         """The field with its distribution forgotten."""
@@ -181,6 +183,9 @@ class Cotangent:
     factor: Factor | None = None
     tilt: Tilt | None = None
     orthogonal: Hashable = None  # source of the tensor x with Σ δx = Σ δ = 0 in every channel: what a norm sends back
+    inverse: tuple[Hashable, Array] | None = (
+        None  # relative sizes by channel of the tensor of this source: 1/σ² of a norm
+    )
     spanned: Scalar | None = None  # the same, seen from the Gaussian of `factor` before the function that made x
 
     def relabelled(self, relabel: Relabel) -> Cotangent:

@@ -13,6 +13,7 @@ import numpy as np
 from gradlint.signal import table as tables
 from gradlint.signal.field import Cotangent, Field
 from gradlint.signal.ripple import drawn
+from gradlint.signal.rows import filtered, rows_of, weighed
 from gradlint.signal.site import Contribution, Contributions, Flow, Site, Square
 from gradlint.signal.table import Array, Dims, Table
 from gradlint.signal.weights import Vector, Weight
@@ -93,7 +94,9 @@ def convolution(site: Site, x: Field, weight: Weight, bias: Vector | None, geome
     """M_y over (channel, positions) from the components of M_x: f·Σ_S Q_S v_S, with Q_S the filter's sums."""
     x = _channel_profile_only(x)
     sums = FilterSums(weight, geometry.groups)
-    y_values = _forward(x.table, sums, geometry)
+    parts = _components_of(x.table, sums, geometry)
+    y_values = mapped(parts, reach_of(geometry, adjoint=False), sums.matrix(out=True))
+    rows = _rows(parts, y_values, weight, geometry, math.prod(axis.size for axis in x.dims[0]))
     mean = x.average * weight.total / geometry.n_out * math.prod(window.same for window in geometry.windows)
     if bias is not None:
         y_values[:, :, 1] += bias.square
@@ -111,7 +114,10 @@ def convolution(site: Site, x: Field, weight: Weight, bias: Vector | None, geome
         cotangent = cotangents[0]
         if cotangent is None:
             return {}
-        out = dict(_backward(site, x, y, sums, geometry, cotangent))
+        met = sums
+        if cotangent.inverse is not None and cotangent.inverse[0] == field.source:
+            met = FilterSums(weighed(weight, cotangent.inverse[1]), geometry.groups)
+        out = dict(_backward(site, x, y, met, geometry, cotangent))
         into, source = out[site.id("input")], site.id("input")
         if depthwise and isinstance(into, Cotangent) and cotangent.orthogonal == field.source:
             out[source] = replace(into, orthogonal=site.known(source).source)
@@ -121,8 +127,23 @@ def convolution(site: Site, x: Field, weight: Weight, bias: Vector | None, geome
     ripple = x.ripple
     if geometry.groups < geometry.n_in:
         ripple = drawn(x.ripple, weight.shape[1], weight.shape[2:])
-    field = Field(y, np.array([mean]), ripple=ripple)
+    field = Field(y, np.array([mean]), ripple=ripple, rows=rows)
     return Flow((field,), backward)
+
+
+def _rows(parts: Array, values: Array, weight: Weight, geometry: Geometry, batch: int) -> Array | None:
+    """Every output channel's moments over (batch, positions), without the axes of size 1."""
+    maps = _inclusion(geometry.rank) * reach_of(geometry, adjoint=False)
+    found = filtered(parts.reshape(2, -1), maps, weight)
+    if found is None:
+        found = rows_of(values[0, :, 1], weight)
+    if found is None:
+        return None
+    found = found.reshape((len(found), 2) + (2,) * geometry.rank)
+    for position, size in reversed([*enumerate((batch, *(window.out for window in geometry.windows)))]):
+        if size == 1:
+            found = tables.take(found, position, 1)
+    return found
 
 
 def _channel_profile_only(x: Field) -> Field:
@@ -219,11 +240,12 @@ class FilterSums:
         return energy / max(float(energy.sum()), 1e-300)
 
 
-def _forward(table: Table, sums: FilterSums, geometry: Geometry) -> Array:
+def _components_of(table: Table, sums: FilterSums, geometry: Geometry) -> Array:
+    """Variance components of the input over (channel, positions), for either half of the batch axis."""
     parts = components(with_axes(table), range(1, 2 + geometry.rank))
-    if table.profile is not None:
-        parts = _weighed(parts, sums.energy(table.profile.counts, geometry.n_in), table.weights)
-    return mapped(parts, reach_of(geometry, adjoint=False), sums.matrix(out=True))
+    if table.profile is None:
+        return parts
+    return _weighed(parts, sums.energy(table.profile.counts, geometry.n_in), table.weights)
 
 
 def _weighed(parts: Array, energy: Array, share: Array) -> Array:

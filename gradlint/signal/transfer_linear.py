@@ -9,6 +9,7 @@ import numpy as np
 from gradlint.signal import table as tables
 from gradlint.signal.field import Cotangent, Field
 from gradlint.signal.ripple import drawn
+from gradlint.signal.rows import rows_of, weighed
 from gradlint.signal.site import Contribution, Contributions, Flow, Site, Square, Unanswered
 from gradlint.signal.table import Array, Axis, Table
 from gradlint.signal.weights import Vector, Weight
@@ -49,13 +50,17 @@ def contraction(site: Site, x: Field, weight: Weight, bias: Vector | None) -> Fl
     out_axis = (Axis(n_out),) if n_out > 1 else ()
     values = tables.put(axes[0] if axes else len(table.axes), y_same, y_different) if out_axis else y_same
     y = Table((*x.dims[:-1], out_axis), values, profile)
-    field = Field(
-        y, np.array([mean]) if profile is None else np.full(len(values), mean), ripple=drawn(x.ripple, weight.shape[1])
-    )
+    mean_by_class = np.array([mean]) if profile is None else np.full(len(values), mean)
+    rows = rows_of(y_same[0], weight) if profile is None else None
+    field = Field(y, mean_by_class, ripple=drawn(x.ripple, weight.shape[1]), rows=rows)
 
     def backward(cotangents: Sequence[Cotangent | None]) -> Contributions:
         cotangent = cotangents[0]
-        return {} if cotangent is None else _linear_backward(site, x, y, weight, cotangent)
+        if cotangent is None:
+            return {}
+        of_it = cotangent.inverse is not None and cotangent.inverse[0] == field.source
+        met = weighed(weight, cotangent.inverse[1]) if cotangent.inverse is not None and of_it else weight
+        return _linear_backward(site, x, y, met, cotangent)
 
     return Flow((field,), backward)
 

@@ -14,6 +14,7 @@ from gradlint.signal.kernels import GRID, GRID_WEIGHT, SCORES
 from gradlint.signal.ripple import settled
 from gradlint.signal.scalar import IDENTITY, Scalar, affine, compose, product
 from gradlint.signal.site import Contribution, Contributions, Flow, Site, Square, Unanswered
+from gradlint.signal.spectrum import divided
 from gradlint.signal.table import Array, Table
 from gradlint.signal.weights import Vector
 from gradlint.signal.written_norm import Written
@@ -143,14 +144,17 @@ def normalised(site: Site, plan: Plan, value: int) -> Flow:
         raise Unanswered("the norm's input does not vary over the axes that it normalises")
     inverse = plan.scale / (variance + plan.eps)
     unit = centred * outer(table, np.sqrt(inverse))
+    evened = _evened(plan)
+    if evened is not None:
+        unit = tables.put(plan.along[0], evened.same, tables.take(unit, plan.along[0], 0))
+    unit, inflation = _divided(unit, plan)
     y = _affine_field(plan, table.with_values(unit), inverse)
-    inflation = _inflation(centred / outer(table, np.sqrt(variance)), plan)
 
     def backward(cotangents: Sequence[Cotangent | None]) -> Contributions:
         cotangent = cotangents[0]
         if cotangent is None:
             return {}
-        return _norm_backward(site, plan, value, y, unit, inverse * inflation, cotangent)
+        return _norm_backward(site, plan, value, y, unit, inverse * inflation, cotangent, evened)
 
     shaped = (
         y if y.dims == original.dims else Field(tables.regroup(y.table, y.dims), y.mean, y.base, y.source, y.ripple)
@@ -172,12 +176,54 @@ def _centred(values: Array, plan: Plan) -> Array:
     return values - mean
 
 
-def _inflation(correlation: Array, plan: Plan) -> Array:
-    """E[1/s²]E[s²] = 1 + 2/ν for a Gaussian quadratic form of ν = 1/⟨ρ²⟩ effective degrees of freedom."""
-    squared = _averaged(correlation**2, plan)
+@dataclass(frozen=True, eq=False)
+class Evened:
+    """What a norm by channel does to channels of different variance."""
+
+    same: Array  # E[x̂ x̂′] inside a channel, the mean over channels of each one's moments over its variance
+    relative: Array  # 1/σ² by channel, of mean 1
+    factor: float  # ⟨1/σ²⟩⟨σ²⟩
+    root_factor: float  # ⟨1/σ⟩²⟨σ²⟩
+
+
+def _evened(plan: Plan) -> Evened | None:
+    """The norm channel by channel, where the input's rows are known and each channel has its own variance."""
+    rows, along = plan.x.rows, plan.along
+    if rows is None or len(along) != 1 or along[0] in plan.over or not plan.centred or plan.x.table.profile is not None:
+        return None
+    sizes = [size for axis, size in enumerate(plan.x.table.sizes) if axis != along[0]]
+    over = [axis - (axis > along[0]) for axis in plan.over]
+    mean = tables.average(rows, over, sizes)
+    for axis in sorted(over):
+        mean = tables.insert(mean, axis)
+    centred = rows - mean
+    variance = np.maximum(centred.reshape(len(centred), -1)[:, -1], 0.0) + plan.eps
+    if not np.all(variance > 0.0):
+        return None
+    inverse, level = 1.0 / variance, float(variance.mean())
+    same = np.tensordot(inverse, centred, (0, 0))[None] * (plan.scale / len(inverse))
+    average = float(inverse.mean())
+    return Evened(same, inverse / average, average * level, float(np.sqrt(inverse).mean()) ** 2 * level)
+
+
+INFLATED = 4.0  # a norm over two or three degrees of freedom has no finite E[1/s²]
+
+
+def _divided(unit: Array, plan: Plan) -> tuple[Array, Array]:
+    """x/s for a sample deviation s, inside one normalised set; and E[1/s²]E[s²] with what the ripple adds."""
+    sizes = plan.x.table.sizes
+    over = sorted(plan.over)
+    inside = tables.take_all(unit, plan.others)
+    level = inside.reshape(len(inside), -1)[:, -1]
+    moments, inflation = divided(inside, [sizes[axis] for axis in over])
+    out = unit.copy()
+    index: list[slice | int] = [slice(None)] * unit.ndim
+    for axis in plan.others:
+        index[axis + 1] = 1
+    out[tuple(index)] = moments * level.reshape((-1,) + (1,) * len(over))
     if any(plan.x.table.axes[axis].batch for axis in plan.over):
-        squared = squared + plan.x.ripple.excess
-    return np.minimum(1.0 + 2.0 * np.minimum(squared, 1.0), 2.0)
+        inflation = inflation + 2.0 * plan.x.ripple.excess
+    return out, np.clip(inflation, 1.0, INFLATED)
 
 
 def _averaged(values: Array, plan: Plan) -> Array:
@@ -229,7 +275,14 @@ def _law(plan: Plan, inverse: Array, mean: Array) -> Base | None:
 
 
 def _norm_backward(
-    site: Site, plan: Plan, source: int, y: Field, unit: Array, inverse: Array, cotangent: Cotangent
+    site: Site,
+    plan: Plan,
+    source: int,
+    y: Field,
+    unit: Array,
+    inverse: Array,
+    cotangent: Cotangent,
+    evened: Evened | None,
 ) -> Contributions:
     table = plan.x.table
     coupled = _coupling(plan, y, cotangent)
@@ -250,9 +303,15 @@ def _norm_backward(
     g = _projected(plan, given, g, h, pairs)
     into = Table(table.dims, g, profile)
     into = into.with_values(g * outer(into, np.sqrt(np.broadcast_to(_expanded(inverse, table, into), len(g)))))
+    if evened is not None:
+        into = into.with_values(_along(into.values, plan, evened.factor, evened.root_factor))
     original = site.known(source)
     per_channel = plan.centred and any(table.axes[axis].batch for axis in plan.over)
-    out[source] = Cotangent(_on_shape(into, original), orthogonal=original.source if per_channel else None)
+    out[source] = Cotangent(
+        _on_shape(into, original),
+        orthogonal=original.source if per_channel else None,
+        inverse=None if evened is None else (original.source, evened.relative),
+    )
     return out
 
 

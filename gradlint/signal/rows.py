@@ -1,0 +1,62 @@
+"""A weight's output channel by channel: few taps a channel make channels differ, which a norm by channel evens out."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from gradlint.signal.table import Array
+from gradlint.signal.weights import Weight
+
+NARROW = 1024  # entries a row above which channels hardly differ: the variance of a row's energy is 2/entries
+
+
+def rows_of(same: Array, weight: Weight) -> Array | None:
+    """The "same channel" moments of every output channel, (C, …), in proportion to its row's energy."""
+    square = weight.rows.get("square")
+    if square is None or weight.square <= 0.0 or weight.shape[0] < 2 or _entries(weight) > NARROW:
+        return None
+    relative: Array = square * (weight.shape[0] / weight.square)
+    return np.multiply.outer(relative, same)
+
+
+def filtered(parts: Array, maps: Array, weight: Weight) -> Array | None:
+    """The same from the sums of every filter: `parts` (batch, subsets), `maps` (subsets, patterns) without the sums."""
+    if not weight.filters:
+        return None
+    rank = len(weight.shape) - 1
+    sums = np.stack([weight.filters["".join(str(axis + 1) for axis in kept)] for kept in _subsets(rank)], axis=-1)
+    moments: Array = np.einsum("bs,cs,sp->cbp", parts, sums, maps)
+    return moments
+
+
+def weighed(weight: Weight, relative: Array) -> Weight:
+    """The weight with each output channel's energy times a number: what W meets of a gradient of that size by channel.
+
+    Only the sums that keep output channels apart change.
+    """
+    square = weight.rows.get("square")
+    if square is None:
+        return weight
+    overall = float(relative @ square) / max(weight.square, 1e-300)
+    sums = dict(weight.sums)
+    for kept in sums:
+        if not kept.startswith("0"):
+            continue
+        filters = weight.filters.get(kept[1:])
+        sums[kept] = sums[kept] * overall if filters is None else float(relative @ filters)
+    return replace(weight, sums=sums)
+
+
+def _entries(weight: Weight) -> int:
+    return int(np.prod(weight.shape[1:]))
+
+
+def _subsets(rank: int) -> list[Sequence[int]]:
+    """Subsets of (channel, taps…) in the order of `itertools.product((0, 1), repeat=rank)`, by the axes they hold."""
+    return [
+        [axis for axis, present in enumerate(subset) if present] for subset in itertools.product((0, 1), repeat=rank)
+    ]
