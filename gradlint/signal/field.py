@@ -175,6 +175,22 @@ class Tilt:
     values: Array
 
 
+@dataclass(frozen=True)
+class Orthogonal:
+    """Σ δ = 0 and Σ δx ≈ 0 in every channel of the tensor x of this source: `rest` is E[(Σ δx)²], which ε leaves."""
+
+    source: Hashable
+    rest: float
+
+
+@dataclass(frozen=True)
+class Spanned:
+    """`Orthogonal` seen through the function of the Gaussian under it that made x."""
+
+    function: Scalar
+    rest: float
+
+
 @dataclass(frozen=True, eq=False)
 class Cotangent:
     """Second moments of the gradient at a tensor, and how it depends on the tensor itself where that is known."""
@@ -182,11 +198,11 @@ class Cotangent:
     table: Table
     factor: Factor | None = None
     tilt: Tilt | None = None
-    orthogonal: Hashable = None  # source of the tensor x with Σ δx = Σ δ = 0 in every channel: what a norm sends back
+    orthogonal: Orthogonal | None = None  # to which tensor: what a norm sends back
     inverse: tuple[Hashable, Array] | None = (
         None  # relative sizes by channel of the tensor of this source: 1/σ² of a norm
     )
-    spanned: Scalar | None = None  # the same, seen from the Gaussian of `factor` before the function that made x
+    spanned: Spanned | None = None  # the same, seen from the Gaussian of `factor` before the function that made x
 
     def relabelled(self, relabel: Relabel) -> Cotangent:
         """The same gradient in another layout."""

@@ -11,7 +11,7 @@ from functools import lru_cache
 import numpy as np
 
 from gradlint.signal import table as tables
-from gradlint.signal.field import Cotangent, Field
+from gradlint.signal.field import Cotangent, Field, Orthogonal
 from gradlint.signal.ripple import drawn
 from gradlint.signal.rows import filtered, rows_of, weighed
 from gradlint.signal.site import Contribution, Contributions, Flow, Site, Square
@@ -119,8 +119,9 @@ def convolution(site: Site, x: Field, weight: Weight, bias: Vector | None, geome
             met = FilterSums(weighed(weight, cotangent.inverse[1]), geometry.groups)
         out = dict(_backward(site, x, y, met, geometry, cotangent))
         into, source = out[site.id("input")], site.id("input")
-        if depthwise and isinstance(into, Cotangent) and cotangent.orthogonal == field.source:
-            out[source] = replace(into, orthogonal=site.known(source).source)
+        orthogonal = cotangent.orthogonal
+        if depthwise and isinstance(into, Cotangent) and orthogonal and orthogonal.source == field.source:
+            out[source] = replace(into, orthogonal=Orthogonal(site.known(source).source, orthogonal.rest))
         return out
 
     depthwise = geometry.groups == geometry.n_in == geometry.n_out

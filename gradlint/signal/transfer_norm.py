@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 
 from gradlint.signal import table as tables
-from gradlint.signal.field import Base, Cotangent, Field, outer, push
+from gradlint.signal.field import Base, Cotangent, Field, Orthogonal, outer, push
 from gradlint.signal.kernels import GRID, GRID_WEIGHT, SCORES
 from gradlint.signal.ripple import settled
 from gradlint.signal.scalar import IDENTITY, Scalar, affine, compose, product
@@ -19,7 +20,7 @@ from gradlint.signal.table import Array, Table
 from gradlint.signal.weights import Vector
 from gradlint.signal.written_norm import Written
 
-INVARIANCE = 1e-5**2  # the later norm adds ε = 1e-5 to a variance of about 1: scale is undone to that accuracy
+ROUNDING = 1e-20  # of a share of a variance
 COLLAPSED = 1e-12  # centred variance below this share of E[x²]: rounding decides what the norm divides by
 
 
@@ -306,13 +307,23 @@ def _norm_backward(
     if evened is not None:
         into = into.with_values(_along(into.values, plan, evened.factor, evened.root_factor))
     original = site.known(source)
+    rest = _rest_of_scale(plan, given, pairs, inverse, evened)
     per_channel = plan.centred and any(table.axes[axis].batch for axis in plan.over)
     out[source] = Cotangent(
         _on_shape(into, original),
-        orthogonal=original.source if per_channel else None,
+        orthogonal=Orthogonal(original.source, rest) if per_channel else None,
         inverse=None if evened is None else (original.source, evened.relative),
     )
     return out
+
+
+def _rest_of_scale(plan: Plan, given: Table, pairs: Array, inverse: Array, evened: Evened | None) -> float:
+    """E[(Σ δx)²] in one channel: ε/(σ² + ε) of Σ γδx̂, as x̂ is not quite free of x's scale."""
+    unevenness = 1.0 if evened is None else float((evened.relative**2).mean()) * evened.factor**2
+    own = tables.take_all(pairs, plan.along)
+    axes = [axis for axis in range(len(given.sizes)) if axis not in plan.along]
+    summed = tables.pair_sum(own, range(len(axes)), [given.sizes[axis] for axis in axes])
+    return max(float(summed.mean()), 0.0) * (plan.eps * float(inverse.mean())) ** 2 * unevenness
 
 
 def _projected(plan: Plan, given: Table, g: Array, h: Array, pairs: Array) -> Array:
@@ -396,32 +407,43 @@ def _left_over(
     """Gradients of γ and β when a later norm of the same channel undoes scale and shift of φ(y).
 
     Σ δ = Σ δ φ(y) = 0 in every channel, so that of φ′(y)x̂ and of φ′(y) only what 1 and φ(y) do not span is left: for a
-    positively homogeneous φ nothing of γ's gradient.
+    positively homogeneous φ nothing of γ's gradient but what the ε of the later norm leaves.
     """
     factor, spanned, law = cotangent.factor, cotangent.spanned, y.law
     unit = _unit(plan, law)
     if factor is None or spanned is None or factor.base.source != law.source or unit is None:
         return {}
-    z = float(law.mean[0]) + math.sqrt(float(law.variance[0])) * GRID
+    nodes, weight = _rare(plan)
+    z = float(law.mean[0]) + math.sqrt(float(law.variance[0])) * nodes
     slope = factor.function.value(z)
+    gain = 1.0 if plan.gain is None else max(plan.gain.square, 1e-300)
     out: dict[int, Square] = {}
-    for role, values in (("weight", slope * unit.value(z)), ("bias", slope)):
+    for role, values, rest in (("weight", slope * unit.value(z), spanned.rest / gain), ("bias", slope, 0.0)):
         value = site.value(role)
         square = found.get(value.id) if value is not None else None
         if value is not None and isinstance(square, Square):
-            share = max(unspanned(values, spanned.value(z)), INVARIANCE)
-            out[value.id] = Square(square.value * share, square.magnitude)
+            share = unspanned(values, spanned.function.value(z), weight)
+            left = square.value * share + rest
+            out[value.id] = Square(left, left if rest > 0.0 else square.magnitude)
     return out
 
 
-def unspanned(values: Array, other: Array) -> float:
-    """Share of the variance of `values` under the standard Gaussian that is not linear in `other`."""
-    centred, regressor = values - values @ GRID_WEIGHT, other - other @ GRID_WEIGHT
-    variance, scale = float(centred**2 @ GRID_WEIGHT), float(regressor**2 @ GRID_WEIGHT)
+def _rare(plan: Plan) -> tuple[Array, Array]:
+    """Quadrature of the standard Gaussian, without what happens to fewer than one entry of the tensor."""
+    inside = np.abs(GRID) < -NormalDist().inv_cdf(0.5 / math.prod((*plan.x.table.sizes, 2)))
+    weight = GRID_WEIGHT * inside
+    return GRID, weight / weight.sum()
+
+
+def unspanned(values: Array, other: Array, weight: Array) -> float:
+    """Share of the variance of `values` under these weights that is not linear in `other`."""
+    centred, regressor = values - values @ weight, other - other @ weight
+    variance, scale = float(centred**2 @ weight), float(regressor**2 @ weight)
     if variance <= 0.0 or scale <= 0.0:
         return 1.0
-    rest = centred - float((centred * regressor) @ GRID_WEIGHT) / scale * regressor
-    return float(rest**2 @ GRID_WEIGHT) / variance
+    rest = centred - float((centred * regressor) @ weight) / scale * regressor
+    share = float(rest**2 @ weight) / variance
+    return share if share > ROUNDING else 0.0
 
 
 def _affine_gradients(site: Site, plan: Plan, given: Table, g: Array, pairs: Array) -> dict[int, Square]:

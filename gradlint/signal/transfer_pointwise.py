@@ -10,7 +10,7 @@ import numpy as np
 
 from gradlint.signal import masks
 from gradlint.signal import table as tables
-from gradlint.signal.field import Base, Cotangent, Field, Tilt, push, through, tilted
+from gradlint.signal.field import Base, Cotangent, Field, Spanned, Tilt, push, through, tilted
 from gradlint.signal.kernels import SCORES, expectation, linear_share
 from gradlint.signal.ripple import Ripple, shrunk
 from gradlint.signal.scalar import IDENTITY, Scalar, affine, compose, outside_slope, product, scalar_function
@@ -43,8 +43,9 @@ def pointwise(site: Site, role: str, function: Scalar) -> Flow:
         if cotangent is None:
             return {}
         passed = into(x, function, cotangent)
-        if cotangent.orthogonal is not None and cotangent.orthogonal == field.source:
-            passed = replace(passed, spanned=compose(function, law.function))
+        orthogonal = cotangent.orthogonal
+        if orthogonal is not None and orthogonal.source == field.source:
+            passed = replace(passed, spanned=Spanned(compose(function, law.function), orthogonal.rest))
         out: dict[int, Cotangent | Square] = {value: passed}
         return out | _slope_gradient(site, x, cotangent)
 
