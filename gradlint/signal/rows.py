@@ -8,6 +8,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from gradlint.signal.field import Cotangent
+from gradlint.signal.site import Square
 from gradlint.signal.table import Array
 from gradlint.signal.weights import Weight
 
@@ -49,6 +51,20 @@ def weighed(weight: Weight, relative: Array) -> Weight:
         filters = weight.filters.get(kept[1:])
         sums[kept] = sums[kept] * overall if filters is None else float(relative @ filters)
     return replace(weight, sums=sums)
+
+
+def tangent(square: Square, weight: Weight, cotangent: Cotangent) -> Square:
+    """The gradient of a weight whose output a norm by channel reads: nothing of it lies along its own row.
+
+    A row of n entries has n − 1 directions left; along w itself Σ g·w = Σ δ y is what the norm's ε leaves.
+    """
+    entries, energy = _entries(weight), weight.rows.get("square")
+    if cotangent.orthogonal is None or energy is None or not np.all(energy > 0.0):
+        return square
+    left = square.value * (1.0 - 1.0 / entries)
+    relative = np.ones(len(energy)) if cotangent.inverse is None else cotangent.inverse[1]
+    along = cotangent.orthogonal.rest * float((relative**2 / energy).mean() / (relative**2).mean()) / entries
+    return Square(left + along, left + along if entries == 1 else square.magnitude)
 
 
 def _entries(weight: Weight) -> int:

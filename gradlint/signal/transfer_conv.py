@@ -13,7 +13,7 @@ import numpy as np
 from gradlint.signal import table as tables
 from gradlint.signal.field import Cotangent, Field, Orthogonal
 from gradlint.signal.ripple import drawn
-from gradlint.signal.rows import filtered, rows_of, weighed
+from gradlint.signal.rows import filtered, rows_of, tangent, weighed
 from gradlint.signal.site import Contribution, Contributions, Flow, Site, Square
 from gradlint.signal.table import Array, Dims, Table
 from gradlint.signal.weights import Vector, Weight
@@ -120,6 +120,9 @@ def convolution(site: Site, x: Field, weight: Weight, bias: Vector | None, geome
         out = dict(_backward(site, x, y, met, geometry, cotangent))
         into, source = out[site.id("input")], site.id("input")
         orthogonal = cotangent.orthogonal
+        own, found = site.value("weight"), out.get(site.id("weight"))
+        if own is not None and isinstance(found, Square) and orthogonal and orthogonal.source == field.source:
+            out[own.id] = tangent(found, weight, cotangent)
         if depthwise and isinstance(into, Cotangent) and orthogonal and orthogonal.source == field.source:
             out[source] = replace(into, orthogonal=Orthogonal(site.known(source).source, orthogonal.rest))
         return out

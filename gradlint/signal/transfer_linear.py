@@ -9,7 +9,7 @@ import numpy as np
 from gradlint.signal import table as tables
 from gradlint.signal.field import Cotangent, Field
 from gradlint.signal.ripple import drawn
-from gradlint.signal.rows import rows_of, weighed
+from gradlint.signal.rows import rows_of, tangent, weighed
 from gradlint.signal.site import Contribution, Contributions, Flow, Site, Square, Unanswered
 from gradlint.signal.table import Array, Axis, Table
 from gradlint.signal.weights import Vector, Weight
@@ -60,7 +60,13 @@ def contraction(site: Site, x: Field, weight: Weight, bias: Vector | None) -> Fl
             return {}
         of_it = cotangent.inverse is not None and cotangent.inverse[0] == field.source
         met = weighed(weight, cotangent.inverse[1]) if cotangent.inverse is not None and of_it else weight
-        return _linear_backward(site, x, y, met, cotangent)
+        out = dict(_linear_backward(site, x, y, met, cotangent))
+        value = site.value("weight")
+        found = out.get(value.id) if value is not None else None
+        follows = cotangent.orthogonal is not None and cotangent.orthogonal.source == field.source
+        if value is not None and isinstance(found, Square) and follows:
+            out[value.id] = tangent(found, weight, cotangent)
+        return out
 
     return Flow((field,), backward)
 

@@ -10,7 +10,7 @@ import numpy as np
 from gradlint.signal import layout, masks
 from gradlint.signal import table as tables
 from gradlint.signal.distribution import law_of, split_cotangent, summed
-from gradlint.signal.field import Base, Cotangent, Field, through, white
+from gradlint.signal.field import Base, Cotangent, Field, push, through, white
 from gradlint.signal.kernels import kernel
 from gradlint.signal.ripple import Ripple, mixed, settled
 from gradlint.signal.scalar import IDENTITY, Scalar, affine, compose, product, weighted_sum
@@ -57,6 +57,7 @@ def _masked_sum(site: Site, first: int, second: int) -> Flow | None:
     return None
 
 
+STEADY = 0.05  # relative variance of a factor up to which a product has the law of the other factor
 _PRODUCT = -1  # stands for the value of a product inside an op
 
 
@@ -209,9 +210,50 @@ def _independent_product(first: int, second: int, x: Field, y: Field) -> Flow:
         cotangent = cotangents[0]
         if cotangent is None:
             return {}
-        return {first: _weighted(cotangent, b, x), second: _weighted(cotangent, a, y)}
+        out: dict[int, Contribution] = {first: _weighted(cotangent, b, x), second: _weighted(cotangent, a, y)}
+        for value, factor, other in ((first, x, b), (second, y, a)):
+            seen = _through_product(cotangent, field, factor, other)
+            if seen is not None:
+                out[value] = seen
+        for value, gate, other in ((second, y, x), (first, x, y)):
+            coupled = _at_gate(cotangent, field, gate, other) if _steady(gate) is not None else None
+            if coupled is not None:
+                out[value] = coupled
+        return out
 
     return Flow((field,), backward)
+
+
+def _through_product(cotangent: Cotangent, field: Field, x: Field, other: Table) -> Cotangent | None:
+    """The gradient of a gated x as a function of x's own Gaussian, where the product is one of that Gaussian."""
+    factor, law = cotangent.factor, field.base
+    if factor is None or law is None or factor.base.source != law.source or law.source != x.law.source:
+        return None
+    if factor.partial or x.table.profile is not None or x.dims != field.dims or other.dims != x.dims:
+        return None
+    independent, weight = tables.same_classes(tables.regroup(factor.independent, other.dims), other)
+    return through(x.law, tables.combine(independent, weight, np.multiply), factor.function)
+
+
+def _at_gate(cotangent: Cotangent, field: Field, gate: Field, x: Field) -> Cotangent | None:
+    """The gradient of a steady gate g, Σ δx, where δ went through a function of the very product z = gx: x is z/g."""
+    factor, law, level = cotangent.factor, field.law, _steady(gate)
+    if factor is None or level is None or factor.partial or factor.base.source != law.source:
+        return None
+    if law.table.dims != field.dims or law.table.profile is not None:
+        return None
+    own = compose(affine(1.0 / level, 0.0), law.function)
+    pushed, _ = push(law, product(factor.function, own))
+    independent, weight = tables.same_classes(tables.regroup(factor.independent, pushed.dims), pushed)
+    return Cotangent(tables.sum_to(tables.combine(independent, weight, np.multiply), gate.dims))
+
+
+def _steady(y: Field) -> float | None:
+    """The RMS, with its sign, of a tensor that varies little; None for others."""
+    level, square = y.average, y.table.square
+    if y.table.profile is not None or level == 0.0 or square - level**2 > STEADY * square:
+        return None
+    return math.copysign(math.sqrt(square), level)
 
 
 def _gated(x: Field, y: Field) -> Ripple:
@@ -221,12 +263,12 @@ def _gated(x: Field, y: Field) -> Ripple:
 
 
 def _scaled_law(x: Field, y: Field) -> Base | None:
-    """x times a constant y keeps x's law."""
+    """x times a y that varies little (a constant, a gate at its init) keeps x's law."""
     base = x.base
-    if base is None or base.function is IDENTITY or x.table.profile is not None:
+    if base is None or base.function is IDENTITY or x.table.profile is not None or x.table.square == 0.0:
         return None
-    level = y.average
-    if y.table.square - level**2 > 1e-6 * y.table.square or x.table.square == 0.0:
+    level = _steady(y)
+    if level is None:
         return None
     return Base(base.table, base.mean, compose(affine(level, 0.0), base.function), base.source)
 

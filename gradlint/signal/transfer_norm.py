@@ -54,13 +54,13 @@ def norm(site: Site) -> Flow:
 
 
 def _batch(site: Site) -> Plan:
-    x = merged(site.field())
+    x = site.field()
     over = tuple(axis for dim in range(len(x.dims)) if dim != 1 for axis in x.table.at(dim))
     return _plan(site, x, over, tuple(x.table.at(1)))
 
 
 def _instance(site: Site) -> Plan:
-    x = merged(site.field())
+    x = site.field()
     over = tuple(axis for dim in range(2, len(x.dims)) for axis in x.table.at(dim))
     return _plan(site, x, over, tuple(x.table.at(1)))
 
