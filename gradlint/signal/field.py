@@ -175,12 +175,12 @@ class Tilt:
     values: Array
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Orthogonal:
-    """Σ δ = 0 and Σ δx ≈ 0 in every channel of the tensor x of this source: `rest` is E[(Σ δx)²], which ε leaves."""
+    """Σ δ = 0 and Σ δx ≈ 0 in every channel of the tensor x of this source: ε leaves E[(Σ δx)²] = `rest` by channel."""
 
     source: Hashable
-    rest: float
+    rest: Array
 
 
 @dataclass(frozen=True)

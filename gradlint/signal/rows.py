@@ -62,8 +62,7 @@ def tangent(square: Square, weight: Weight, cotangent: Cotangent) -> Square:
     if cotangent.orthogonal is None or energy is None or not np.all(energy > 0.0):
         return square
     left = square.value * (1.0 - 1.0 / entries)
-    relative = np.ones(len(energy)) if cotangent.inverse is None else cotangent.inverse[1]
-    along = cotangent.orthogonal.rest * float((relative**2 / energy).mean() / (relative**2).mean()) / entries
+    along = float((cotangent.orthogonal.rest / energy).mean()) / entries
     return Square(left + along, left + along if entries == 1 else square.magnitude)
 
 

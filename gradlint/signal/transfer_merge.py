@@ -215,8 +215,8 @@ def _independent_product(first: int, second: int, x: Field, y: Field) -> Flow:
             seen = _through_product(cotangent, field, factor, other)
             if seen is not None:
                 out[value] = seen
-        for value, gate, other in ((second, y, x), (first, x, y)):
-            coupled = _at_gate(cotangent, field, gate, other) if _steady(gate) is not None else None
+        for value, gate in ((second, y), (first, x)):
+            coupled = _at_gate(cotangent, field, gate)
             if coupled is not None:
                 out[value] = coupled
         return out
@@ -235,7 +235,7 @@ def _through_product(cotangent: Cotangent, field: Field, x: Field, other: Table)
     return through(x.law, tables.combine(independent, weight, np.multiply), factor.function)
 
 
-def _at_gate(cotangent: Cotangent, field: Field, gate: Field, x: Field) -> Cotangent | None:
+def _at_gate(cotangent: Cotangent, field: Field, gate: Field) -> Cotangent | None:
     """The gradient of a steady gate g, Σ δx, where δ went through a function of the very product z = gx: x is z/g."""
     factor, law, level = cotangent.factor, field.law, _steady(gate)
     if factor is None or level is None or factor.partial or factor.base.source != law.source:

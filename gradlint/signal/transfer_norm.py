@@ -317,13 +317,17 @@ def _norm_backward(
     return out
 
 
-def _rest_of_scale(plan: Plan, given: Table, pairs: Array, inverse: Array, evened: Evened | None) -> float:
-    """E[(Σ δx)²] in one channel: ε/(σ² + ε) of Σ γδx̂, as x̂ is not quite free of x's scale."""
-    unevenness = 1.0 if evened is None else float((evened.relative**2).mean()) * evened.factor**2
+def _rest_of_scale(plan: Plan, given: Table, pairs: Array, inverse: Array, evened: Evened | None) -> Array:
+    """E[(Σ δx)²] by channel: ε/(σ² + ε) of Σ γδx̂, as x̂ is not quite free of x's scale."""
     own = tables.take_all(pairs, plan.along)
     axes = [axis for axis in range(len(given.sizes)) if axis not in plan.along]
     summed = tables.pair_sum(own, range(len(axes)), [given.sizes[axis] for axis in axes])
-    return max(float(summed.mean()), 0.0) * (plan.eps * float(inverse.mean())) ** 2 * unevenness
+    share = np.full(1, plan.eps * float(inverse.mean()))
+    if evened is not None:
+        share = share * evened.factor * evened.relative
+    share = np.minimum(share, 1.0)
+    rest: Array = max(float(summed.mean()), 0.0) * share**2 * (1.0 - share) / max(float(1.0 - share.mean()), 1e-300)
+    return rest
 
 
 def _projected(plan: Plan, given: Table, g: Array, h: Array, pairs: Array) -> Array:

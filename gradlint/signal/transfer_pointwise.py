@@ -45,7 +45,8 @@ def pointwise(site: Site, role: str, function: Scalar) -> Flow:
         passed = into(x, function, cotangent)
         orthogonal = cotangent.orthogonal
         if orthogonal is not None and orthogonal.source == field.source:
-            passed = replace(passed, spanned=Spanned(compose(function, law.function), orthogonal.rest))
+            rest = float(orthogonal.rest.mean())
+            passed = replace(passed, spanned=Spanned(compose(function, law.function), rest))
         out: dict[int, Cotangent | Square] = {value: passed}
         return out | _slope_gradient(site, x, cotangent)
 
