@@ -11,8 +11,8 @@ import numpy as np
 
 from gradlint.signal import table as tables
 from gradlint.signal.kernels import SCORES, kernel
-from gradlint.signal.ripple import NONE, Ripple
 from gradlint.signal.scalar import IDENTITY, Scalar, weighted_sum
+from gradlint.signal.sway import NONE, Sway
 from gradlint.signal.table import Array, Dims, Table
 
 _fresh = itertools.count()
@@ -55,8 +55,10 @@ class Field:
     mean: Array
     base: Base | None = None
     source: Hashable = field(default_factory=lambda: next(_fresh))
-    ripple: Ripple = NONE
+    sway: Sway = NONE
     rows: Array | None = None  # a weight's output by channel: the table's "same channel" half, up to a constant, (C, …)
+    tail: float = 0.0  # what heavy tails add to the relative variance of a channel's own variance over the batch
+    fixed: bool = False  # a norm has fixed Σz and Σz² of the Gaussian z under it in every channel of the batch
     causal: bool = False  # logits of which each row only counts the keys up to its own position
 
     @property
@@ -94,7 +96,7 @@ class Field:
             level = _mean_for(table, base.mean, self.table)
             base = Base(relabel(base.table), level, base.function, (key, base.source))
         mean = _mean_for(table, self.mean, self.table)
-        return Field(table, mean, base, (key, self.source), self.ripple, causal=self.causal)
+        return Field(table, mean, base, (key, self.source), self.sway, causal=self.causal)
 
     def gaussian(self) -> Field:
         """The field with its distribution forgotten."""
@@ -105,7 +107,7 @@ class Field:
         if self.table.profile is None:
             return self
         base = self.base if self.base is not None and self.base.table.profile is None else None
-        return Field(self.table.collapse(), np.array([self.average]), base, self.source, self.ripple)
+        return Field(self.table.collapse(), np.array([self.average]), base, self.source, self.sway)
 
 
 def outer(table: Table, vector: Array) -> Array:
@@ -199,6 +201,7 @@ class Cotangent:
     factor: Factor | None = None
     tilt: Tilt | None = None
     orthogonal: Orthogonal | None = None  # to which tensor: what a norm sends back
+    lean: float = 0.0  # E[δ²] grows with this power of the tensor's own energy at a sample and position (see `sway`)
     inverse: tuple[Hashable, Array] | None = (
         None  # relative sizes by channel of the tensor of this source: 1/σ² of a norm
     )
@@ -206,15 +209,15 @@ class Cotangent:
 
     def relabelled(self, relabel: Relabel) -> Cotangent:
         """The same gradient in another layout."""
-        return Cotangent(relabel(self.table))
+        return Cotangent(relabel(self.table), lean=self.lean)
 
     def scaled(self, factor: float) -> Cotangent:
         """The gradient times a number whose square is `factor`."""
-        return Cotangent(self.table.scaled(factor))
+        return Cotangent(self.table.scaled(factor), lean=self.lean)
 
     def on(self, dims: Dims) -> Cotangent:
         """The cotangent on another factorisation of its shape."""
-        return self if self.table.dims == dims else Cotangent(tables.regroup(self.table, dims))
+        return self if self.table.dims == dims else Cotangent(tables.regroup(self.table, dims), lean=self.lean)
 
     def __add__(self, other: Cotangent) -> Cotangent:
         """Gradients of two consumers add; those that came from one ε through one Gaussian add coherently."""
@@ -222,7 +225,7 @@ class Cotangent:
         if a is not None and b is not None and a.base.source == b.base.source and a.independent is b.independent:
             return through(a.base, a.independent, weighted_sum(a.function, b.function))
         first, second = tables.same_classes(self.table, tables.regroup(other.table, self.table.dims))
-        return Cotangent(tables.combine(first, second, np.add), None, _mixed(self, other))
+        return Cotangent(tables.combine(first, second, np.add), None, _mixed(self, other), lean=_leaning(self, other))
 
 
 def push(base: Base, function: Scalar) -> tuple[Table, Array]:
@@ -252,6 +255,12 @@ def tilted(base: Base, function: Scalar, before: Tilt | None = None) -> Tilt | N
         squares = squares * before.values
     level = float(squares.mean())
     return Tilt(base.source, squares / level) if level > 0 else None
+
+
+def _leaning(first: Cotangent, second: Cotangent) -> float:
+    """The lean of a sum of independent gradients."""
+    a, b = first.table.square, second.table.square
+    return (a * first.lean + b * second.lean) / (a + b) if a + b > 0.0 else 0.0
 
 
 def _mixed(first: Cotangent, second: Cotangent) -> Tilt | None:

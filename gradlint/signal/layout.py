@@ -9,7 +9,7 @@ import numpy as np
 
 from gradlint.signal import table as tables
 from gradlint.signal.field import Base, Field
-from gradlint.signal.ripple import mixed
+from gradlint.signal.sway import mixed
 from gradlint.signal.table import Array, Axis, Dims, Profile, Table
 
 
@@ -100,8 +100,8 @@ def concatenated(fields: Sequence[Field], dim: int) -> Field:
     table, mean = _joined([field.table for field in parts], [field.mean for field in parts], dim)
     shares = [field.variance * field.shape[dim] for field in fields]
     total = max(sum(shares), 1e-300)
-    ripple = mixed([(share / total, field.ripple) for share, field in zip(shares, fields, strict=True)])
-    return Field(table, mean, _joined_law(parts, table, dim), ripple=ripple)
+    sway = mixed([(share / total, field.sway) for share, field in zip(shares, fields, strict=True)])
+    return Field(table, mean, _joined_law(parts, table, dim), sway=sway)
 
 
 def _common_dims(fields: Sequence[Field], dim: int) -> Dims:

@@ -12,11 +12,14 @@ import numpy as np
 
 from gradlint.signal import table as tables
 from gradlint.signal.field import Cotangent, Field, Orthogonal
-from gradlint.signal.ripple import drawn
 from gradlint.signal.rows import filtered, rows_of, tangent, weighed
 from gradlint.signal.site import Contribution, Contributions, Flow, Site, Square
-from gradlint.signal.table import Array, Dims, Table
+from gradlint.signal.sway import Sway, drawn, kurtosis, sampling, together
+from gradlint.signal.sway import Window as Averaged
+from gradlint.signal.table import Array, Axis, Dims, Table
 from gradlint.signal.weights import Vector, Weight
+
+COUNTED = 0.9  # of the kurtosis: squares of single entries, that vary in the Gaussian part too (simulated, 3×3 taps)
 
 
 @dataclass(frozen=True)
@@ -117,7 +120,7 @@ def convolution(site: Site, x: Field, weight: Weight, bias: Vector | None, geome
         met = sums
         if cotangent.inverse is not None and cotangent.inverse[0] == field.source:
             met = FilterSums(weighed(weight, cotangent.inverse[1]), geometry.groups)
-        out = dict(_backward(site, x, y, met, geometry, cotangent))
+        out = dict(_backward(site, x, y, met, geometry, cotangent, sway, local))
         into, source = out[site.id("input")], site.id("input")
         orthogonal = cotangent.orthogonal
         own, found = site.value("weight"), out.get(site.id("weight"))
@@ -128,10 +131,11 @@ def convolution(site: Site, x: Field, weight: Weight, bias: Vector | None, geome
         return out
 
     depthwise = geometry.groups == geometry.n_in == geometry.n_out
-    ripple = x.ripple
-    if geometry.groups < geometry.n_in:
-        ripple = drawn(x.ripple, weight.shape[1], weight.shape[2:])
-    field = Field(y, np.array([mean]), ripple=ripple, rows=rows)
+    stride = site.integers("stride", geometry.rank, 1)
+    window = Averaged(weight.shape[2:], stride, math.prod(window.size for window in geometry.windows))
+    sway, local = drawn(x.sway, noise_of(x, geometry.n_in), window)
+    tail = tail_of(x) if depthwise else 0.0
+    field = Field(y, np.array([mean]), sway=sway, rows=rows, tail=tail)
     return Flow((field,), backward)
 
 
@@ -148,6 +152,23 @@ def _rows(parts: Array, values: Array, weight: Weight, geometry: Geometry, batch
         if size == 1:
             found = tables.take(found, position, 1)
     return found
+
+
+def tail_of(x: Field) -> float:
+    """Relative variance of Σ(x − mean)² in a channel beyond that of Gaussian entries: (K − 3)/n, K the kurtosis."""
+    law = x.law
+    weights = law.table.weights
+    mean, variance = float(weights @ law.mean), float(weights @ law.variance)
+    excess = kurtosis(law.function, mean, variance, fixed=x.fixed) * (1.0 + x.sway.variance) - 3.0
+    excess -= COUNTED if x.fixed else 0.0
+    return max(excess, 0.0) / math.prod(size for dim, size in enumerate(x.shape) if dim != 1)
+
+
+def noise_of(x: Field, features: int) -> float:
+    """Relative variance of the energy of this many of x's entries."""
+    law = x.law
+    weights = law.table.weights
+    return sampling(law.function, float(weights @ law.mean), float(weights @ law.variance), features)
 
 
 def _channel_profile_only(x: Field) -> Field:
@@ -290,7 +311,7 @@ def mapped(parts: Array, reach: Array, pairs: Array) -> Array:
 
 
 def _backward(
-    site: Site, x: Field, y: Table, sums: FilterSums, geometry: Geometry, cotangent: Cotangent
+    site: Site, x: Field, y: Table, sums: FilterSums, geometry: Geometry, cotangent: Cotangent, sway: Sway, local: float
 ) -> Contributions:
     given = tables.regroup(cotangent.table, y.dims).collapse()
     values = with_axes(given)
@@ -306,8 +327,10 @@ def _backward(
             into = tables.take(into, position, 1)
     source = site.id("input")
     at_input = tables.regroup(Table(x.dims, into, profile), site.known(source).dims)
-    out: dict[int, Contribution] = {source: Cotangent(at_input)}
-    return out | _parameter_gradients(site, x, values, geometry)
+    out: dict[int, Contribution] = {source: Cotangent(at_input, lean=cotangent.lean * local)}
+    axes = [Axis(math.prod(axis.size for axis in x.dims[0]), batch=True), Axis(geometry.n_out)]
+    axes += [Axis(window.out) for window in geometry.windows]
+    return out | _parameter_gradients(site, x, values, geometry, together(axes, [1], cotangent.lean, sway))
 
 
 def _adjoint(window: Window) -> tuple[float, float]:
@@ -318,13 +341,15 @@ def _adjoint(window: Window) -> tuple[float, float]:
     return same, different
 
 
-def _parameter_gradients(site: Site, x: Field, given: Array, geometry: Geometry) -> dict[int, Contribution]:
+def _parameter_gradients(
+    site: Site, x: Field, given: Array, geometry: Geometry, coherence: Array
+) -> dict[int, Contribution]:
     batch = math.prod(axis.size for axis in x.dims[0])
     x_values = with_axes(x.table.collapse())
     out: dict[int, Contribution] = {}
     weight, bias = site.value("weight"), site.value("bias")
     if weight is not None and weight.requires_grad and site.direct("weight"):
-        out[weight.id] = filter_gradient(x_values, given, batch, geometry)
+        out[weight.id] = filter_gradient(x_values, given * coherence, batch, geometry)
     elif weight is not None and weight.requires_grad:
         out[weight.id] = Cotangent(_computed_filter(weight.shape, x_values, given, batch, geometry))
     if bias is not None and bias.requires_grad:

@@ -9,8 +9,8 @@ import numpy as np
 
 from gradlint.signal import table as tables
 from gradlint.signal.field import Cotangent, Field
-from gradlint.signal.ripple import drawn
 from gradlint.signal.site import Contribution, Contributions, Flow, Site, Square, Unanswered
+from gradlint.signal.sway import drawn
 from gradlint.signal.table import Axis, Table
 from gradlint.signal.transfer_conv import (
     FilterSums,
@@ -20,6 +20,7 @@ from gradlint.signal.transfer_conv import (
     filter_gradient,
     geometry_of,
     mapped,
+    noise_of,
     reach_of,
     with_axes,
     without_axes,
@@ -67,7 +68,7 @@ def transposed(
         out: dict[int, Contribution] = {source: Cotangent(table)}
         return out | _gradients(site, x, y, Table(y.dims, cotangent.table.collapse().values), given, geometry)
 
-    field = Field(y, np.array([mean]), ripple=drawn(x.ripple, geometry.n_out))
+    field = Field(y, np.array([mean]), sway=drawn(x.sway, noise_of(x, geometry.n_out))[0])
     return Flow((field,), backward)
 
 

@@ -8,9 +8,9 @@ import numpy as np
 
 from gradlint.signal import table as tables
 from gradlint.signal.field import Cotangent, Field
-from gradlint.signal.ripple import drawn
 from gradlint.signal.rows import rows_of, tangent, weighed
 from gradlint.signal.site import Contribution, Contributions, Flow, Site, Square, Unanswered
+from gradlint.signal.sway import Sway, drawn, sampling, together
 from gradlint.signal.table import Array, Axis, Table
 from gradlint.signal.weights import Vector, Weight
 
@@ -51,8 +51,13 @@ def contraction(site: Site, x: Field, weight: Weight, bias: Vector | None) -> Fl
     values = tables.put(axes[0] if axes else len(table.axes), y_same, y_different) if out_axis else y_same
     y = Table((*x.dims[:-1], out_axis), values, profile)
     mean_by_class = np.array([mean]) if profile is None else np.full(len(values), mean)
+    law = x.law
+    noise = sampling(
+        law.function, float(law.table.weights @ law.mean), float(law.table.weights @ law.variance), weight.shape[1]
+    )
+    sway, _ = drawn(x.sway, noise)
     rows = rows_of(y_same[0], weight) if profile is None else None
-    field = Field(y, mean_by_class, ripple=drawn(x.ripple, weight.shape[1]), rows=rows)
+    field = Field(y, mean_by_class, sway=sway, rows=rows)
 
     def backward(cotangents: Sequence[Cotangent | None]) -> Contributions:
         cotangent = cotangents[0]
@@ -60,7 +65,7 @@ def contraction(site: Site, x: Field, weight: Weight, bias: Vector | None) -> Fl
             return {}
         of_it = cotangent.inverse is not None and cotangent.inverse[0] == field.source
         met = weighed(weight, cotangent.inverse[1]) if cotangent.inverse is not None and of_it else weight
-        out = dict(_linear_backward(site, x, y, met, cotangent))
+        out = dict(_linear_backward(site, x, y, met, cotangent, sway))
         value = site.value("weight")
         found = out.get(value.id) if value is not None else None
         follows = cotangent.orthogonal is not None and cotangent.orthogonal.source == field.source
@@ -112,7 +117,7 @@ def _bias_coupling(weight: Weight, bias: Vector, mean: float) -> tuple[float, fl
     return same, different
 
 
-def _linear_backward(site: Site, x: Field, y: Table, weight: Weight, cotangent: Cotangent) -> Contributions:
+def _linear_backward(site: Site, x: Field, y: Table, weight: Weight, cotangent: Cotangent, sway: Sway) -> Contributions:
     n_in = weight.shape[1]
     given = tables.regroup(cotangent.table, y.dims)
     out_axes = list(y.at(-1))
@@ -124,9 +129,11 @@ def _linear_backward(site: Site, x: Field, y: Table, weight: Weight, cotangent: 
     into_same = (energy * (same - different) + column * different) / n_in
     into_different = ((row - energy) * (same - different) + (total - column) * different) / max(n_in * (n_in - 1), 1)
     contributions: dict[int, Contribution] = {
-        site.id("input"): Cotangent(_at_input(x.table, axes, given, into_same, into_different))
+        site.id("input"): Cotangent(_at_input(x.table, axes, given, into_same, into_different), lean=cotangent.lean)
     }
-    contributions |= _parameter_gradients(site, x.table, axes, arrived, out_axes, weight)
+    coherence = together(x.table.axes, axes, cotangent.lean, sway)
+    weighted = x.table.with_values(x.table.values * coherence)
+    contributions |= _parameter_gradients(site, weighted, axes, arrived, out_axes, weight)
     return contributions
 
 

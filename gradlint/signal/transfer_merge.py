@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -12,12 +13,12 @@ from gradlint.signal import table as tables
 from gradlint.signal.distribution import law_of, split_cotangent, summed
 from gradlint.signal.field import Base, Cotangent, Field, push, through, white
 from gradlint.signal.kernels import kernel
-from gradlint.signal.ripple import Ripple, mixed, settled
 from gradlint.signal.scalar import IDENTITY, Scalar, affine, compose, product, weighted_sum
 from gradlint.signal.site import Contribution, Contributions, Dependent, Flow, Site, Unanswered
+from gradlint.signal.sway import Sway, mixed
 from gradlint.signal.table import Array, Table
 from gradlint.signal.transfer_norm import written_norm
-from gradlint.signal.transfer_pointwise import masked_logits, passed_on, pointwise, scaled
+from gradlint.signal.transfer_pointwise import masked_logits, pointwise, scaled
 from gradlint.signal.written_norm import written
 
 
@@ -94,8 +95,8 @@ def _independent_sum(first: int, second: int, x: Field, y: Field, alpha: float) 
     gaussian = x.law.function is IDENTITY and y.law.function is IDENTITY
     base = None if values is None or gaussian else law_of(values.quantiles, table, float(mean[0]))
     whole = max(x.variance + alpha**2 * y.variance, 1e-300)
-    ripple = mixed([(x.variance / whole, x.ripple), (alpha**2 * y.variance / whole, y.ripple)])
-    field = Field(table, mean, base, ripple=ripple)
+    sway = mixed([(x.variance / whole, x.sway), (alpha**2 * y.variance / whole, y.sway)])
+    field = Field(table, mean, base, sway=sway)
 
     def backward(cotangents: Sequence[Cotangent | None]) -> Contributions:
         cotangent = cotangents[0]
@@ -124,7 +125,7 @@ def _means(table: Table, mean: Array) -> Array:
 def _to(cotangent: Cotangent, field: Field, scale: float) -> Cotangent:
     if cotangent.table.shape == field.shape and scale == 1.0:
         return cotangent
-    return Cotangent(tables.sum_to(cotangent.table, field.dims).scaled(scale))
+    return Cotangent(tables.sum_to(cotangent.table, field.dims).scaled(scale), lean=cotangent.lean)
 
 
 def _same_source(
@@ -137,7 +138,7 @@ def _same_source(
         law.table.with_values(values),
         mean,
         Base(law.table, law.mean, function, law.source),
-        ripple=passed_on(x, function),
+        sway=x.sway,
     )
 
     def backward(cotangents: Sequence[Cotangent | None]) -> Contributions:
@@ -204,7 +205,7 @@ def _independent_product(first: int, second: int, x: Field, y: Field) -> Flow:
     a, b = tables.aligned(x.table, y.table)
     table = tables.combine(a, b, np.multiply)
     mean = _means(a, x.mean) * _means(b, y.mean)
-    field = Field(table, _means(table, mean), _scaled_law(x, y) or _scaled_law(y, x), ripple=_gated(x, y))
+    field = Field(table, _means(table, mean), _scaled_law(x, y) or _scaled_law(y, x), sway=_gated(x, y))
 
     def backward(cotangents: Sequence[Cotangent | None]) -> Contributions:
         cotangent = cotangents[0]
@@ -232,7 +233,9 @@ def _through_product(cotangent: Cotangent, field: Field, x: Field, other: Table)
     if factor.partial or x.table.profile is not None or x.dims != field.dims or other.dims != x.dims:
         return None
     independent, weight = tables.same_classes(tables.regroup(factor.independent, other.dims), other)
-    return through(x.law, tables.combine(independent, weight, np.multiply), factor.function)
+    return replace(
+        through(x.law, tables.combine(independent, weight, np.multiply), factor.function), lean=cotangent.lean
+    )
 
 
 def _at_gate(cotangent: Cotangent, field: Field, gate: Field) -> Cotangent | None:
@@ -256,10 +259,10 @@ def _steady(y: Field) -> float | None:
     return math.copysign(math.sqrt(square), level)
 
 
-def _gated(x: Field, y: Field) -> Ripple:
-    """The ripple of the factor that varies more about its mean."""
+def _gated(x: Field, y: Field) -> Sway:
+    """The sway of the factor that varies more about its mean."""
     relative = [field.variance / max(field.table.square, 1e-300) for field in (x, y)]
-    return settled((x if relative[0] >= relative[1] else y).ripple)
+    return (x if relative[0] >= relative[1] else y).sway
 
 
 def _scaled_law(x: Field, y: Field) -> Base | None:
@@ -275,7 +278,7 @@ def _scaled_law(x: Field, y: Field) -> Base | None:
 
 def _weighted(cotangent: Cotangent, other: Table, field: Field) -> Cotangent:
     given, weight = tables.same_classes(tables.regroup(cotangent.table, other.dims), other)
-    return Cotangent(tables.sum_to(tables.combine(given, weight, np.multiply), field.dims))
+    return Cotangent(tables.sum_to(tables.combine(given, weight, np.multiply), field.dims), lean=cotangent.lean)
 
 
 def concat(site: Site) -> Flow:

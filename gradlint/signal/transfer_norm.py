@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 
 import numpy as np
@@ -12,10 +12,10 @@ import numpy as np
 from gradlint.signal import table as tables
 from gradlint.signal.field import Base, Cotangent, Field, Orthogonal, outer, push
 from gradlint.signal.kernels import GRID, GRID_WEIGHT, SCORES
-from gradlint.signal.ripple import settled
 from gradlint.signal.scalar import IDENTITY, Scalar, affine, compose, product
 from gradlint.signal.site import Contribution, Contributions, Flow, Site, Square, Unanswered
 from gradlint.signal.spectrum import divided
+from gradlint.signal.sway import Sway, damped, together
 from gradlint.signal.table import Array, Table
 from gradlint.signal.weights import Vector
 from gradlint.signal.written_norm import Written
@@ -149,17 +149,17 @@ def normalised(site: Site, plan: Plan, value: int) -> Flow:
     if evened is not None:
         unit = tables.put(plan.along[0], evened.same, tables.take(unit, plan.along[0], 0))
     unit, inflation = _divided(unit, plan)
-    y = _affine_field(plan, table.with_values(unit), inverse)
+    damping = _damping(plan, inflation)
+    y = _affine_field(plan, table.with_values(unit), inverse, damped(plan.x.sway, damping))
 
     def backward(cotangents: Sequence[Cotangent | None]) -> Contributions:
         cotangent = cotangents[0]
         if cotangent is None:
             return {}
-        return _norm_backward(site, plan, value, y, unit, inverse * inflation, cotangent, evened)
+        given = replace(cotangent, lean=cotangent.lean * damping)
+        return _norm_backward(site, plan, value, y, unit, inverse * inflation, given, evened)
 
-    shaped = (
-        y if y.dims == original.dims else Field(tables.regroup(y.table, y.dims), y.mean, y.base, y.source, y.ripple)
-    )
+    shaped = y if y.dims == original.dims else Field(tables.regroup(y.table, y.dims), y.mean, y.base, y.source, y.sway)
     return Flow((_as_shape(shaped, original.shape),), backward)
 
 
@@ -211,7 +211,7 @@ INFLATED = 4.0  # a norm over two or three degrees of freedom has no finite E[1/
 
 
 def _divided(unit: Array, plan: Plan) -> tuple[Array, Array]:
-    """x/s for a sample deviation s, inside one normalised set; and E[1/s²]E[s²] with what the ripple adds."""
+    """x/s for a sample deviation s, inside one normalised set; and E[1/s²]E[s²]."""
     sizes = plan.x.table.sizes
     over = sorted(plan.over)
     inside = tables.take_all(unit, plan.others)
@@ -222,9 +222,19 @@ def _divided(unit: Array, plan: Plan) -> tuple[Array, Array]:
     for axis in plan.others:
         index[axis + 1] = 1
     out[tuple(index)] = moments * level.reshape((-1,) + (1,) * len(over))
-    if any(plan.x.table.axes[axis].batch for axis in plan.over):
-        inflation = inflation + 2.0 * plan.x.ripple.excess
-    return out, np.clip(inflation, 1.0, INFLATED)
+    return out, np.clip(inflation + plan.x.tail, 1.0, INFLATED)
+
+
+def _damping(plan: Plan, inflation: Array) -> float:
+    """Change of a sample's log energy over what it was: it weighs in its own divisor, or is divided out whole."""
+    if not by_channel(plan):
+        return 0.0
+    return max(1.0 - (float(inflation.mean()) - 1.0) * (1.0 + 1.5 * plan.x.sway.variance), 0.0)
+
+
+def by_channel(plan: Plan) -> bool:
+    """Whether the norm leaves a sample's energy against others' as it is."""
+    return any(plan.x.table.axes[axis].batch for axis in plan.over)
 
 
 def _averaged(values: Array, plan: Plan) -> Array:
@@ -245,7 +255,7 @@ def _along(values: Array, plan: Plan, same: float, different: float) -> Array:
     return out
 
 
-def _affine_field(plan: Plan, unit: Table, inverse: Array) -> Field:
+def _affine_field(plan: Plan, unit: Table, inverse: Array, sway: Sway) -> Field:
     gain, bias = plan.gain, plan.bias
     values: Array = unit.values
     mean: Array = np.zeros(len(unit.values))
@@ -258,7 +268,7 @@ def _affine_field(plan: Plan, unit: Table, inverse: Array) -> Field:
         values = values + _along(np.ones_like(values), plan, bias.square, bias.cross)
         mean = mean + bias.mean
     table = unit.with_values(values)
-    return Field(table, mean, _law(plan, inverse, mean), ripple=settled(plan.x.ripple))
+    return Field(table, mean, _law(plan, inverse, mean), sway=sway, fixed=by_channel(plan))
 
 
 def _law(plan: Plan, inverse: Array, mean: Array) -> Base | None:
@@ -295,6 +305,7 @@ def _norm_backward(
     g, h = np.broadcast_arrays(g, h)
     profile = given.profile or unit_table.profile
     pairs = g * h if coupled is None else np.broadcast_to(coupled, g.shape)
+    pairs = pairs * together(table.axes, plan.along, cotangent.lean, y.sway)
     out: dict[int, Cotangent | Square] = dict(_affine_gradients(site, plan, given, g, pairs))
     out |= _left_over(site, plan, y, cotangent, out)
     gain = plan.gain
@@ -308,9 +319,10 @@ def _norm_backward(
         into = into.with_values(_along(into.values, plan, evened.factor, evened.root_factor))
     original = site.known(source)
     rest = _rest_of_scale(plan, given, pairs, inverse, evened)
-    per_channel = plan.centred and any(table.axes[axis].batch for axis in plan.over)
+    per_channel = plan.centred and by_channel(plan)
     out[source] = Cotangent(
         _on_shape(into, original),
+        lean=cotangent.lean,
         orthogonal=Orthogonal(original.source, rest) if per_channel else None,
         inverse=None if evened is None else (original.source, evened.relative),
     )

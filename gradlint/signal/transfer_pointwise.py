@@ -11,10 +11,10 @@ import numpy as np
 from gradlint.signal import masks
 from gradlint.signal import table as tables
 from gradlint.signal.field import Base, Cotangent, Field, Spanned, Tilt, push, through, tilted
-from gradlint.signal.kernels import SCORES, expectation, linear_share
-from gradlint.signal.ripple import Ripple, shrunk
+from gradlint.signal.kernels import SCORES
 from gradlint.signal.scalar import IDENTITY, Scalar, affine, compose, outside_slope, product, scalar_function
 from gradlint.signal.site import Contributions, Flow, Site, Square, Unanswered
+from gradlint.signal.sway import NEGLIGIBLE, Sway, leaning, scales
 from gradlint.signal.table import Array, Table
 
 LINEAR_KEYS = ("detach",)
@@ -61,17 +61,21 @@ def applied(x: Field, law: Base, function: Scalar) -> Field:
     if not np.all(np.isfinite(table.values)):
         raise Unanswered(f"{function.key} has no finite second moment here")
     table = tables.Table(x.dims, table.values, x.table.profile)
-    return Field(table, first, Base(law.table, law.mean, whole, law.source), ripple=passed_on(x, whole))
+    sway = x.sway
+    if swaying(x, function):
+        over = scales(function, float(law.mean[0]), float(law.variance[0]), x.sway.variance)
+        values = table.values + first[0] ** 2 * (over.mean**2 - 1.0)
+        values.reshape(len(values), -1)[:, -1] = table.squares * over.square
+        table, first, sway = table.with_values(values), first * over.mean, Sway(over.sway, x.sway.length)
+    return Field(table, first, Base(law.table, law.mean, whole, law.source), sway=sway, fixed=x.fixed)
 
 
-def passed_on(x: Field, whole: Scalar) -> Ripple:
-    """x's ripple after a function: of the share of a correlation that `whole` keeps, what x's own law already lost."""
-    law = x.law
-    mean, variance = float(law.table.weights @ law.mean), float(law.table.weights @ law.variance)
-    before = linear_share(law.function, mean, variance)
-    forward = linear_share(whole, mean, variance) / before if before > 0 else 0.0
-    level, square = expectation(whole.derivative, mean, variance)
-    return shrunk(x.ripple, forward, level**2 / square if square > 0 else 0.0)
+def swaying(x: Field, function: Scalar) -> bool:
+    """Whether the entries are a mixture of scales that the function tells apart."""
+    if x.sway.variance <= NEGLIGIBLE or x.base is not None or x.table.profile is not None:
+        return False
+    centred = abs(float(x.mean[0])) <= 1e-6 * math.sqrt(max(x.variance, 0.0))
+    return not (centred and function.slopes is not None)
 
 
 def into(x: Field, function: Scalar, cotangent: Cotangent) -> Cotangent:
@@ -80,9 +84,10 @@ def into(x: Field, function: Scalar, cotangent: Cotangent) -> Cotangent:
     slope = outside_slope(function, law.function)
     factor, tilt = cotangent.factor, cotangent.tilt
     if factor is not None and factor.base.source == law.source and not factor.partial:
-        return through(law, factor.independent, product(factor.function, slope))
+        return replace(through(law, factor.independent, product(factor.function, slope)), lean=cotangent.lean)
     given = tables.regroup(cotangent.table, x.dims)
-    passed = through(law, given, slope)
+    given, lean = _leant(x, function, slope, given, cotangent.lean)
+    passed = replace(through(law, given, slope), lean=lean)
     if tilt is None or tilt.source != law.source:
         return passed
     return _with_tilt(given, passed, tilted(law, slope, tilt), float((tilt.values * _squares(slope, law)).mean()))
@@ -98,7 +103,19 @@ def _with_tilt(given: Table, passed: Cotangent, tilt: Tilt | None, share: float)
     values = np.broadcast_to(passed.table.values, np.broadcast_shapes(passed.table.values.shape, given.values.shape))
     values = values.copy()
     values.reshape(len(values), -1)[:, -1] = given.squares * share
-    return Cotangent(Table(passed.table.dims, values, passed.table.profile), passed.factor, tilt)
+    return replace(passed, table=Table(passed.table.dims, values, passed.table.profile), tilt=tilt)
+
+
+def _leant(x: Field, function: Scalar, slope: Scalar, given: Table, lean: float) -> tuple[Table, float]:
+    """δ and its lean, scaled so that E[δ²]E[φ′²] is right over all scales of x."""
+    if not swaying(x, function):
+        return given, lean
+    mean, variance = float(x.law.mean[0]), float(x.law.variance[0])
+    lean = lean * scales(function, mean, variance, x.sway.variance).elasticity
+    growth, lean = leaning(slope, mean, variance, x.sway.variance, lean)
+    values = given.values.copy()
+    values.reshape(len(values), -1)[:, -1] *= growth
+    return Table(given.dims, values, given.profile), lean
 
 
 def _slope_gradient(site: Site, x: Field, cotangent: Cotangent) -> dict[int, Square]:
@@ -144,7 +161,7 @@ def shifted(x: Field, scale: float, shift: float) -> Field:
         table,
         mean + shift,
         Base(base.table, base.mean, compose(affine(scale, shift), base.function), base.source),
-        ripple=x.ripple,
+        sway=x.sway,
     )
 
 
@@ -249,7 +266,7 @@ def dropout(site: Site) -> Flow:
         cotangent = cotangents[0]
         return {} if cotangent is None else {value: Cotangent(thinned(tables.regroup(cotangent.table, x.dims)))}
 
-    return Flow((Field(thinned(x.table), x.mean, ripple=x.ripple),), backward)
+    return Flow((Field(thinned(x.table), x.mean, sway=x.sway),), backward)
 
 
 def _shared_mask(site: Site, x: Field) -> list[int]:

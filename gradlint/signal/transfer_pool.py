@@ -143,7 +143,7 @@ def along_axes(site: Site, maps: dict[int, AxisMap]) -> Flow:
             given = _mapped(given, dim, applied, applied.backward, applied.size)
         return {value: Cotangent(tables.regroup(tables.regroup(given, before), original.dims))}
 
-    return Flow((Field(y, mean, ripple=x.ripple),), backward)
+    return Flow((Field(y, mean, sway=x.sway),), backward)
 
 
 def _mapped(
@@ -254,7 +254,7 @@ def reduce(site: Site) -> Flow:
         opened = Table(table.dims, given.values, given.profile)
         return {value: Cotangent(tables.expand(opened, x.dims).scaled((scale / count) ** 2))}
 
-    return Flow((Field(reduced, mean, ripple=x.ripple),), backward)
+    return Flow((Field(reduced, mean, sway=x.sway),), backward)
 
 
 def _maximum(site: Site) -> Flow:
@@ -273,9 +273,7 @@ def _maximum(site: Site) -> Flow:
     whole = _resampled(base, dims, site.shape(), x)
     pushed, first = push(Base(whole, mean, law.function, law.source), law.function)
     source = ("max", law.source, site.op.index)
-    y = Field(
-        pushed, first, None if law.function is IDENTITY else Base(whole, mean, law.function, source), ripple=x.ripple
-    )
+    y = Field(pushed, first, None if law.function is IDENTITY else Base(whole, mean, law.function, source), sway=x.sway)
     height = Scalar(f"max{count:.4g}", lambda z: _argmax_weight(z, law, count), np.zeros_like)
 
     def backward(cotangents: Sequence[Cotangent | None]) -> Contributions:
