@@ -110,7 +110,7 @@ def split_cotangent(cotangent: Cotangent, whole: Field, part: Field, values: Sum
         spread = math.sqrt(float(whole.law.variance[0]))
         level = factor.function.value(float(whole.law.mean[0]) + spread * SCORES)
         new_factor = _partial_factor(given(level), table, law)
-    return Cotangent(table, new_factor, new_tilt, lean=cotangent.lean)
+    return Cotangent(table, new_factor, new_tilt, edges=cotangent.edges, lean=cotangent.lean)
 
 
 def _partial_factor(conditional: Array, table: Table, law: Base) -> Factor:

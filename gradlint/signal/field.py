@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from gradlint.signal import table as tables
+from gradlint.signal.edges import Edges, blended
 from gradlint.signal.kernels import SCORES, kernel
 from gradlint.signal.scalar import IDENTITY, Scalar, weighted_sum
 from gradlint.signal.sway import NONE, Sway
@@ -57,6 +58,8 @@ class Field:
     source: Hashable = field(default_factory=lambda: next(_fresh))
     sway: Sway = NONE
     rows: Array | None = None  # a weight's output by channel: the table's "same channel" half, up to a constant, (C, …)
+    edges: Edges = ()
+    drift: Edges = ()  # how E[x(p)x̄] varies over positions p, x̄ the mean over them
     tail: float = 0.0  # what heavy tails add to the relative variance of a channel's own variance over the batch
     fixed: bool = False  # a norm has fixed Σz and Σz² of the Gaussian z under it in every channel of the batch
     causal: bool = False  # logits of which each row only counts the keys up to its own position
@@ -201,6 +204,7 @@ class Cotangent:
     factor: Factor | None = None
     tilt: Tilt | None = None
     orthogonal: Orthogonal | None = None  # to which tensor: what a norm sends back
+    edges: Edges = ()
     lean: float = 0.0  # E[δ²] grows with this power of the tensor's own energy at a sample and position (see `sway`)
     inverse: tuple[Hashable, Array] | None = (
         None  # relative sizes by channel of the tensor of this source: 1/σ² of a norm
@@ -217,15 +221,18 @@ class Cotangent:
 
     def on(self, dims: Dims) -> Cotangent:
         """The cotangent on another factorisation of its shape."""
-        return self if self.table.dims == dims else Cotangent(tables.regroup(self.table, dims), lean=self.lean)
+        return self if self.table.dims == dims else replace(self, table=tables.regroup(self.table, dims), factor=None)
 
     def __add__(self, other: Cotangent) -> Cotangent:
         """Gradients of two consumers add; those that came from one ε through one Gaussian add coherently."""
         a, b = self.factor, other.factor
         if a is not None and b is not None and a.base.source == b.base.source and a.independent is b.independent:
-            return through(a.base, a.independent, weighted_sum(a.function, b.function))
+            both = through(a.base, a.independent, weighted_sum(a.function, b.function))
+            return replace(both, edges=self.edges or other.edges, lean=_leaning(self, other))
         first, second = tables.same_classes(self.table, tables.regroup(other.table, self.table.dims))
-        return Cotangent(tables.combine(first, second, np.add), None, _mixed(self, other), lean=_leaning(self, other))
+        edges = blended([(self.table.square, self.edges), (other.table.square, other.edges)])
+        total = tables.combine(first, second, np.add)
+        return Cotangent(total, None, _mixed(self, other), edges=edges, lean=_leaning(self, other))
 
 
 def push(base: Base, function: Scalar) -> tuple[Table, Array]:

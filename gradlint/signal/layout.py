@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from gradlint.signal import table as tables
+from gradlint.signal.edges import blended
 from gradlint.signal.field import Base, Field
 from gradlint.signal.sway import mixed
 from gradlint.signal.table import Array, Axis, Dims, Profile, Table
@@ -101,7 +102,13 @@ def concatenated(fields: Sequence[Field], dim: int) -> Field:
     shares = [field.variance * field.shape[dim] for field in fields]
     total = max(sum(shares), 1e-300)
     sway = mixed([(share / total, field.sway) for share, field in zip(shares, fields, strict=True)])
-    return Field(table, mean, _joined_law(parts, table, dim), sway=sway)
+    return Field(
+        table,
+        mean,
+        _joined_law(parts, table, dim),
+        sway=sway,
+        edges=blended([(share, field.edges) for share, field in zip(shares, fields, strict=True)]) if dim == 1 else (),
+    )
 
 
 def _common_dims(fields: Sequence[Field], dim: int) -> Dims:

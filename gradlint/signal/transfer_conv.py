@@ -11,6 +11,7 @@ from functools import lru_cache
 import numpy as np
 
 from gradlint.signal import table as tables
+from gradlint.signal.edges import even
 from gradlint.signal.field import Cotangent, Field, Orthogonal
 from gradlint.signal.rows import filtered, rows_of, tangent, weighed
 from gradlint.signal.site import Contribution, Contributions, Flow, Site, Square
@@ -29,15 +30,52 @@ class Window:
     size: int
     out: int
     inside: tuple[float, ...]
+    at: Array  # (out, taps): the input position that a tap reads, which may be out of bounds
+    level: float | None = None  # `same` where the map is not even
+    apart: float | None = None  # `different` there
 
     @property
     def same(self) -> float:
         """Mean in-bounds share: scales what falls on one position."""
-        return sum(self.inside) / len(self.inside)
+        return sum(self.inside) / len(self.inside) if self.level is None else self.level
+
+    def read(self, edge: Array) -> Array:
+        """What every output position reads of an input of these moments along the axis, the mean over taps, (out,)."""
+        within = (self.at >= 0) & (self.at < self.size)
+        read: Array = np.where(within, edge[np.clip(self.at, 0, self.size - 1)], 0.0).mean(1)
+        return read
+
+    def pairs(self, edge: Array) -> float:
+        """`different` for an input that falls off in amplitude as this edge does in moments."""
+        if self.out == 1 or self.size == 1:
+            return float(self.read(edge).mean())
+        within = (self.at >= 0) & (self.at < self.size)
+        amplitude = np.sqrt(edge)
+        read = np.where(within, amplitude[np.clip(self.at, 0, self.size - 1)], 0.0)
+        found = float(((read.sum(0) ** 2) - (read**2).sum(0)).mean()) / (self.out * (self.out - 1.0))
+        level = (float(amplitude.sum()) ** 2 - float(edge.sum())) / (self.size * (self.size - 1.0))
+        return found / max(level, 1e-300)
+
+    def drift(self, edge: Array) -> Array:
+        """How E[y(p)ȳ] varies along the outputs of a random filter for an input of this edge and one sign, mean 1."""
+        within = (self.at >= 0) & (self.at < self.size)
+        mean = np.where(within, np.sqrt(edge)[np.clip(self.at, 0, self.size - 1)], 0.0)
+        found: Array = mean @ mean.mean(0)
+        return found / max(float(found.mean()), 1e-300)
+
+    def written(self, edge: Array) -> Array:
+        """The adjoint: what every input position gets from outputs of these moments, (size,)."""
+        within = (self.at >= 0) & (self.at < self.size)
+        spread = np.where(within, edge[:, None], 0.0) / self.at.shape[1]
+        found = np.zeros(self.size)
+        np.add.at(found, np.clip(self.at, 0, self.size - 1), spread)
+        return found
 
     @property
     def different(self) -> float:
         """Share of pairs of output positions whose taps are both in bounds, averaged over taps."""
+        if self.apart is not None:
+            return self.apart
         if self.out == 1:
             return self.same
         pairs = [max(share * (share * self.out - 1.0), 0.0) for share in self.inside]
@@ -57,7 +95,7 @@ def windows(
     for size, length, taps, step, pad, gap in zip(sizes, out, kernel, stride, padding, dilation, strict=True):
         at = np.arange(length)[:, None] * step - math.floor(pad) + np.arange(taps)[None] * gap
         inside = ((at >= 0) & (at < size)).mean(0)
-        found.append(Window(size, length, tuple(float(share) for share in inside)))
+        found.append(Window(size, length, tuple(float(share) for share in inside), at))
     return found
 
 
@@ -96,6 +134,10 @@ def geometry_of(site: Site, before: Sequence[int], after: Sequence[int], weight:
 def convolution(site: Site, x: Field, weight: Weight, bias: Vector | None, geometry: Geometry) -> Flow:
     """M_y over (channel, positions) from the components of M_x: f·Σ_S Q_S v_S, with Q_S the filter's sums."""
     x = _channel_profile_only(x)
+    borders = even(x.edges, [window.size for window in geometry.windows])
+    read = [window.read(edge) for window, edge in zip(geometry.windows, borders, strict=True)]
+    pairs = [window.pairs(edge) for window, edge in zip(geometry.windows, borders, strict=True)]
+    geometry = levelled(geometry, [float(vector.mean()) for vector in read], pairs)
     sums = FilterSums(weight, geometry.groups)
     parts = _components_of(x.table, sums, geometry)
     y_values = mapped(parts, reach_of(geometry, adjoint=False), sums.matrix(out=True))
@@ -135,8 +177,17 @@ def convolution(site: Site, x: Field, weight: Weight, bias: Vector | None, geome
     window = Averaged(weight.shape[2:], stride, math.prod(window.size for window in geometry.windows))
     sway, local = drawn(x.sway, noise_of(x, geometry.n_in), window)
     tail = tail_of(x) if depthwise else 0.0
-    field = Field(y, np.array([mean]), sway=sway, rows=rows, tail=tail)
+    edges = tuple(vector / max(float(vector.mean()), 1e-300) for vector in read)
+    drift = tuple(window.drift(edge) for window, edge in zip(geometry.windows, borders, strict=True))
+    field = Field(y, np.array([mean]), sway=sway, rows=rows, edges=edges, drift=drift, tail=tail)
     return Flow((field,), backward)
+
+
+def levelled(geometry: Geometry, levels: Sequence[float], apart: Sequence[float] | None = None) -> Geometry:
+    """The geometry with what falls on one position, and on two, scaled to these levels."""
+    others = apart or [window.different for window in geometry.windows]
+    triples = zip(geometry.windows, levels, others, strict=True)
+    return replace(geometry, windows=[replace(window, level=level, apart=two) for window, level, two in triples])
 
 
 def _rows(parts: Array, values: Array, weight: Weight, geometry: Geometry, batch: int) -> Array | None:
@@ -316,7 +367,13 @@ def _backward(
     given = tables.regroup(cotangent.table, y.dims).collapse()
     values = with_axes(given)
     parts = components(values, range(1, 2 + geometry.rank))
-    into = mapped(parts, reach_of(geometry, adjoint=True), sums.matrix(out=False))
+    borders = even(cotangent.edges, [window.out for window in geometry.windows])
+    pairs = [(window, edge) for window, edge in zip(geometry.windows, borders, strict=True)]
+    written = [window.written(edge) for window, edge in pairs]
+    behind = levelled(
+        geometry, [float(vector.sum()) / window.out for vector, window in zip(written, geometry.windows, strict=True)]
+    )
+    into = mapped(parts, reach_of(behind, adjoint=True), sums.matrix(out=False))
     profile = x.table.profile
     if profile is not None:
         relative = sums.energy(profile.counts, geometry.n_in) / x.table.weights
@@ -327,10 +384,15 @@ def _backward(
             into = tables.take(into, position, 1)
     source = site.id("input")
     at_input = tables.regroup(Table(x.dims, into, profile), site.known(source).dims)
-    out: dict[int, Contribution] = {source: Cotangent(at_input, lean=cotangent.lean * local)}
+    edges = tuple(vector / max(float(vector.mean()), 1e-300) for vector in written)
+    out: dict[int, Contribution] = {source: Cotangent(at_input, edges=edges, lean=cotangent.lean * local)}
+    sources = even(x.edges, [window.size for window in geometry.windows])
+    met = [float((window.read(u) * w).mean()) for (window, w), u in zip(pairs, sources, strict=True)]
     axes = [Axis(math.prod(axis.size for axis in x.dims[0]), batch=True), Axis(geometry.n_out)]
     axes += [Axis(window.out) for window in geometry.windows]
-    return out | _parameter_gradients(site, x, values, geometry, together(axes, [1], cotangent.lean, sway))
+    return out | _parameter_gradients(
+        site, x, values, levelled(geometry, met), together(axes, [1], cotangent.lean, sway)
+    )
 
 
 def _adjoint(window: Window) -> tuple[float, float]:

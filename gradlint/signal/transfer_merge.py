@@ -11,6 +11,7 @@ import numpy as np
 from gradlint.signal import layout, masks
 from gradlint.signal import table as tables
 from gradlint.signal.distribution import law_of, split_cotangent, summed
+from gradlint.signal.edges import blended
 from gradlint.signal.field import Base, Cotangent, Field, push, through, white
 from gradlint.signal.kernels import kernel
 from gradlint.signal.scalar import IDENTITY, Scalar, affine, compose, product, weighted_sum
@@ -96,7 +97,8 @@ def _independent_sum(first: int, second: int, x: Field, y: Field, alpha: float) 
     base = None if values is None or gaussian else law_of(values.quantiles, table, float(mean[0]))
     whole = max(x.variance + alpha**2 * y.variance, 1e-300)
     sway = mixed([(x.variance / whole, x.sway), (alpha**2 * y.variance / whole, y.sway)])
-    field = Field(table, mean, base, sway=sway)
+    edges = blended([(x.table.square, x.edges), (alpha**2 * y.table.square, y.edges)])
+    field = Field(table, mean, base, sway=sway, edges=edges)
 
     def backward(cotangents: Sequence[Cotangent | None]) -> Contributions:
         cotangent = cotangents[0]
@@ -125,7 +127,9 @@ def _means(table: Table, mean: Array) -> Array:
 def _to(cotangent: Cotangent, field: Field, scale: float) -> Cotangent:
     if cotangent.table.shape == field.shape and scale == 1.0:
         return cotangent
-    return Cotangent(tables.sum_to(cotangent.table, field.dims).scaled(scale), lean=cotangent.lean)
+    return Cotangent(
+        tables.sum_to(cotangent.table, field.dims).scaled(scale), edges=cotangent.edges, lean=cotangent.lean
+    )
 
 
 def _same_source(
@@ -205,7 +209,9 @@ def _independent_product(first: int, second: int, x: Field, y: Field) -> Flow:
     a, b = tables.aligned(x.table, y.table)
     table = tables.combine(a, b, np.multiply)
     mean = _means(a, x.mean) * _means(b, y.mean)
-    field = Field(table, _means(table, mean), _scaled_law(x, y) or _scaled_law(y, x), sway=_gated(x, y))
+    field = Field(
+        table, _means(table, mean), _scaled_law(x, y) or _scaled_law(y, x), sway=_gated(x, y), edges=x.edges or y.edges
+    )
 
     def backward(cotangents: Sequence[Cotangent | None]) -> Contributions:
         cotangent = cotangents[0]
@@ -234,7 +240,9 @@ def _through_product(cotangent: Cotangent, field: Field, x: Field, other: Table)
         return None
     independent, weight = tables.same_classes(tables.regroup(factor.independent, other.dims), other)
     return replace(
-        through(x.law, tables.combine(independent, weight, np.multiply), factor.function), lean=cotangent.lean
+        through(x.law, tables.combine(independent, weight, np.multiply), factor.function),
+        edges=cotangent.edges,
+        lean=cotangent.lean,
     )
 
 
@@ -278,7 +286,11 @@ def _scaled_law(x: Field, y: Field) -> Base | None:
 
 def _weighted(cotangent: Cotangent, other: Table, field: Field) -> Cotangent:
     given, weight = tables.same_classes(tables.regroup(cotangent.table, other.dims), other)
-    return Cotangent(tables.sum_to(tables.combine(given, weight, np.multiply), field.dims), lean=cotangent.lean)
+    return Cotangent(
+        tables.sum_to(tables.combine(given, weight, np.multiply), field.dims),
+        edges=cotangent.edges,
+        lean=cotangent.lean,
+    )
 
 
 def concat(site: Site) -> Flow:

@@ -10,6 +10,8 @@ from statistics import NormalDist
 import numpy as np
 
 from gradlint.signal import table as tables
+from gradlint.signal.edges import Edges
+from gradlint.signal.edges import centred as centred_edges
 from gradlint.signal.field import Base, Cotangent, Field, Orthogonal, outer, push
 from gradlint.signal.kernels import GRID, GRID_WEIGHT, SCORES
 from gradlint.signal.scalar import IDENTITY, Scalar, affine, compose, product
@@ -150,7 +152,9 @@ def normalised(site: Site, plan: Plan, value: int) -> Flow:
         unit = tables.put(plan.along[0], evened.same, tables.take(unit, plan.along[0], 0))
     unit, inflation = _divided(unit, plan)
     damping = _damping(plan, inflation)
-    y = _affine_field(plan, table.with_values(unit), inverse, damped(plan.x.sway, damping))
+    common = 1.0 - float(variance.mean()) / max(table.square, 1e-300)
+    edges = centred_edges(plan.x.edges, plan.x.drift, common) if by_channel(plan) else ()
+    y = _affine_field(plan, table.with_values(unit), inverse, damped(plan.x.sway, damping), edges)
 
     def backward(cotangents: Sequence[Cotangent | None]) -> Contributions:
         cotangent = cotangents[0]
@@ -255,7 +259,7 @@ def _along(values: Array, plan: Plan, same: float, different: float) -> Array:
     return out
 
 
-def _affine_field(plan: Plan, unit: Table, inverse: Array, sway: Sway) -> Field:
+def _affine_field(plan: Plan, unit: Table, inverse: Array, sway: Sway, edges: Edges) -> Field:
     gain, bias = plan.gain, plan.bias
     values: Array = unit.values
     mean: Array = np.zeros(len(unit.values))
@@ -268,7 +272,14 @@ def _affine_field(plan: Plan, unit: Table, inverse: Array, sway: Sway) -> Field:
         values = values + _along(np.ones_like(values), plan, bias.square, bias.cross)
         mean = mean + bias.mean
     table = unit.with_values(values)
-    return Field(table, mean, _law(plan, inverse, mean), sway=sway, fixed=by_channel(plan))
+    return Field(
+        table,
+        mean,
+        _law(plan, inverse, mean),
+        sway=sway,
+        fixed=by_channel(plan),
+        edges=edges,
+    )
 
 
 def _law(plan: Plan, inverse: Array, mean: Array) -> Base | None:
@@ -322,6 +333,7 @@ def _norm_backward(
     per_channel = plan.centred and by_channel(plan)
     out[source] = Cotangent(
         _on_shape(into, original),
+        edges=cotangent.edges,
         lean=cotangent.lean,
         orthogonal=Orthogonal(original.source, rest) if per_channel else None,
         inverse=None if evened is None else (original.source, evened.relative),

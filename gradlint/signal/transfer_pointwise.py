@@ -67,7 +67,7 @@ def applied(x: Field, law: Base, function: Scalar) -> Field:
         values = table.values + first[0] ** 2 * (over.mean**2 - 1.0)
         values.reshape(len(values), -1)[:, -1] = table.squares * over.square
         table, first, sway = table.with_values(values), first * over.mean, Sway(over.sway, x.sway.length)
-    return Field(table, first, Base(law.table, law.mean, whole, law.source), sway=sway, fixed=x.fixed)
+    return Field(table, first, Base(law.table, law.mean, whole, law.source), sway=sway, fixed=x.fixed, edges=x.edges)
 
 
 def swaying(x: Field, function: Scalar) -> bool:
@@ -84,10 +84,14 @@ def into(x: Field, function: Scalar, cotangent: Cotangent) -> Cotangent:
     slope = outside_slope(function, law.function)
     factor, tilt = cotangent.factor, cotangent.tilt
     if factor is not None and factor.base.source == law.source and not factor.partial:
-        return replace(through(law, factor.independent, product(factor.function, slope)), lean=cotangent.lean)
+        return replace(
+            through(law, factor.independent, product(factor.function, slope)),
+            edges=cotangent.edges,
+            lean=cotangent.lean,
+        )
     given = tables.regroup(cotangent.table, x.dims)
     given, lean = _leant(x, function, slope, given, cotangent.lean)
-    passed = replace(through(law, given, slope), lean=lean)
+    passed = replace(through(law, given, slope), edges=cotangent.edges, lean=lean)
     if tilt is None or tilt.source != law.source:
         return passed
     return _with_tilt(given, passed, tilted(law, slope, tilt), float((tilt.values * _squares(slope, law)).mean()))

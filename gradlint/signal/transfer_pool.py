@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
 
 from gradlint.signal import table as tables
+from gradlint.signal.edges import resampled
 from gradlint.signal.field import Base, Cotangent, Field, push, through
-from gradlint.signal.kernels import COARSE
+from gradlint.signal.kernels import COARSE, COARSE_WEIGHT
 from gradlint.signal.scalar import IDENTITY, Scalar, erf
 from gradlint.signal.site import Contributions, Flow, Site, Unanswered
 from gradlint.signal.table import Array, Axis, Table
@@ -141,9 +142,10 @@ def along_axes(site: Site, maps: dict[int, AxisMap]) -> Flow:
         given = given.collapse_along([axis for dim in maps for axis in given.at(dim)])
         for dim, applied in maps.items():
             given = _mapped(given, dim, applied, applied.backward, applied.size)
-        return {value: Cotangent(tables.regroup(tables.regroup(given, before), original.dims))}
+        back = tables.regroup(tables.regroup(given, before), original.dims)
+        return {value: Cotangent(back, edges=resampled(cotangent.edges, original.shape[2:]), lean=cotangent.lean)}
 
-    return Flow((Field(y, mean, sway=x.sway),), backward)
+    return Flow((Field(y, mean, sway=x.sway, edges=resampled(x.edges, y.shape[2:])),), backward)
 
 
 def _mapped(
@@ -273,8 +275,10 @@ def _maximum(site: Site) -> Flow:
     whole = _resampled(base, dims, site.shape(), x)
     pushed, first = push(Base(whole, mean, law.function, law.source), law.function)
     source = ("max", law.source, site.op.index)
-    y = Field(pushed, first, None if law.function is IDENTITY else Base(whole, mean, law.function, source), sway=x.sway)
-    height = Scalar(f"max{count:.4g}", lambda z: _argmax_weight(z, law, count), np.zeros_like)
+    known = None if law.function is IDENTITY else Base(whole, mean, law.function, source)
+    y = Field(pushed, first, known, sway=x.sway, edges=resampled(x.edges, site.shape()[2:]))
+    share = _local_share(law, axes)
+    height = Scalar(f"max{count:.4g},{share:.4g}", lambda z: _argmax_weight(z, law, count, share), np.zeros_like)
 
     def backward(cotangents: Sequence[Cotangent | None]) -> Contributions:
         cotangent = cotangents[0]
@@ -284,9 +288,10 @@ def _maximum(site: Site) -> Flow:
         routed = _routed(given, x.table, dims)
         shaped = tables.regroup(routed, x.dims)
         independent = _independent(law, shaped, height)
+        edges = resampled(cotangent.edges, x.shape[2:])
         if x is not original:
-            return {value: Cotangent(tables.regroup(shaped, original.dims))}
-        return {value: through(law, independent, height)}
+            return {value: Cotangent(tables.regroup(shaped, original.dims), edges=edges, lean=cotangent.lean)}
+        return {value: replace(through(law, independent, height), edges=edges, lean=cotangent.lean)}
 
     return Flow((y, None)[: len(site.op.outputs)], backward)
 
@@ -334,12 +339,32 @@ def maximum_moments(count: float) -> tuple[float, float]:
     return mean, float(density @ centre**2) - mean**2
 
 
-def _argmax_weight(z: Array, law: Base, count: float) -> Array:
-    """Square root of the density of being the maximum, relative to its average: z beats count − 1 others."""
+def _local_share(law: Base, axes: Sequence[int]) -> float:
+    """Share of the variance of z that the entries of one window do not have in common."""
+    covariance = law.table.values - law.table.per_class(law.mean**2)
+    own = float(covariance.reshape(len(covariance), -1)[0, -1])
+    common = float(tables.take_all(covariance, axes, 0).reshape(len(covariance), -1)[0, -1])
+    return min(max(1.0 - common / own, 0.0), 1.0) if own > 0.0 else 1.0
+
+
+def _argmax_weight(z: Array, law: Base, count: float, share: float) -> Array:
+    """Square root of the density of being the maximum, relative to its average: z beats count − 1 others.
+
+    What counts is the part of z that the window's entries do not have in common, which z tells up to a Gaussian.
+    """
     spread = math.sqrt(max(float(law.variance[0]), 1e-300))
-    u = (z - float(law.mean[0])) / spread
-    weight: Array = np.sqrt(count * (0.5 * (1.0 + erf(u / math.sqrt(2.0)))) ** (count - 1.0))
+    at, density = _density(round(count, 3), round(share, 3))
+    weight: Array = np.sqrt(np.interp((z - float(law.mean[0])) / spread, at, density))
     return weight
+
+
+@lru_cache(maxsize=1024)
+def _density(count: float, share: float) -> tuple[Array, Array]:
+    """Density of being the maximum over its average, on a grid of standardised entries."""
+    at = np.linspace(-8.0, 8.0, 641)
+    local = math.sqrt(share) * at[:, None] + math.sqrt(1.0 - share) * COARSE
+    beats = (0.5 * (1.0 + erf(local / math.sqrt(2.0)))) ** (count - 1.0)
+    return at, count * (beats @ COARSE_WEIGHT)
 
 
 def _independent(law: Base, routed: Table, height: Scalar) -> Table:

@@ -1,0 +1,66 @@
+"""Zero padding: how the second moment falls off towards the edges of a map, one vector per spatial axis.
+
+E[x²] at a position is taken as the product over the axes of a vector of mean 1. Convolutions read the middle of a map
+more often than its border, so what they make of it is larger than the mean over positions says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from gradlint.signal.table import Array
+
+Edges = tuple[Array, ...]  # one vector per spatial axis, or () where the moments are even
+
+
+def even(edges: Edges, sizes: Sequence[int]) -> Edges:
+    """The edges, or ones where there are none (or none of these sizes)."""
+    if tuple(len(vector) for vector in edges) == tuple(sizes):
+        return edges
+    return tuple(np.ones(size) for size in sizes)
+
+
+def blended(parts: Sequence[tuple[float, Edges]]) -> Edges:
+    """A sum of tensors, each with its share of the second moment."""
+    known = next((edges for _, edges in parts if edges), ())
+    total = sum(share for share, _ in parts)
+    if not known or not total > 0.0:
+        return ()
+    sizes = [len(vector) for vector in known]
+    whole = [(share / total, even(edges, sizes)) for share, edges in parts]
+    return tuple(
+        np.asarray(sum(share * edges[axis] for share, edges in whole), np.float64) for axis in range(len(sizes))
+    )
+
+
+def centred(edges: Edges, drift: Edges, common: float) -> Edges:
+    """After the mean over the map is taken off: where x is small, minus its mean is what is left.
+
+    `common` is the share of E[x²] that two positions have in common, `drift` how E[x(p)x̄] varies along the axes.
+    """
+    common = min(max(common, 0.0), 0.9)
+    drift = drift or tuple(_level(np.sqrt(edge)) for edge in edges)
+    return tuple(
+        np.maximum(edge - 2.0 * common * along + common, 0.0) / (1.0 - common)
+        for edge, along in zip(edges, drift, strict=True)
+    )
+
+
+def _level(vector: Array) -> Array:
+    """The vector over its mean."""
+    levelled: Array = vector / max(float(vector.mean()), 1e-300)
+    return levelled
+
+
+def resampled(edges: Edges, sizes: Sequence[int]) -> Edges:
+    """The edges of a map that a pool or an interpolation brings to these sizes."""
+    if len(edges) != len(sizes) or any(size == 1 for size in sizes):
+        return ()
+    found = []
+    for vector, size in zip(edges, sizes, strict=True):
+        at = (np.arange(size) + 0.5) * len(vector) / size - 0.5
+        new = np.interp(at, np.arange(len(vector)), vector)
+        found.append(new / max(float(new.mean()), 1e-300))
+    return tuple(found)
