@@ -61,6 +61,7 @@ class Field:
     edges: Edges = ()
     drift: Edges = ()  # how E[x(p)x̄] varies over positions p, x̄ the mean over them
     tail: float = 0.0  # what heavy tails add to the relative variance of a channel's own variance over the batch
+    spike: float = 0.0  # variance of the log scale of single entries: few taps leave the tails of what they read
     fixed: bool = False  # a norm has fixed Σz and Σz² of the Gaussian z under it in every channel of the batch
     causal: bool = False  # logits of which each row only counts the keys up to its own position
 

@@ -113,6 +113,7 @@ class Scales:
 
     square: float  # E_v E[f²] over E[f²] at the mean variance
     mean: float  # E_v E[f] over E[f] there; 1 where that is zero
+    shared: float  # E_v E[f]² over E[f]² there
     sway: float  # variance of ln E[f²] over v
     elasticity: float  # its slope against ln v
 
@@ -123,13 +124,14 @@ def scales(function: Scalar, mean: float, variance: float, sway: float) -> Scale
     pairs = [expectation(function, mean, float(v)) for v in variance * _factors(sway)]
     levels, squares = (np.array([pair[i] for pair in pairs]) for i in (0, 1))
     if not (square > 0.0 and np.all(squares > 0.0)):
-        return Scales(1.0, 1.0, sway, 1.0)
+        return Scales(1.0, 1.0, 1.0, sway, 1.0)
     logs = np.log(squares)
     centred = logs - logs @ WEIGHTS
     slope = float((centred * NODES) @ WEIGHTS) / math.sqrt(sway)
     steady = abs(level) <= 1e-9 * math.sqrt(square)
     shift = 1.0 if steady else float(levels @ WEIGHTS) / level
-    return Scales(float(squares @ WEIGHTS) / square, shift, float(centred**2 @ WEIGHTS), slope)
+    shared = 1.0 if steady else float(levels**2 @ WEIGHTS) / level**2
+    return Scales(float(squares @ WEIGHTS) / square, shift, shared, float(centred**2 @ WEIGHTS), slope)
 
 
 def _factors(sway: float) -> Array:
@@ -138,13 +140,16 @@ def _factors(sway: float) -> Array:
     return factors / float(factors @ WEIGHTS)
 
 
-def leaning(slope: Scalar, mean: float, variance: float, sway: float, lean: float) -> tuple[float, float]:
-    """For δ_z = δ·slope(z) with E[δ²|v] ∝ v^lean: E[δ_z²] over E[δ²]E[slope²], and δ_z's own lean."""
+def leaning(slope: Scalar, mean: float, variance: float, sway: float, lean: float, share: float) -> tuple[float, float]:
+    """For δ_z = δ·slope(z) with E[δ²|v] ∝ v^lean: E[δ_z²] over E[δ²]E[slope²], and δ_z's own lean.
+
+    `share` of the log variance `sway` is what all features have in common; δ leans on that alone.
+    """
     square = expectation(slope, mean, variance)[1]
     squares = np.array([expectation(slope, mean, float(v))[1] for v in variance * _factors(sway)])
     if not (square > 0.0 and np.all(squares > 0.0)):
         return 1.0, lean
-    arrived = _factors(sway) ** lean
+    arrived = _factors(sway) ** (lean * share)
     logs = np.log(squares)
     own = float(((logs - logs @ WEIGHTS) * NODES) @ WEIGHTS) / math.sqrt(sway)
     return float((arrived * squares) @ WEIGHTS) / float(arrived @ WEIGHTS) / square, lean + own

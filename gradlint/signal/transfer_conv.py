@@ -179,7 +179,9 @@ def convolution(site: Site, x: Field, weight: Weight, bias: Vector | None, geome
     tail = tail_of(x) if depthwise else 0.0
     edges = tuple(vector / max(float(vector.mean()), 1e-300) for vector in read)
     drift = tuple(window.drift(edge) for window, edge in zip(geometry.windows, borders, strict=True))
-    field = Field(y, np.array([mean]), sway=sway, rows=rows, edges=edges, drift=drift, tail=tail)
+    field = Field(
+        y, np.array([mean]), sway=sway, rows=rows, edges=edges, drift=drift, tail=tail, spike=spike_of(x, weight)
+    )
     return Flow((field,), backward)
 
 
@@ -213,6 +215,15 @@ def tail_of(x: Field) -> float:
     excess = kurtosis(law.function, mean, variance, fixed=x.fixed) * (1.0 + x.sway.variance) - 3.0
     excess -= COUNTED if x.fixed else 0.0
     return max(excess, 0.0) / math.prod(size for dim, size in enumerate(x.shape) if dim != 1)
+
+
+def spike_of(x: Field, weight: Weight) -> float:
+    """Variance s of the log scale of a sum over n taps: 3/(n + 2) of the excess kurtosis of x, as 3(e^s − 1)."""
+    taps = math.prod(weight.shape[1:])
+    law = x.law
+    weights = law.table.weights
+    excess = kurtosis(law.function, float(weights @ law.mean), float(weights @ law.variance), fixed=False) - 3.0
+    return math.log1p(max(excess, 0.0) / (taps + 2.0))
 
 
 def noise_of(x: Field, features: int) -> float:

@@ -315,7 +315,8 @@ def concat(site: Site) -> Flow:
         for (value, field), start in zip(kept, starts, strict=False):
             part = layout.restricted(cotangent.table, dim, int(start), field.shape[dim])
             part = tables.squeeze(part, [dim]) if stacked else part
-            given = Cotangent(tables.regroup(part, site.known(value).dims))
+            edges = cotangent.edges if dim == 1 and not stacked else ()
+            given = Cotangent(tables.regroup(part, site.known(value).dims), edges=edges, lean=cotangent.lean)
             known = out.get(value)
             out[value] = given if known is None else known + given  # type: ignore[operator]
         return out

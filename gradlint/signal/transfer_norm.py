@@ -278,6 +278,7 @@ def _affine_field(plan: Plan, unit: Table, inverse: Array, sway: Sway, edges: Ed
         _law(plan, inverse, mean),
         sway=sway,
         fixed=by_channel(plan),
+        spike=plan.x.spike,
         edges=edges,
     )
 

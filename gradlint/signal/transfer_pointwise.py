@@ -11,13 +11,13 @@ import numpy as np
 from gradlint.signal import masks
 from gradlint.signal import table as tables
 from gradlint.signal.field import Base, Cotangent, Field, Spanned, Tilt, push, through, tilted
-from gradlint.signal.kernels import SCORES
+from gradlint.signal.kernels import GRID, SCORES
 from gradlint.signal.scalar import IDENTITY, Scalar, affine, compose, outside_slope, product, scalar_function
 from gradlint.signal.site import Contributions, Flow, Site, Square, Unanswered
 from gradlint.signal.sway import NEGLIGIBLE, Sway, leaning, scales
 from gradlint.signal.table import Array, Table
 
-LINEAR_KEYS = ("detach",)
+PIECES = 4  # slopes of a function of straight pieces: ReLU, its leaky and its bounded relatives
 
 
 def activation(site: Site) -> Flow:
@@ -62,20 +62,45 @@ def applied(x: Field, law: Base, function: Scalar) -> Field:
         raise Unanswered(f"{function.key} has no finite second moment here")
     table = tables.Table(x.dims, table.values, x.table.profile)
     sway = x.sway
-    if swaying(x, function):
-        over = scales(function, float(law.mean[0]), float(law.variance[0]), x.sway.variance)
-        values = table.values + first[0] ** 2 * (over.mean**2 - 1.0)
-        values.reshape(len(values), -1)[:, -1] = table.squares * over.square
-        table, first, sway = table.with_values(values), first * over.mean, Sway(over.sway, x.sway.length)
+    if swaying(x):
+        mean, variance = float(law.mean[0]), float(law.variance[0])
+        entry = scales(function, mean, variance, max(x.sway.variance + _spike(x, function), NEGLIGIBLE))
+        values = table.values + first[0] ** 2 * _shared_mean(x, function, mean, variance, entry.mean)
+        values.reshape(len(values), -1)[:, -1] = table.squares * entry.square
+        table, first = table.with_values(values), first * entry.mean
+        if x.sway.variance > NEGLIGIBLE:
+            sway = Sway(scales(function, mean, variance, x.sway.variance).sway, x.sway.length)
     return Field(table, first, Base(law.table, law.mean, whole, law.source), sway=sway, fixed=x.fixed, edges=x.edges)
 
 
-def swaying(x: Field, function: Scalar) -> bool:
-    """Whether the entries are a mixture of scales that the function tells apart."""
-    if x.sway.variance <= NEGLIGIBLE or x.base is not None or x.table.profile is not None:
-        return False
-    centred = abs(float(x.mean[0])) <= 1e-6 * math.sqrt(max(x.variance, 0.0))
-    return not (centred and function.slopes is not None)
+def _shared_mean(x: Field, function: Scalar, mean: float, variance: float, shift: float) -> Array:
+    """Change of E[f]E[f′] over E[f]² at one scale: two entries of one sample share the scale as far as it reaches."""
+    found = np.full(x.table.values.shape, shift**2 - 1.0)
+    if x.sway.variance <= NEGLIGIBLE:
+        return found
+    over = scales(function, mean, variance, x.sway.variance)
+    batch = [axis for axis, known in enumerate(x.table.axes) if known.batch]
+    positions = math.prod(x.shape[2:]) if len(x.shape) > 2 else 1
+    reach = x.sway.shared(positions) / x.sway.variance
+    index: list[slice | int] = [slice(None)] * found.ndim
+    for axis in batch:
+        index[axis + 1] = 1
+    found[tuple(index)] += (over.shared - over.mean**2) * reach
+    return found
+
+
+def swaying(x: Field) -> bool:
+    """Whether the entries are taken as a mixture of scales."""
+    mixed = x.sway.variance + x.spike > NEGLIGIBLE
+    return mixed and x.base is None and x.table.profile is None
+
+
+def _spike(x: Field, function: Scalar) -> float:
+    """The spread of scales of single entries, as far as the function tells it: one of straight pieces.
+
+    Under a smooth function it would add as much as the skewness of the same entries takes back (measured).
+    """
+    return x.spike if len(np.unique(np.round(function.slope(GRID), 9))) <= PIECES else 0.0
 
 
 def into(x: Field, function: Scalar, cotangent: Cotangent) -> Cotangent:
@@ -112,11 +137,13 @@ def _with_tilt(given: Table, passed: Cotangent, tilt: Tilt | None, share: float)
 
 def _leant(x: Field, function: Scalar, slope: Scalar, given: Table, lean: float) -> tuple[Table, float]:
     """δ and its lean, scaled so that E[δ²]E[φ′²] is right over all scales of x."""
-    if not swaying(x, function):
+    if not swaying(x):
         return given, lean
     mean, variance = float(x.law.mean[0]), float(x.law.variance[0])
-    lean = lean * scales(function, mean, variance, x.sway.variance).elasticity
-    growth, lean = leaning(slope, mean, variance, x.sway.variance, lean)
+    total = max(x.sway.variance + _spike(x, function), NEGLIGIBLE)
+    share = x.sway.variance / total
+    lean = lean * scales(function, mean, variance, total).elasticity
+    growth, lean = leaning(slope, mean, variance, total, lean, share)
     values = given.values.copy()
     values.reshape(len(values), -1)[:, -1] *= growth
     return Table(given.dims, values, given.profile), lean

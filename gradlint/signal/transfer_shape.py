@@ -20,6 +20,7 @@ class Step:
     key: object
     forward: Callable[[Table], Table]
     back: Callable[[Table, Dims], Table]
+    keeps_positions: bool = False  # whether it only touches the channels
 
 
 def follow(site: Site, steps: Sequence[Step], value: int | None = None) -> Flow:
@@ -27,7 +28,9 @@ def follow(site: Site, steps: Sequence[Step], value: int | None = None) -> Flow:
     source = site.id("input") if value is None else value
     fields = [site.known(source)]
     for step in steps:
-        fields.append(fields[-1].relabelled(step.forward, step.key))
+        moved = fields[-1].relabelled(step.forward, step.key)
+        fields.append(replace(moved, edges=fields[-1].edges) if step.keeps_positions else moved)
+    still = all(step.keeps_positions for step in steps)
 
     def backward(cotangents: Sequence[Cotangent | None]) -> Contributions:
         cotangent = cotangents[0]
@@ -36,7 +39,7 @@ def follow(site: Site, steps: Sequence[Step], value: int | None = None) -> Flow:
         table = cotangent.table
         for step, field in zip(reversed(steps), reversed(fields[:-1]), strict=True):
             table = step.back(table, field.dims)
-        return {source: Cotangent(table)}
+        return {source: Cotangent(table, edges=cotangent.edges if still else (), lean=cotangent.lean if still else 0.0)}
 
     return Flow((fields[-1],), backward)
 
@@ -69,6 +72,7 @@ def _narrowed(dim: int, start: int, length: int) -> Step:
         ("narrow", dim, start, length),
         lambda table: layout.restricted(table, dim, start, length),
         lambda table, dims: layout.embedded(table, dims, dim, start),
+        keeps_positions=dim == 1,
     )
 
 

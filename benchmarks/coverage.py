@@ -1,0 +1,171 @@
+"""How much of the architectures of the zoo the static signal predicts: ops with a transfer function, whole networks.
+
+    python benchmarks/coverage.py [--only PATTERN] [--timeout SECONDS] [--every N] [--write]
+
+Each network is built, fed and recorded in a process of its own, as `benchmarks/zoo.py` does, and predicted under the
+unit loss. An op counts as answered unless the signal says why it has no answer; a network counts as predicted end to
+end when every parameter on a way to its output has a prediction. `--write` writes the table to coverage.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import json
+import multiprocessing
+import os
+import re
+import resource
+import sys
+import time
+import warnings
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+ZOO = ROOT / "tests" / "zoo"
+TABLE = Path(__file__).with_name("coverage.md")
+MEMORY = 12 * 2**30
+sys.path[:0] = [str(ROOT), str(ROOT / "rules"), str(ZOO), str(ROOT / "benchmarks")]
+
+
+def main() -> None:
+    """Predict the architectures that match."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="", help="a regular expression on family/name")
+    parser.add_argument("--timeout", type=float, default=120.0)
+    parser.add_argument("--every", type=int, default=1, help="take every N-th architecture")
+    parser.add_argument("--rows", type=Path, help="keep rows in this file, and do not run what it holds already")
+    parser.add_argument("--write", action="store_true", help=f"write {TABLE.name}")
+    options = parser.parse_args()
+    import build
+    from zoo import preload
+
+    preload()
+    rows: dict[str, dict[str, Any]] = {}
+    if options.rows is not None and options.rows.exists():
+        rows = json.loads(options.rows.read_text())
+    for name in build.names()[:: options.every]:
+        if name in rows or not re.match(options.only, name):
+            continue
+        rows[name] = isolated(name, options.timeout)
+        print(name, json.dumps(rows[name]), flush=True)
+        if options.rows is not None:
+            options.rows.write_text(json.dumps(rows))
+    text = markdown(rows)
+    print(text)
+    if options.write:
+        TABLE.write_text(text)
+
+
+def isolated(name: str, timeout: float) -> dict[str, Any]:
+    """The row of one network, from a forked process."""
+    receiver, sender = multiprocessing.Pipe(duplex=False)
+    worker = multiprocessing.get_context("fork").Process(target=predicted, args=(name, sender))
+    started = time.monotonic()
+    worker.start()
+    sender.close()
+    row: dict[str, Any] = {}
+    try:
+        if receiver.poll(max(0.0, started + timeout - time.monotonic())):
+            row = receiver.recv()
+        else:
+            row = {"message": f"not done in {timeout:.0f} s"}
+    except EOFError:
+        row = {"message": "the process ended early"}
+    worker.kill()
+    worker.join()
+    return row
+
+
+def predicted(name: str, sender: Connection) -> None:
+    """In the child: build, feed, record, predict, and send the counts."""
+    import torch
+
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    try:
+        sender.send(row_of(name))
+    except BaseException as error:  # noqa: BLE001 the row says what any failure was
+        sender.send({"message": " ".join(f"{type(error).__name__}: {error}".split())[:300]})
+    sender.close()
+    os._exit(0)
+
+
+def row_of(name: str) -> dict[str, Any]:
+    """Counts of one network: its ops, those without an answer by reason, its parameters, those without a prediction."""
+    from build import build
+
+    from gradlint.capture import capture
+    from gradlint.config import Settings
+    from gradlint.load.inputs import feed
+    from gradlint.signal import predict
+
+    model = build(name)
+    given = feed(model, Settings())
+    graph, _ = capture(model, given.args, given.kwargs)
+    signal = predict(graph)
+    reasons = collections.Counter(
+        f"{graph.ops[index].kind} {graph.ops[index].function}: {reason}" for index, reason in signal.unknown.items()
+    )
+    wanted = reachable(graph)
+    return {
+        "ops": len(graph.ops),
+        "unknown": sum(reasons.values()),
+        "reasons": dict(reasons.most_common(4)),
+        "params": len(wanted),
+        "missing": len(wanted - set(signal.profile.params)),
+    }
+
+
+def reachable(graph: Any) -> set[str]:
+    """The parameters on a way to the first output that carries a gradient."""
+    pending = [value for value in graph.outputs if graph.values[value].requires_grad][:1]
+    seen, found = set[int](), set[str]()
+    while pending:
+        number = pending.pop()
+        value = graph.values[number]
+        if number in seen or not value.requires_grad:
+            continue
+        seen.add(number)
+        if value.origin == "param":
+            found.add(value.name)
+        op = graph.op_of(number)
+        if op is not None and op.grad_enabled:
+            pending.extend(op.inputs)
+    return found
+
+
+def markdown(rows: dict[str, dict[str, Any]]) -> str:
+    """Shares by family, then what has no answer, and the networks that are not predicted whole."""
+    lines = ["# What of the zoo the static signal predicts", "", "Made by `python benchmarks/coverage.py --write`.", ""]
+    lines += ["| family | networks | recorded | ops answered | end to end |", "|---|---|---|---|---|"]
+    families = sorted({name.partition("/")[0] for name in rows})
+    groups = [(family, [row for name, row in rows.items() if name.startswith(f"{family}/")]) for family in families]
+    lines += [_counts(family, members) for family, members in [*groups, ("**all**", list(rows.values()))]]
+    reasons: collections.Counter[str] = collections.Counter()
+    for row in rows.values():
+        reasons.update(set(row.get("reasons", {})))
+    lines += ["", "## Without an answer", "", "| networks | op: reason |", "|---|---|"]
+    lines += [f"| {count} | {reason} |" for reason, count in reasons.most_common(40)]
+    lines += ["", "## Not end to end", ""]
+    for name, row in rows.items():
+        if row.get("missing") != 0:
+            why = row.get("message") or f"{row['missing']} of {row['params']} parameters; {row['reasons']}"
+            lines.append(f"- {name}: {why}")
+    return "\n".join(lines) + "\n"
+
+
+def _counts(family: str, rows: list[dict[str, Any]]) -> str:
+    known = [row for row in rows if "ops" in row]
+    ops = sum(row["ops"] for row in known)
+    answered = 100.0 * (1.0 - sum(row["unknown"] for row in known) / max(ops, 1))
+    whole = sum(row["missing"] == 0 for row in known)
+    share = 100.0 * whole / max(len(known), 1)
+    return f"| {family} | {len(rows)} | {len(known)} | {answered:.1f} % of {ops} | {whole} ({share:.1f} %) |"
+
+
+if __name__ == "__main__":
+    main()
