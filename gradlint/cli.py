@@ -176,7 +176,7 @@ def cli() -> None:
 )
 @click.option("--dtype", type=click.Choice(DTYPES), help="measure what is lost in this number format, too (autocast)")
 @click.option("--timeout", type=click.FloatRange(0), metavar="SECONDS", help="limit for each target [default: 120]")
-@click.option("--memory", type=SIZE, metavar="SIZE", help="limit for each target, such as 8G")
+@click.option("--memory", type=SIZE, metavar="SIZE", help="limit for each target, such as 8G; the probe keeps to it")
 @click.option("-j", "--jobs", type=click.IntRange(1), metavar="N", help="targets at once [default: cores, at most 4]")
 @click.option("--exclude", multiple=True, metavar="PATTERN", help="gitignore pattern left out of folders; repeatable")
 @click.option(

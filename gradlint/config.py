@@ -85,7 +85,7 @@ class Settings:
 # Fields of Settings that change nothing of what the analysis of one target finds.
 OUTSIDE = frozenset(
     {
-        *("fail_on", "output_format", "output", "timeout", "memory", "jobs", "color", "exit_zero", "quiet", "verbose"),
+        *("fail_on", "output_format", "output", "timeout", "jobs", "color", "exit_zero", "quiet", "verbose"),
         *(
             "debug",
             "inputs_from",

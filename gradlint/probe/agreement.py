@@ -49,10 +49,13 @@ def agreement(model: nn.Module, batch: Batch, backward: Callable[..., object]) -
     return (_length(before) ** 2 - squares) / pairs if pairs > 0 else None
 
 
-def split(batch: Batch) -> list[Batch]:
-    """Micro-batches of at least LEAST samples: every tensor as long as the first is cut along its first axis."""
+def split(batch: Batch, *, most: int = PARTS, least: int = LEAST) -> list[Batch]:
+    """At most so many micro-batches of so many samples: every tensor as long as the first is cut along its first axis.
+
+    None when there are not enough samples for two.
+    """
     size = next((tensor.shape[0] for tensor in _tensors(batch) if tensor.ndim), 0)
-    count = min(PARTS, size // LEAST)
+    count = min(most, size // least)
     if count < 2:
         return []
     bounds = [size * i // count for i in range(count + 1)]

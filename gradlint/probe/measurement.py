@@ -11,13 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from gradlint.capture import Intervention
+from gradlint.capture.copies import is_lazy
+from gradlint.capture.structure import arguments
 from gradlint.error import GradlintError, ProbeError
 from gradlint.graph.ir import Graph
+from gradlint.probe.budget import FEW, fit, resident
 from gradlint.probe.health import judge, relative
-from gradlint.probe.isolation import ParamEdit, pick_device, undisturbed
+from gradlint.probe.isolation import ParamEdit, copy_inputs, copy_model, pick_device, undisturbed
 from gradlint.probe.precision import compare
 from gradlint.probe.route import widest
-from gradlint.probe.run import Loaded, Plan, once
+from gradlint.probe.run import Loaded, Plan, entry, forward_error, once, shape_lazy
 from gradlint.probe.seeds import combine, decided
 from gradlint.profile import Measurement, ParamMeasure
 
@@ -48,6 +51,10 @@ class Options(Protocol):
         """What the model will be trained with: "sgd", "adam" or "any"."""
 
     @property
+    def memory(self) -> int | None:
+        """Bytes that a pass may take."""
+
+    @property
     def dtype(self) -> str | None:
         """Another number format to compare with: "bf16", "fp16", "fp8"."""
 
@@ -74,6 +81,7 @@ class Fallback:
     seeds: int = 1
     dtype: str | None = None
     optimizer: str = "any"
+    memory: int | None = None
 
 
 @dataclass
@@ -124,7 +132,9 @@ def measure(
         edits=tuple(edits),
         entry=getattr(loaded, "entry", "forward"),
     )
+    plan, remark = _fitted(loaded, plan, options.memory)
     recorded, measured = once(loaded, plan)
+    measured = replace(measured, notes=(*measured.notes, *remark))
     plan = replace(plan, graph=recorded)
     if explain_zeros and blocked(recorded, measured):
         measured = _explain(loaded, plan, recorded, measured)
@@ -134,6 +144,40 @@ def measure(
         if options.dtype is not None:
             measured = replace(measured, precision=compare(loaded, plan, options.dtype))
     return recorded, replace(measured, optimizer=options.optimizer)
+
+
+def _fitted(loaded: Described, plan: Plan, memory: int | None) -> tuple[Plan, tuple[str, ...]]:
+    """The plan so that a pass stays within so many bytes, and a note on what that takes."""
+    if memory is None:
+        return plan, ()
+    if plan.graph is not None:
+        return _as_recorded(loaded, plan, plan.graph), ()
+    with undisturbed(plan.seed, plan.device):
+        model = copy_model(loaded.model, plan.device, plan.dtype)
+        parts = (loaded.args, loaded.kwargs, getattr(loaded, "target", None))
+        args, kwargs, target = (copy_inputs(part, plan.device, plan.dtype) for part in parts)
+        run = entry(model, plan.entry) or model
+        if is_lazy(model):
+            shape_lazy(model, loaded, plan)
+        try:
+            found = fit(model, (args, kwargs, target), lambda a, k: run(*a, **k), memory, _held(plan.device))
+        except Exception as error:
+            raise forward_error(error) from error
+    return replace(plan, parts=found.parts, spill=found.spill), (found.note,) if found.note else ()
+
+
+def _as_recorded(loaded: Described, plan: Plan, graph: Graph) -> Plan:
+    """A replay of a run that took its batch in parts takes the same ones, and spills for the smallest."""
+    sizes = [tensor.shape[0] for _, tensor in arguments(loaded.args, loaded.kwargs) if tensor.ndim][:1]
+    taken = [graph.values[value].shape[0] for value in graph.inputs if graph.values[value].shape][:1]
+    if not sizes or not taken or taken[0] >= sizes[0]:
+        return plan
+    return replace(plan, parts=sizes[0] // max(1, taken[0]), spill=taken[0] <= FEW)
+
+
+def _held(device: torch.device) -> int:
+    """Bytes that are taken already: of the device, or of this process."""
+    return int(torch.cuda.memory_allocated(device)) if device.type == "cuda" else resident()
 
 
 def _checked(

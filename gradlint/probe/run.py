@@ -22,7 +22,9 @@ from gradlint.graph.ir import Graph, Span
 from gradlint.graph.memo import remembered
 from gradlint.probe import loss as losses
 from gradlint.probe import parameters
+from gradlint.probe.agreement import Batch, split
 from gradlint.probe.assembly import INPUT, Seen, Tables, assemble
+from gradlint.probe.budget import spilled
 from gradlint.probe.collector import Collector, Key
 from gradlint.probe.isolation import ParamEdit, copy_inputs, copy_model, edit, undisturbed
 from gradlint.probe.ledger import HALF, log_rms, log_rms_of
@@ -75,6 +77,8 @@ class Plan:
     autocast: torch.dtype | None = None  # forward under torch.autocast; parameters and inputs stay as they are
     loss_scale: float = 1.0
     entry: str = "forward"  # the method that is called; a LightningModule's "training_step" computes the loss itself
+    parts: int = 1  # micro-batches, whose parameter gradients are averaged; all else is that of the first one
+    spill: bool = False  # keep what autograd saves out of memory
     ranges: bool = False  # note the peak and the share of zeros of every gradient, and the bounds of every activation
 
 
@@ -131,32 +135,74 @@ def step(
     target: object = None,
 ) -> Pass:
     """Forward, loss and backward, and one transfer of what was measured: what `benchmarks/probe.py` times."""
+    whole = (tuple(args), dict(kwargs), target)
+    (args, kwargs, target), *others = (split(whole, most=plan.parts, least=1) if plan.parts > 1 else []) or [whole]
     if _steps(plan.graph) if plan.graph is not None else any(isinstance(m, nn.RNNBase) for m in model.modules()):
         args, kwargs = _differentiable(args), _differentiable(kwargs)
     inputs = arguments(tuple(args), kwargs)
     collector = Collector(_batch(inputs), plan.graph, ranges=plan.ranges)
     for position, (_, tensor) in enumerate(inputs):
         collector.on_input((INPUT, position), tensor)
-    with _autocast(plan):
-        recording = _forward(model, args, kwargs, collector, plan)
-    collector.release()
-    if (plan.redrawn or plan.autocast) and plan.graph is not None and recording.calls != len(plan.graph.ops):
-        raise ProbeError("the run took another way than the recorded one")
-    graph = plan.graph or to_graph(recording)
-    collector.timed = _steps(graph)
-    for call, position in collector.timed:
-        if call == INPUT:
-            collector.watch((call, position), inputs[position][1])
-    value = loss_of(recording, graph, plan, target)
-    if value is not None:
-        backward(value.total if plan.loss_scale == 1.0 else value.total * plan.loss_scale)
+    with spilled(active=plan.spill):
+        with _autocast(plan):
+            recording = _forward(model, args, kwargs, collector, plan)
+        collector.release()
+        if (plan.redrawn or plan.autocast) and plan.graph is not None and recording.calls != len(plan.graph.ops):
+            raise ProbeError("the run took another way than the recorded one")
+        graph = plan.graph or to_graph(recording)
+        collector.timed = _steps(graph)
+        for call, position in collector.timed:
+            if call == INPUT:
+                collector.watch((call, position), inputs[position][1])
+        value = loss_of(recording, graph, plan, target)
+        if value is not None:
+            backward(value.total if plan.loss_scale == 1.0 else value.total * plan.loss_scale)
     collector.finish(graph)
+    if others and value is not None:
+        _accumulate(model, others, graph, plan, mean=value.name != "unit")
     names = recording.names or names
     edited = set(names.params) if plan.redrawn else {change.path for change in plan.edits}
     parameters.measure(collector.ledger, names.params, edited | set(names.params) - set(graph.params))
     if value is not None:
         _output(collector, value)
     return Pass(graph, collector.ledger.read(), names, value)
+
+
+def _accumulate(model: nn.Module, others: list[Batch], graph: Graph, plan: Plan, *, mean: bool) -> None:
+    """Add the gradients of the other parts of the batch, or make theirs and the first one's the mean."""
+    for args, kwargs, target in others:
+        with spilled(active=plan.spill), _autocast(plan):
+            again(model, args, kwargs, target, graph, plan)
+    for param in model.parameters() if mean else ():
+        if param.grad is not None:
+            param.grad /= len(others) + 1
+
+
+def again(
+    model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], target: object, graph: Graph, plan: Plan
+) -> losses.Value | None:
+    """One more forward and backward in which nothing is measured: gradients are added to those that are there.
+
+    None when no output requires a gradient. Raises ForwardError when the model raises.
+    """
+    try:
+        recording = run(
+            model,
+            args,
+            kwargs,
+            record=False,
+            interventions=plan.interventions,
+            forward=entry(model, plan.entry),
+            opaque=is_opaque(graph),
+        )
+    except GradlintError:
+        raise
+    except Exception as error:
+        raise forward_error(error) from error
+    value = loss_of(recording, graph, plan, target)
+    if value is not None:
+        backward(value.total if plan.loss_scale == 1.0 else value.total * plan.loss_scale)
+    return value
 
 
 def shape_lazy(model: nn.Module, loaded: Loaded, plan: Plan) -> None:

@@ -11,16 +11,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gradlint.capture import Intervention, Names, run
+from gradlint.capture import Intervention, Names
 from gradlint.capture.copies import is_lazy
-from gradlint.error import GradlintError, ProbeError, UsageError
+from gradlint.error import ProbeError, UsageError
 from gradlint.graph.ir import Graph
 from gradlint.probe.agreement import agreement
 from gradlint.probe.isolation import ParamEdit, copy_inputs, copy_model, edit, pick_device, undisturbed
 from gradlint.probe.ledger import log10
 from gradlint.probe.loss import Value
 from gradlint.probe.measurement import Described
-from gradlint.probe.run import Plan, backward, entry, forward_error, loss_of, shape_lazy, target_of
+from gradlint.probe.run import Plan, again, shape_lazy, target_of
 from gradlint.profile import Trace
 
 # What is usual: torch's default for Adam; for SGD a tenth of what residual nets with norms start from.
@@ -69,6 +69,7 @@ def train(
         hint=loaded.loss_hint,
         seed=training.seed,
         graph=graph,
+        interventions=tuple(interventions),
         entry=getattr(loaded, "entry", "forward"),
     )
     with undisturbed(training.seed, device):
@@ -78,7 +79,7 @@ def train(
         names = Names(model)
         edit(names, edits)
         torch.manual_seed(training.seed)
-        return _Run(loaded, graph, model, names, plan, tuple(interventions)).follow(training)
+        return _Run(loaded, graph, model, names, plan).follow(training)
 
 
 @dataclass
@@ -88,7 +89,6 @@ class _Run:
     model: nn.Module
     names: Names
     plan: Plan
-    interventions: tuple[Intervention, ...]
 
     def follow(self, training: Training) -> Trace:
         started = time.monotonic()
@@ -141,23 +141,9 @@ class _Run:
 
     def _backward(self, args: Any, kwargs: Any, target: Any) -> Value:
         """One pass; the gradients are added to those that are there."""
-        try:
-            recording = run(
-                self.model,
-                args,
-                kwargs,
-                record=False,
-                interventions=self.interventions,
-                forward=entry(self.model, self.plan.entry),
-            )
-        except GradlintError:
-            raise
-        except Exception as error:
-            raise forward_error(error) from error
-        value = loss_of(recording, self.graph, self.plan, target)
+        value = again(self.model, args, kwargs, target, self.graph, self.plan)
         if value is None:
             raise ProbeError("no output requires a gradient")
-        backward(value.total)
         return value
 
 
