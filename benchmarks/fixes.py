@@ -64,6 +64,8 @@ class Case:
     name: str
     loaded: LoadedModel
     settings: Settings
+    file: Path = Path()  # of a corpus, and the expression that makes the model
+    entry: str = ""
 
 
 @dataclass
@@ -74,6 +76,7 @@ class Task:
     loss: str
     output: Tensor
     seed: int = 0
+    kind: str = "any"  # the range of a regression's targets
 
     def __post_init__(self) -> None:
         self.random = torch.Generator().manual_seed(self.seed)

@@ -4,9 +4,11 @@
 
 A case is *proven* when the probe calls the model with the fix healthy, and `--prove` (the same function, at its own
 rates) reaches half of the loss reduction of a healthy control with one of the optimisers. The batches are of a task
-made for the model (see `fixes.Task`); the reduction is counted from the loss of an uninformed prediction, so that a
-model that starts at 1e20 gains nothing by that. The control is one for all: what goes in, flattened, through a layer of
-64 normalised ReLU units to an output of the model's shape. A case is *written* when `--fix --unsafe-fixes` on a copy of
+made for the model (see `fixes.Task`; maps get a smoothed image to predict); the reduction is counted from the loss of
+an uninformed prediction, so that a model that starts at 1e20 gains nothing by that. The *general* control is one for
+all: what goes in, flattened, through a layer of 64 normalised ReLU units to an output of the model's shape. The
+*labelled* control is the model with the repair that its label names, as `controls.json` writes it out for the cases
+that miss the general one; there it decides. A case is *written* when `--fix --unsafe-fixes` on a copy of
 its file ends with an edit that stood: the file was linted again, the finding was gone and none was new.
 """
 
@@ -20,7 +22,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -36,11 +38,11 @@ from torch import Tensor, nn
 from gradlint import analysis, engine, fix, registry
 from gradlint.capture import run
 from gradlint.capture.structure import flatten
-from gradlint.config import Settings
+from gradlint.config import LOSSES, Settings
 from gradlint.error import GradlintError
 from gradlint.finding import Finding, settled
 from gradlint.fix import rounds
-from gradlint.load import LoadedModel
+from gradlint.load import LoadedModel, load
 from gradlint.load.model import Batch
 from gradlint.probe import Training, measure, train
 from gradlint.probe.isolation import copy_model
@@ -50,6 +52,7 @@ from gradlint.signal import predict
 from gradlint.source.target import parse
 
 TABLE = Path(__file__).with_suffix(".md")
+CONTROLS = Path(__file__).with_name("controls.json")  # case → texts of its file, and what repairs them
 WIDTH = 64  # of the control's hidden layer
 HALF = 0.5  # of the control's loss reduction
 STEPS = (40, 250)  # at least and at most; between them as the labels' author took
@@ -73,7 +76,8 @@ class Row:
     rule: str = ""
     fix: str = ""
     healthy: bool = False
-    reached: dict[str, float] | None = None  # by optimiser; the model with the fix
+    reached: dict[str, float] | None = None  # by optimiser; the model with the fix, against the general control …
+    labelled: dict[str, float] | None = None  # … and against the labelled one
     as_it_is: dict[str, float] | None = None
     written: str = ""
     refused: str = ""
@@ -81,7 +85,8 @@ class Row:
 
     @property
     def proven(self) -> bool:
-        return self.healthy and bool(self.reached) and max((self.reached or {}).values()) >= HALF
+        shares = self.labelled or self.reached or {}
+        return self.healthy and max(shares.values(), default=0.0) >= HALF
 
 
 class Control(nn.Module):
@@ -109,11 +114,17 @@ def batches(task: Task, step: int) -> Batch:
     """The step's batch: the same one for every variant."""
     task.random.manual_seed(step)
     args, kwargs, label = task.batch(step)
-    return Batch(args, kwargs, target(task, label))
+    return Batch(args, kwargs, target(task, label, args))
 
 
-def target(task: Task, label: Tensor) -> Tensor:
-    """What the loss compares the output with."""
+def target(task: Task, label: Tensor, args: Sequence[object]) -> Tensor:
+    """What the loss compares the output with: something of the class or, for a map of the input, of the place."""
+    image, shape = args[0], task.output.shape
+    regressed = task.loss not in ("ce", "nll", "nll_prob")
+    if regressed and isinstance(image, Tensor) and image.ndim == len(shape) == 4 and image.shape[2:] == shape[2:]:
+        local = nn.functional.avg_pool2d(image.float().mean(1, keepdim=True), 3, 1, 1)
+        local = ((local - local.mean()) / local.std()).expand(shape)
+        return (local > 0).float() if task.loss in ("bce", "bce_logits") else RANGES[task.kind](local)
     if task.loss in ("ce", "nll", "nll_prob"):
         rest = task.output.shape[2:]
         return label.reshape(-1, *[1] * len(rest)).expand(-1, *rest)
@@ -131,6 +142,7 @@ def trained(case: Case, row: Row, steps: int, kind: str) -> None:
     findings = [f for f in engine.judge(drafts, graph, signal, measurement) if f.severity != "info"]
     output = main_output(run(copy_model(loaded.model, torch.device("cpu"), None), loaded.args, loaded.kwargs).output)
     task = Task(loaded, measurement.loss, output.detach())
+    task.kind = kind
     task.vectors = RANGES[kind](torch.randn(task.vectors.shape, generator=task.random))
     loaded.batches = partial(batches, task)
     found = fix.prove(loaded, graph, findings, measurement, settings)
@@ -138,11 +150,14 @@ def trained(case: Case, row: Row, steps: int, kind: str) -> None:
     if not with_fix:
         row.note = WIRING
         return
-    control = controlled(loaded, task, settings)
+    control, label = controlled(loaded, task, settings), repaired(case, settings)
     best = max(with_fix, key=lambda f: _reach(f, task.chance, control))
     first = best.fixes[0]
     row.rule, row.fix, row.healthy = best.rule, first.title, first.measured_after.get("health") == "healthy"
     row.reached = {r.optimizer: _share(settled(r.after), task.chance, control[r.optimizer]) for r in first.trained}
+    row.labelled = label and {
+        r.optimizer: _share(settled(r.after), task.chance, label[r.optimizer]) for r in first.trained
+    }
     row.as_it_is = {r.optimizer: _share(settled(r.before), task.chance, control[r.optimizer]) for r in first.trained}
 
 
@@ -161,6 +176,27 @@ def controlled(loaded: LoadedModel, task: Task, settings: Settings) -> dict[str,
     told = None if task.loss in ("nll_prob", "own") else task.loss
     healthy = LoadedModel(model, tuple(inputs), {}, (), "control", None, None, loaded.draw, batches=loaded.batches)
     graph, _ = measure(replace(healthy, batches=None), settings=replace(settings, loss=told))
+    runs = [train(healthy, graph, Training(settings.steps, name, device="cpu", loss=told)) for name in ("sgd", "adam")]
+    return {run.optimizer: settled(run.losses) for run in runs}
+
+
+def repaired(case: Case, settings: Settings) -> dict[str, float] | None:
+    """The loss that the model comes to with the repair that its label names; None for a case without one."""
+    changes = json.loads(CONTROLS.read_text()).get(case.name)
+    if changes is None:
+        return None
+    text = case.file.read_text(encoding="utf-8")
+    for old, new in changes:
+        if old not in text:
+            raise ValueError(f"{case.name} has no {old!r}")
+        text = text.replace(old, new)
+    with tempfile.TemporaryDirectory() as place:
+        path = Path(place) / f"{case.name}_repaired.py"
+        path.write_text(text, encoding="utf-8")
+        healthy = load(parse(f"{path}:{case.entry}"), replace(settings, prove=False))[0]
+    healthy.batches = case.loaded.batches
+    graph, measured = measure(replace(healthy, batches=None), settings=settings)
+    told = measured.loss if measured.loss in LOSSES else None
     runs = [train(healthy, graph, Training(settings.steps, name, device="cpu", loss=told)) for name in ("sgd", "adam")]
     return {run.optimizer: settled(run.losses) for run in runs}
 
@@ -211,6 +247,7 @@ def rows(folder: Path, only: set[str], parts: set[str]) -> Iterator[Row]:
     labels = json.loads((folder / "labels.json").read_text())
     for case in corpus(folder, only):
         started, row, label = time.perf_counter(), Row(case.name), labels[case.name]
+        case.file, case.entry = folder / f"{case.name}.py", label["entry"]
         if "write" in parts:
             written(folder, label["entry"], case, row)
         if "train" in parts:
@@ -241,10 +278,11 @@ def table(found: list[Row]) -> str:
         f"| the probe says healthy, and training agrees | {len(proven)} of {len(healthy)} "
         f"| {_percent(len(proven), len(healthy))} |",
         "",
-        "Shares of the control's loss reduction, SGD and Adam, of the model as it is and with its best fix.",
+        "Shares of the control's loss reduction, SGD / Adam, of the model as it is and with its best fix; the labelled",
+        "control is tried where the general one is missed.",
         "",
-        "| case | finding | fix | probe | as it is | with the fix | proven | written |",
-        "|---|---|---|---|---|---|---|---|",
+        "| case | finding | fix | probe | as it is | with the fix | of the labelled control | proven | written |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in found:
         cells = [
@@ -254,6 +292,7 @@ def table(found: list[Row]) -> str:
             "healthy" if row.healthy else "–",
             _shares(row.as_it_is),
             _shares(row.reached),
+            _shares(row.labelled),
             "yes" if row.proven else "no",
             "yes" if row.written else f"no{': ' + row.refused if row.refused else ''}".replace("|", "\\|"),
         ]

@@ -104,7 +104,7 @@ class Change:
     gain: float = 1.0  # of an init; a guard's bound; the groups of a norm
     bias: str = ""  # of an init: "zeros", "default_bias", or "" without one
     size: int = 0
-    fans: tuple[int, int] = (0, 0)  # of a drawn parameter
+    fans: tuple[int, int] = (0, 0)  # of a drawn parameter; a projection's stride and width, of a skip
     end: Span | None = None  # where a skip ends
     last: str = ""  # what is called there: a class of modules, or a function
     partial: bool = False  # of a skip: calls of the same line whose shape changes go without

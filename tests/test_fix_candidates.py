@@ -1,6 +1,7 @@
 """A finding and its stretch become candidates: what each recipe changes, what it is called and what it costs."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -220,3 +221,23 @@ def test_titles_are_one_short_line(recipe):
     graph = graph_of(chain(30), 64, 16)
     found = build(recipe, stretch(graph, ()), finding())
     assert found is None or (len(found.title) <= 120 and "\n" not in found.title and not found.title.endswith("…"))
+
+
+def pyramid(*widths: int) -> nn.Sequential:
+    rows = [row for a, b in pairwise(widths) for row in (nn.Linear(a, b), nn.Sigmoid())]
+    return nn.Sequential(*rows, nn.Linear(widths[-1], 2))
+
+
+def test_skips_are_projected_where_most_blocks_change_the_shape():
+    candidate = made(pyramid(16, 12, 8, 8), table.NORM_PROJECTION, 32, 16)
+    assert [step.stride for step in candidate.steps if isinstance(step, Skip)] == [1, 1, 0]
+    assert candidate.parameters == 16 * 12 + 12 * 8 + 2 * (12 + 8 + 8)
+    assert "a skip (2 projected) around 3 blocks" in candidate.title
+    assert build(table.NORM_PROJECTION, stretch(graph_of(pyramid(8, 8, 8, 12), 32, 8), ()), finding()) is None
+
+
+def test_a_strided_convolution_is_projected_in_its_steps():
+    convs = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3))
+    steps = made(convs, table.NORM_PROJECTION, 8, 3, 16, 16).steps
+    (skip,) = [step for step in steps if isinstance(step, Skip)]
+    assert (skip.stride, skip.channels) == (2, True)  # without padding no projection reaches the second one's shape

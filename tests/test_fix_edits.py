@@ -40,11 +40,12 @@ def norm(mark, new, size, old="Linear", place=0, of=1, gain=1.0):
     )
 
 
-def around(mark, end, last="Tanh", of=1, place=0, partial=False):
+def around(mark, end, last="Tanh", of=1, place=0, partial=False, stride=0, old="Linear"):
     """A skip around members of a Sequential."""
     return lambda path: Change(
         "skip",
-        old="Linear",
+        old=old,
+        fans=(stride, 8),
         span=Span(str(path), at(path, mark)),
         end=Span(str(path), at(path, end)),
         last=last,
@@ -135,6 +136,12 @@ CASES = {
     "norm_factory": [norm("return nn.Linear", "BatchNorm1d", w, place=p, of=2) for p, w in enumerate((8, 4))],
     "skip_sequential": [around("self.net = ", "self.net = ", of=2)],
     "skip_factory": [around("return nn.Sequential", "return nn.Sequential", partial=True)],
+    "skip_projected": [
+        around("# first", "# first", stride=1),
+        around("# same", "# same"),
+        around("# strided", "# strided", "ReLU", stride=2, old="Conv2d"),
+    ],
+    "skip_projected_factory": [around("return nn.Seq", "return nn.Seq", of=2, place=p, stride=1 - p) for p in (0, 1)],
     "skip_list": [around("rows += ", "rows += ", place=p, of=3) for p in range(3)],
     "skip_append": [around("rows.append(nn.Linear", "rows.append(nn.Tanh", place=p, of=3) for p in range(3)],
     "skip_call": [added("# nested", "# nested"), added("# inside", "# inside")],

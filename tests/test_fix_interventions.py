@@ -99,6 +99,23 @@ def test_a_skip_adds_the_blocks_input_to_its_output():
     assert torch.allclose(replay(model, X, Skip(2, 3, 99))[0], expected)
 
 
+def test_a_projected_skip_has_the_shape_of_the_block_and_is_the_same_at_every_run():
+    torch.manual_seed(0)
+    convs, x = (
+        nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.Tanh(), nn.Flatten(), nn.Linear(128, 4)),
+        torch.randn(2, 3, 8, 8),
+    )
+    skip = Skip(0, 1, capture(convs, (x,))[0].inputs[0], 2, True)
+    first, model = replay(convs, x, skip)
+    assert torch.equal(first, replay(convs, x, skip)[0])
+    assert not torch.allclose(first, model(x))
+    narrow, y = nn.Sequential(nn.Linear(6, 4), nn.Tanh()), torch.randn(5, 6)
+    step = Skip(0, 1, capture(narrow, (y,))[0].inputs[0], 1)
+    added = replay(narrow, y, step)[0] - narrow(y)
+    assert torch.linalg.matrix_rank(torch.linalg.lstsq(y, added).solution) == 4
+    assert torch.allclose(y @ torch.linalg.lstsq(y, added).solution, added, atol=1e-4)
+
+
 def test_a_skip_around_one_op_and_norms_and_swaps_at_the_same_op_go_together():
     model = mlp()
     z = F.layer_norm(model[2](model[1](model[0](X))), (6,))

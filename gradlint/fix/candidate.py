@@ -24,11 +24,16 @@ class Normalise:
 
 @dataclass(frozen=True)
 class Skip:
-    """Add the data input of op `start` to the output of op `end`; their shapes are equal."""
+    """Add the data input of op `start` to the output of op `end`.
+
+    Their shapes are equal, or the input is projected: to other features, or channels in steps of `stride` positions.
+    """
 
     start: int
     end: int
     source: int  # the value id that is added
+    stride: int = 0  # of the projection; 0 adds the input as it is
+    channels: bool = False  # whether it projects the second axis, as between convolutions, or the last one
 
 
 @dataclass(frozen=True)

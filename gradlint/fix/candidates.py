@@ -248,6 +248,17 @@ def _skips(recipe: Recipe, scope: Stretch, finding: Finding) -> tuple[Step, ...]
     return tuple(Skip(block.start.index, block.end.index, block.source) for block in scope.blocks)
 
 
+def _projections(recipe: Recipe, scope: Stretch, finding: Finding) -> tuple[Step, ...]:
+    """Skips around all blocks, projected where the shape changes; none where identities fit around most of them."""
+    if len(scope.changing) <= len(scope.blocks):
+        return ()
+    rows = sorted((*scope.blocks, *scope.changing), key=lambda block: block.start.index)
+    return tuple(
+        Skip(block.start.index, block.end.index, block.source, block.stride, block.start.kind == "conv")
+        for block in rows
+    )
+
+
 def _recurrences(recipe: Recipe, scope: Stretch, finding: Finding) -> tuple[Step, ...]:
     return tuple(step for op in scope.recurrent for step in RECURRENT[recipe.recurrent](scope.graph, op))
 
@@ -314,6 +325,7 @@ BUILDERS: Mapping[str, Builder] = {
     "init": _initialisations,
     "norm": _norms,
     "skip": _skips,
+    "project": _projections,
     "recurrent": _recurrences,
     "output": _outputs,
     "drop": _drops,

@@ -10,6 +10,7 @@ from typing import Any
 
 from gradlint.finding import Change
 from gradlint.fix.candidate import Guard, Initialise, Normalise, Skip, Step, Swap
+from gradlint.fix.cost import widths
 from gradlint.fix.stretch import operands
 from gradlint.fix.wording import is_module
 from gradlint.graph.ir import Graph, Module, Op, Span
@@ -179,12 +180,14 @@ def _skipped(places: Places, skips: Sequence[Skip]) -> Iterator[Change]:
         if inside is not None or last is not None:
             if inside != last:
                 raise NoChangeError
-            yield _around_members(places, start, end, chosen)
+            yield _around_members(places, start, end, chosen, step)
+        elif step.stride:
+            raise NoChangeError
         else:
             yield _around_calls(places, start, end, chosen)
 
 
-def _around_members(places: Places, start: Op, end: Op, chosen: set[int]) -> Change:
+def _around_members(places: Places, start: Op, end: Op, chosen: set[int], step: Skip) -> Change:
     alike = _made_with(places, start)
     units = list(dict.fromkeys(other.module_path for other in alike))
     partial = _some_are_left(places, alike, chosen)
@@ -198,6 +201,7 @@ def _around_members(places: Places, start: Op, end: Op, chosen: set[int]) -> Cha
         end=end.constructed,
         last=end.module_type,
         partial=partial,
+        fans=(step.stride, widths(places.graph, step)[1]) if step.stride else (0, 0),
     )
 
 

@@ -30,8 +30,8 @@ COMMON_WORK = 10.0  # an activation the table does not name
 
 
 def parameters(graph: Graph, steps: Iterable[Step]) -> int:
-    """The gains and shifts of the norms that the steps insert (RMSNorm has no shift); nothing else adds parameters."""
-    return sum(_norm_parameters(graph, step) for step in steps if isinstance(step, Normalise))
+    """Those of the norms that the steps insert (RMSNorm has no shift) and of projections; nothing else adds any."""
+    return sum(_step_parameters(graph, step) for step in steps)
 
 
 def work(scope: Stretch, steps: Iterable[Step]) -> float:
@@ -39,6 +39,19 @@ def work(scope: Stretch, steps: Iterable[Step]) -> float:
     graph = scope.graph
     total = sum(_entries(graph, layer.op.index) * layer.fan_in for layer in scope.everywhere)
     return sum(_step_work(graph, step) for step in steps) / max(1, total)
+
+
+def _step_parameters(graph: Graph, step: Step) -> int:
+    if isinstance(step, Normalise):
+        return _norm_parameters(graph, step)
+    return math.prod(widths(graph, step)) if isinstance(step, Skip) and step.stride else 0
+
+
+def widths(graph: Graph, step: Skip) -> tuple[int, int]:
+    """How many features, or channels of a convolution, go into a block and come out."""
+    axis = -1 if graph.ops[step.start].kind == "linear" else 1
+    last = graph.values[graph.ops[step.end].outputs[0]].shape
+    return graph.values[step.source].shape[axis], last[axis]
 
 
 def _norm_parameters(graph: Graph, step: Normalise) -> int:
@@ -51,7 +64,7 @@ def _step_work(graph: Graph, step: Step) -> float:
     if isinstance(step, Normalise):
         return NORM_WORK * _entries(graph, step.op)
     if isinstance(step, Skip):
-        return _entries(graph, step.end)
+        return _entries(graph, step.end) * (widths(graph, step)[0] if step.stride else 1)
     if isinstance(step, Swap):
         before = ACTIVATION_WORK.get(graph.ops[step.op].function, COMMON_WORK)
         return (ACTIVATION_WORK.get(step.function, COMMON_WORK) - before) * _entries(graph, step.op)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -183,9 +184,23 @@ def _skip(step: Any, call: Function, op: Op, store: Store) -> Function:
                 1
             ].clone()  # an in-place op may change the original before it is added
         result = call(*args, **kwargs)
-        return result + store.inputs.pop(step.source) if op.index == step.end else result
+        if op.index != step.end:
+            return result
+        source = store.inputs.pop(step.source)
+        return result + (project(source, result, step) if step.stride else source)
 
     return kept
+
+
+def project(x: Tensor, like: Tensor, step: Skip) -> Tensor:
+    """The tensor through a fixed random projection to the shape of another one, N(0, 1/fan_in) (LeCun 1998)."""
+    axis = 1 if step.channels else -1
+    generator = torch.Generator().manual_seed(step.source)
+    weight = torch.randn(like.shape[axis], x.shape[axis], generator=generator) / math.sqrt(x.shape[axis])
+    if not step.channels:
+        return F.linear(x, weight.to(x))
+    strided = x[(..., *[slice(None, None, step.stride)] * (x.ndim - 2))]
+    return torch.einsum("oc,nc...->no...", weight.to(x), strided)
 
 
 def _batch_norm(x: Tensor, step: Normalise) -> Tensor:

@@ -16,6 +16,7 @@ class Recipe:
     `init`: "matched" (to the activation after each layer), "xavier", "orthogonal", "lsuv", "default" (torch's), "depth"
     (the last weight of each residual branch × 1/√branches) or "zero" (the same weight zero).
     `norm`: "fitting" (by layout, batch and task) or a norm's name. `skip`: an identity around every block it fits.
+    `project`: a projection around the other ones, too, where most blocks change the shape.
     `recurrent`: "irnn", "orthogonal-rnn" or "forget-bias". `output`: the function in place of the output activation.
     `drop`: the first of the finding's ops is taken out.
     `guard`: how far the arguments of the finding's ops are kept from a singularity.
@@ -25,6 +26,7 @@ class Recipe:
     init: str = ""
     norm: str = ""
     skip: bool = False
+    project: bool = False
     recurrent: str = ""
     output: str = ""
     drop: bool = False
@@ -51,6 +53,7 @@ NORM = Recipe(norm="fitting")
 RMS = Recipe(norm="rms_norm")
 SKIP = Recipe(skip=True)
 NORM_SKIP = Recipe(norm="fitting", skip=True)
+NORM_PROJECTION = Recipe(norm="fitting", project=True)
 MATCHED_NORM = Recipe(init="matched", norm="fitting")
 RELU_HE_NORM = Recipe(activation="relu", init="matched", norm="fitting")
 RELU_HE_NORM_SKIP = Recipe(activation="relu", init="matched", norm="fitting", skip=True)
@@ -64,8 +67,8 @@ NO_OUTPUT = Recipe(output="identity")
 SIGMOID_OUTPUT = Recipe(output="sigmoid")
 LOG_SOFTMAX_OUTPUT = Recipe(output="log_softmax")
 
-SATURATING = (RELU_HE, NORM_SKIP, NORM, SELU, RELU_HE_NORM_SKIP, ELU, GELU, TANH, LEAKY_HE)
-SHRINKING = (MATCHED, NORM, NORM_SKIP, RELU_HE, LSUV, ORTHOGONAL, RELU_HE_NORM_SKIP, SELU)
+SATURATING = (RELU_HE, NORM_SKIP, NORM_PROJECTION, NORM, SELU, RELU_HE_NORM_SKIP, ELU, GELU, TANH, LEAKY_HE)
+SHRINKING = (MATCHED, NORM, NORM_SKIP, NORM_PROJECTION, RELU_HE, LSUV, ORTHOGONAL, RELU_HE_NORM_SKIP, SELU)
 GROWING = (MATCHED, XAVIER, NORM, NORM_SKIP, RELU_HE, DEPTH, ZERO, ORTHOGONAL, LSUV, RELU_HE_NORM_SKIP)
 DYING = (NO_OUTPUT, LEAKY, MATCHED, LEAKY_HE, NORM, ELU, SELU)
 RECURRENT = (IRNN, ORTHOGONAL_RNN, FORGET)
@@ -78,7 +81,7 @@ TABLE: Mapping[str, tuple[Recipe, ...]] = {
     "constant-init": (DEFAULT, MATCHED),
     "zero-init": (DEFAULT, MATCHED),
     "missing-normalization": (NORM, NORM_SKIP, MATCHED, RELU_HE, RELU_HE_NORM_SKIP),
-    "missing-skip": (SKIP, NORM_SKIP, MATCHED, RELU_HE, NORM, RELU_HE_NORM_SKIP),
+    "missing-skip": (SKIP, NORM_SKIP, NORM_PROJECTION, MATCHED, RELU_HE, NORM, RELU_HE_NORM_SKIP),
     "hidden-softmax": (RELU, RELU_HE, RELU_HE_NORM),
     "dead-units": DYING,
     "recurrent-vanishing": RECURRENT,
@@ -86,7 +89,7 @@ TABLE: Mapping[str, tuple[Recipe, ...]] = {
     "exploding": GROWING,
     "init": (MATCHED, DEFAULT, NORM, ORTHOGONAL, LSUV, RELU_HE),
     "normalization": (NORM, NORM_SKIP, RMS, MATCHED),
-    "architecture": (SKIP, NORM_SKIP, RELU_HE, NORM),
+    "architecture": (SKIP, NORM_SKIP, NORM_PROJECTION, RELU_HE, NORM),
     "units": DYING,
     "one-unit-softmax": (SIGMOID_OUTPUT, NO_OUTPUT),
     "double-activation": (DROP,),

@@ -43,11 +43,12 @@ class Layer:
 
 @dataclass(frozen=True)
 class Block:
-    """A layer with its norm and activation whose output has the shape of its input: a skip fits around it."""
+    """A layer with its norm and activation: an identity fits around it when `stride` is 0, else a projection."""
 
     start: Op
     end: Op
     source: int  # the value id that goes in
+    stride: int = 0
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,8 @@ class Stretch:
     activations: tuple[Op, ...]  # on the trunk: neither gates nor at the output
     recurrent: tuple[Op, ...]
     outputs: tuple[Op, ...]  # activations and softmaxes between the last layer and the model's output
-    blocks: tuple[Block, ...]
+    blocks: tuple[Block, ...]  # whose output has the shape of their input
+    changing: tuple[Block, ...]  # whose output has another one, which a projection reaches
     batch: int
     image_output: bool  # an image goes in and comes out
 
@@ -78,6 +80,7 @@ def stretch(graph: Graph, ops: Iterable[int]) -> Stretch:
     heads = tuple(layer for layer in layers if layer.op.index not in feeding)
     free = [op for op in graph.ops if is_nonlinear(op) and op.index not in gates and not is_gate(graph, op)]
     trunk = [op for op in free if op.index in scope]
+    rows = tuple(blocks(graph, body))
     return Stretch(
         graph=graph,
         named=named,
@@ -87,7 +90,8 @@ def stretch(graph: Graph, ops: Iterable[int]) -> Stretch:
         activations=tuple(op for op in trunk if op.index in feeding),
         recurrent=tuple(op for op in graph.ops if op.index in scope and op.kind == "recurrent"),
         outputs=tuple(op for op in free if op.index not in feeding),
-        blocks=tuple(blocks(graph, body)),
+        blocks=tuple(block for block in rows if not block.stride),
+        changing=tuple(block for block in rows if block.stride),
         batch=_batch(graph),
         image_output=_image(graph, graph.outputs) and _image(graph, graph.inputs),
     )
@@ -168,7 +172,7 @@ def bias_of(graph: Graph, op: Op) -> Param | None:
 
 
 def blocks(graph: Graph, layers: Iterable[Layer]) -> Iterator[Block]:
-    """The layers a skip fits around: outside residual branches, their block ends in the shape that it began with."""
+    """The layers a skip fits around, outside residual branches: with the shape that they began with, or another one."""
     branches = {op for merge in residuals(graph) for op in between(graph, merge)}
     for layer in layers:
         if layer.gate or layer.op.index in branches:
@@ -177,8 +181,22 @@ def blocks(graph: Graph, layers: Iterable[Layer]) -> Iterator[Block]:
         if not sources or end is layer.op:
             continue
         source, result = graph.values[sources[0]], graph.values[end.outputs[0]]
-        if source.shape == result.shape and not _added(graph, end):
-            yield Block(layer.op, end, source.id)
+        if not _added(graph, end):
+            stride = 0 if source.shape == result.shape else _stride(layer.op, source.shape, result.shape)
+            if stride is not None:
+                yield Block(layer.op, end, source.id, stride)
+
+
+def _stride(op: Op, first: tuple[int, ...], last: tuple[int, ...]) -> int | None:
+    """The step of the projection between two shapes, 1 for features; None where no projection fits."""
+    if len(first) != len(last) or first[0] != last[0]:
+        return None
+    if op.kind == "linear":
+        return 1 if first[:-1] == last[:-1] else None
+    ratios = {max(1, round(before / after)) for before, after in zip(first[2:], last[2:], strict=True)}
+    stride = ratios.pop() if len(ratios) == 1 else 0
+    reached = [(before - 1) // stride + 1 for before in first[2:]] if stride else []
+    return stride if stride and reached == list(last[2:]) else None
 
 
 def _layer(graph: Graph, op: Op, *, gate: bool) -> Layer:

@@ -74,6 +74,7 @@ SCRATCH = "for training from scratch"
 NOTABLE = 0.01  # of a forward pass's multiply-adds: less is not worth a word
 EPSILON = "entries beyond the bound get no gradient there"
 PROJECTION = "identity only: a projection is needed at {0} more where the shape changes"
+FIXED = "its projections were measured, and trained, as they were drawn"
 IMAGE = "not batchnorm: the output is an image, where absolute differences between samples matter"
 
 
@@ -109,6 +110,7 @@ def price(recipe: Recipe, scope: Stretch, steps: Sequence[Step], parameters: int
     texts += [IMAGE] if "group_norm" in norms and scope.image_output else []
     bare = len(scope.layers) - sum(isinstance(step, Skip) for step in steps)
     texts += [PROJECTION.format(bare)] if recipe.skip and bare > 0 else []
+    texts += [FIXED] if recipe.project else []
     return "; ".join([*texts, *_validity(recipe, scope.graph, steps)])
 
 
@@ -116,7 +118,7 @@ def _validity(recipe: Recipe, graph: Graph, steps: Sequence[Step]) -> list[str]:
     """Whether the change leaves a trained checkpoint of use: norms add entries, skips in a Sequential rename them."""
     builtin = {module.path for module in graph.modules if module.builtin and module.type == "Sequential"}
     starts = [graph.ops[step.start].module_path for step in steps if isinstance(step, Skip)]
-    if recipe.norm or any(path.rpartition(".")[0] in builtin for path in starts):
+    if recipe.norm or recipe.project or any(path.rpartition(".")[0] in builtin for path in starts):
         return [CHECKPOINT]
     if recipe.activation or recipe.skip or recipe.drop or recipe.output or recipe.recurrent == "irnn":
         return [LOADS]
@@ -199,8 +201,9 @@ def _norm(graph: Graph, step: Normalise) -> str:
 
 def _skipped(recipe: Recipe, graph: Graph, steps: Sequence[Step]) -> Phrase:
     ops = [graph.ops[step.start] for step in steps if isinstance(step, Skip)]
-    blocks = _count(len(ops), "block")
-    return Phrase(f"add an identity skip around {blocks}", f"a skip around {blocks}", ops)
+    blocks, projected = _count(len(ops), "block"), sum(isinstance(step, Skip) and step.stride > 0 for step in steps)
+    kind = "an identity skip" if not projected else f"a skip ({projected} projected)"
+    return Phrase(f"add {kind} around {blocks}", f"a skip around {blocks}", ops)
 
 
 def _guarded(recipe: Recipe, graph: Graph, steps: Sequence[Step]) -> Phrase:

@@ -23,6 +23,19 @@ SUMS = {
     True: ("y = super().forward(x)", "return x + y if x.shape == y.shape else y"),
 }
 
+PROJECTED = (
+    "class {name}({nn}.Module):",
+    '    """Modules in a row whose input, projected where its shape changes, is added to what they make."""',
+    "",
+    "    def __init__(self, *modules, skip=None):",
+    "        super().__init__()",
+    "        self.body = {nn}.Sequential(*modules)",
+    "        self.skip = {nn}.Identity() if skip is None else skip",
+    "",
+    "    def forward(self, x):",
+    "        return self.skip(x) + self.body(x)",
+)
+
 
 def skipped(syntax: Syntax, changes: Sequence[Change]) -> tuple[list[Edit], list[cst.Call]]:
     """The edits that add skips, and the layers that come to stand in a row of members made anew.
@@ -37,7 +50,8 @@ def skipped(syntax: Syntax, changes: Sequence[Change]) -> tuple[list[Edit], list
         starts = found if change.partial and found else selected(found, group)
         name = _residual(syntax, starts[0], rows)
         for start in starts:
-            edits += [*_around_members(syntax, start, change, name[0]), *name[1]]
+            closing = _projection(syntax, start, group)
+            edits += [*_around_members(syntax, start, change, name[0], closing), *name[1]]
             within.append(start)
     for group in by_site([change for change in changes if change.name]):
         edits += _around_calls(syntax, group)
@@ -47,7 +61,23 @@ def skipped(syntax: Syntax, changes: Sequence[Change]) -> tuple[list[Edit], list
 # -- members of a Sequential -------------------------------------------------------------------------------------------
 
 
-def _around_members(syntax: Syntax, start: cst.Call, change: Change, name: str) -> list[Edit]:
+def _projection(syntax: Syntax, start: cst.Call, group: Sequence[Change]) -> str:
+    """The argument that projects the block's input, from the widths of its first layer; empty for an identity."""
+    strides = {change.fans[0] for change in group}
+    given = [arg.value for arg in start.args if arg.keyword is None and not arg.star][:2]
+    if strides == {0}:
+        return ""
+    if len(strides - {0}) > 1 or len(given) < 2 or not all(map(is_pure, given)):
+        raise NoEditError(f"line {line_of(group[0])} does not write out the widths of its layers")
+    first, last = map(syntax.source, given)
+    kind = group[0].old
+    stride = max(strides)
+    size = "" if kind == "Linear" else ", 1" if stride == 1 else f", 1, stride={stride}"
+    made = f"{syntax.owner('torch.nn')}.{kind}({first}, {last}{size}, bias=False)"
+    return f", skip=None if {first} == {last} else {made}" if 0 in strides else f", skip={made}"
+
+
+def _around_members(syntax: Syntax, start: cst.Call, change: Change, name: str, closing: str) -> list[Edit]:
     line = change.end.line if change.end else 0
     ends = constructions(syntax, line, change.last)
     members = _members(syntax, start)
@@ -58,9 +88,10 @@ def _around_members(syntax: Syntax, start: cst.Call, change: Change, name: str) 
             raise NoEditError("the block ends in another list of modules")
         owner = syntax.parent(syntax.parent(start) or start)
         if isinstance(owner, cst.Call) and stop - place + 1 == len(members):
-            return [syntax.replace(owner.func, name)]
-        return _wrapped(syntax, start, members[stop], name)
-    return _around_appends(syntax, start, ends, name)
+            end = syntax.span(members[stop])[1]
+            return [syntax.replace(owner.func, name), *([Edit(end, end, closing, OUTER)] if closing else [])]
+        return _wrapped(syntax, start, members[stop], name, closing)
+    return _around_appends(syntax, start, ends, name, closing)
 
 
 def _members(syntax: Syntax, start: cst.Call) -> list[cst.BaseExpression]:
@@ -74,7 +105,7 @@ def _members(syntax: Syntax, start: cst.Call) -> list[cst.BaseExpression]:
     return []
 
 
-def _around_appends(syntax: Syntax, start: cst.Call, ends: Sequence[cst.Call], name: str) -> list[Edit]:
+def _around_appends(syntax: Syntax, start: cst.Call, ends: Sequence[cst.Call], name: str, closing: str) -> list[Edit]:
     """Members that successive statements append to one list: the statements become one."""
     statement = syntax.statement(start)
     if not appended(syntax, start, statement):
@@ -93,26 +124,32 @@ def _around_appends(syntax: Syntax, start: cst.Call, ends: Sequence[cst.Call], n
         edits.append(Edit(syntax.span(before)[1], syntax.span(member)[0], ", "))
         before = member
         if member in ends:
-            return [*edits, *_wrapped(syntax, start, member, name)]
+            return [*edits, *_wrapped(syntax, start, member, name, closing)]
     raise NoEditError("the block's modules are not appended one after the other")
 
 
-def _wrapped(syntax: Syntax, start: cst.BaseExpression, end: cst.BaseExpression, name: str) -> list[Edit]:
+def _wrapped(syntax: Syntax, start: cst.BaseExpression, end: cst.BaseExpression, name: str, closing: str) -> list[Edit]:
     first, last = syntax.span(start)[0], syntax.span(end)[1]
-    return [Edit(first, first, f"{name}(", -OUTER), Edit(last, last, ")", OUTER)]
+    return [Edit(first, first, f"{name}(", -OUTER), Edit(last, last, f"{closing})", OUTER)]
 
 
 def _residual(syntax: Syntax, start: cst.Call, changes: Sequence[Change]) -> tuple[str, list[Edit]]:
     """The name of the class that adds its input, and the edit that defines it before its first use."""
     partial = any(change.partial for change in changes)
     name, (step, line) = syntax.fresh(NAME), (syntax.module.default_indent, syntax.newline)
-    rows = [
-        f"class {name}({syntax.owner('torch.nn')}.Sequential):",
-        f'{step}"""{DOCS[partial]}"""',
-        "",
-        f"{step}def forward(self, x):",
-        *(f"{step * 2}{row}" for row in SUMS[partial]),
-    ]
+    nn = syntax.owner("torch.nn")
+    if partial and any(change.fans[0] for change in changes):
+        raise NoEditError("some blocks take no projection")
+    if any(change.fans[0] for change in changes):
+        rows = [row.format(name=name, nn=nn).replace("    ", step) for row in PROJECTED]
+    else:
+        rows = [
+            f"class {name}({nn}.Sequential):",
+            f'{step}"""{DOCS[partial]}"""',
+            "",
+            f"{step}def forward(self, x):",
+            *(f"{step * 2}{row}" for row in SUMS[partial]),
+        ]
     lines = [syntax.before(constructions(syntax, line_of(change), change.old)[0]) for change in changes]
     place = min(lines)
     text = "".join(f"{row}{line}" for row in [*rows, "", ""])
