@@ -161,6 +161,7 @@ CASES = {
         guard("# function", "acos", "torch.acos", 1e-3),
         guard("# method", "sqrt", "torch.Tensor.sqrt"),
     ],
+    "guard_both": [guard("torch.cat", "log", "torch.log", of=1)],
     "guard_operator": [
         guard("# power", "pow", "torch.Tensor.__pow__"),
         guard("# quotient", "div", "torch.Tensor.div"),

@@ -199,7 +199,8 @@ def project(x: Tensor, like: Tensor, step: Skip) -> Tensor:
     weight = torch.randn(like.shape[axis], x.shape[axis], generator=generator) / math.sqrt(x.shape[axis])
     if not step.channels:
         return F.linear(x, weight.to(x))
-    strided = x[(..., *[slice(None, None, step.stride)] * (x.ndim - 2))]
+    places: list[Any] = [slice(None, None, step.stride)] * (x.ndim - 2)
+    strided = x[(..., *places)]
     return torch.einsum("oc,nc...->no...", weight.to(x), strided)
 
 

@@ -22,10 +22,10 @@ def guarded(syntax: Syntax, changes: Sequence[Change]) -> list[Edit]:
     for group in by_site(changes):
         change = group[0]
         sites = _arguments(syntax, change)
-        if not sites or (len(sites) > 1 and len(sites) != change.of):
+        if not sites:
             raise NoEditError(f"line {line_of(change)} does not write out the argument of {change.old}")
-        chosen = sites if len(sites) == 1 else [sites[each.place] for each in group]  # no harm to a function's others
-        edits += [edit for site in dict.fromkeys(chosen) for edit in _clamped(syntax, site, change)]
+        # what the line does to another argument is as singular: log(p) beside log(1 - p)
+        edits += [edit for site in sites for edit in _clamped(syntax, site, change)]
     return edits
 
 

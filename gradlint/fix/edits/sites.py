@@ -61,7 +61,8 @@ def at_end(syntax: Syntax, site: cst.CSTNode, group: Sequence[Change]) -> str:
     loop = next((parent for parent, _ in syntax.around(site) if isinstance(parent, (cst.For, cst.FunctionDef))), None)
     if of < 2 or not (last or rest) or not isinstance(loop, cst.For):
         return ""
-    layers, target = loop.iter, loop.target
+    layers: cst.BaseExpression = loop.iter
+    target: cst.BaseExpression = loop.target
     if isinstance(layers, cst.Call) and syntax.source(layers.func) == "enumerate" and isinstance(target, cst.Tuple):
         layers, target = layers.args[0].value, target.elements[-1].value
     if not isinstance(target, cst.Name) or not isinstance(layers, cst.Attribute) or not is_pure(layers):
