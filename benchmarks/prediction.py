@@ -184,10 +184,11 @@ def mlps() -> Iterator[Case]:
         (w, d, a, i) for w in (64, 256) for d in (2, 10, 50, 100) for a in ACTS for i in INITS
     ):
         yield Case(f"MLP w{width} d{depth}", f"{act} {init}", partial(Mlp, depth, width, act, init), normal(64, 32))
-    for norm, skip, depth in ((n, s, d) for n in ("bn", "ln") for s in (False, True) for d in (10, 50)):
-        for act in ("relu", "tanh", "gelu"):
+    for norm, skip, depth in ((n, s, d) for n in ("", "bn", "ln") for s in (False, True) for d in (10, 50)):
+        for act in ("relu", "tanh", "gelu") if norm or skip else ():
             build = partial(Mlp, depth, 128, act, "he", norm, skip=skip)
-            yield Case(f"MLP {norm}{' + skip' if skip else ''}", f"{act} d{depth}", build, normal(64, 32))
+            name = f"MLP {norm or 'without norm'}{' + skip' if skip else ''}"
+            yield Case(name, f"{act} d{depth}", build, normal(64, 32))
 
 
 def convs() -> Iterator[Case]:

@@ -64,7 +64,7 @@ def analyse_model(target: str, path: str | None, loaded: LoadedModel, settings: 
         loaded.span.path if loaded.span else path,
         loaded.span.line if loaded.span else None,
         loaded.inputs,
-        settings.loss or loaded.loss_hint or "unit",
+        settings.loss or loaded.loss or loaded.loss_hint or "unit",
         loaded.notes,
     )
 

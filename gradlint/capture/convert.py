@@ -10,12 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 from gradlint.capture import vocabulary
 from gradlint.capture.arguments import Arguments, dtype_name, references
+from gradlint.capture.moments import FOLLOWED_UP_TO, VALUES_UP_TO
 from gradlint.capture.record import REBASED, Call, Leaf, Meta, Ref, span
 from gradlint.capture.row import Entry
 from gradlint.capture.statistics import statistics
 from gradlint.capture.weights import Weights
 from gradlint.error import GradlintError
 from gradlint.graph.ir import Coverage, Graph, Module, Op, Origin, Param, Value
+
+# In a graph without these the signal follows every unit on its way, for which it needs the weights' entries.
+NORMALISED = frozenset({"norm", "attention", "recurrent", "embedding"})
+MANY = 400  # parameters of such a graph whose entries are kept
 
 if TYPE_CHECKING:
     from torch import nn
@@ -174,9 +179,15 @@ class _Conversion:
 
     def _params(self, ops: tuple[Op, ...]) -> dict[str, Param]:
         fans = _fans(ops, self.values)
+        plain = not any(op.kind in NORMALISED for op in ops)
+        values = FOLLOWED_UP_TO if plain and len(self.names.params) <= MANY else VALUES_UP_TO
         found = {}
         for path, tensor in self.names.params.items():
-            param = statistics(path, tensor, fans.get(path))
+            param = statistics(path, tensor, fans.get(path), values)
+            if getattr(tensor, "is_meta", False):
+                from gradlint.capture.meta import as_drawn  # needs torch, which a graph from a file does without
+
+                param = as_drawn(param, self.names.tree.get(owner(path)))
             shared = tuple(self.names.tensors[id(tensor)][1:])
             found[path] = replace(param, shared_by=shared, constructed=self.spans.get(owner(path)))
         return found

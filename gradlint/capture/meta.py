@@ -10,10 +10,13 @@ import torch
 from torch import nn
 
 from gradlint.capture import copies
+from gradlint.capture.moments import weight_moments
 from gradlint.capture.recorder import Observer, run
 from gradlint.capture.recording import Recording
 from gradlint.capture.structure import flatten
 from gradlint.error import ForwardError
+from gradlint.graph.ir import Param
+from gradlint.load.initial import initial_of
 from gradlint.load.meta import Answers
 
 # What user code raises when a made-up answer takes it where the real one would not have.
@@ -67,3 +70,13 @@ def _notes(answers: Answers) -> tuple[str, ...]:
     if not answers.count:
         return ()
     return (f"{answers.count} questions about values were answered by assumption: one branch of each was recorded",)
+
+
+def as_drawn(param: Param, module: nn.Module | None) -> Param:
+    """A parameter on meta with the statistics of what it would have been initialised to, where that was noted."""
+    drawn = initial_of(module, param.path.rpartition(".")[2])
+    if drawn is None:
+        return param
+    moments = {} if drawn.entries is None else weight_moments(drawn.entries)
+    numbers = {name: value for name, value in vars(drawn).items() if name != "entries"}
+    return replace(param, **numbers, moments=moments)

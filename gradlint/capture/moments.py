@@ -14,6 +14,7 @@ Weight = Any  # a torch tensor or a numpy array: both reduce alike
 
 MAX_AXES = 5
 VALUES_UP_TO = 16384  # entries: the tensors whose exact values are kept (norm gains, biases, narrow layers)
+FOLLOWED_UP_TO = 1 << 20  # the same in a model without norms, whose signal is followed unit by unit
 SMALL_FAN_IN = 64  # entries a row: a depthwise or stem filter, whose rows differ too much to be averaged
 CHUNK = 1 << 18  # entries converted to float64 at a time, so that a large weight is read once and stays in cache
 
@@ -21,7 +22,9 @@ CHUNK = 1 << 18  # entries converted to float64 at a time, so that a large weigh
 Sums = tuple[dict[str, float], dict[str, dict[str, Any]]]
 
 
-def weight_moments(tensor: Weight, summed: Callable[[Weight], Sums] | None = None) -> dict[str, object]:
+def weight_moments(
+    tensor: Weight, summed: Callable[[Weight], Sums] | None = None, values: int = VALUES_UP_TO
+) -> dict[str, object]:
     """Sums of a weight over every subset of its axes, in float64; {} for a tensor on `meta` or of more than five axes.
 
     `summed` takes the sums of a matrix or kernel in another way.
@@ -29,19 +32,19 @@ def weight_moments(tensor: Weight, summed: Callable[[Weight], Sums] | None = Non
     `sums[S]` is Σ over the axes in S of (Σ over the others of W)², S written as digits: for a matrix "01" is ‖W‖²,
     "0" the squared row sums, "1" the squared column sums and "" the squared total. `rows` and `columns` hold, for each
     index of axis 0 and 1, the `sum` and the `square` of its entries; `filters[S]` is `sums[S]` for each index of axis 0
-    when a row has at most 64 entries; `values` the entries themselves up to 16,384 of them. Vectors are base64.
+    when a row has at most 64 entries; `values` the entries themselves, up to that many. Vectors are base64.
     """
     if not _is_counted(tensor):
         return {}
     weight = tensor if isinstance(tensor, np.ndarray) else tensor.detach()
     if weight.ndim < 2:
-        return _vector(_double(weight))
+        return _vector(_double(weight), values)
     sums, vectors = (summed or _matrix)(weight)
     moments: dict[str, object] = {"total": float(vectors["rows"]["sum"].sum()), "sums": sums}
     moments |= {name: {key: encode(vector) for key, vector in part.items()} for name, part in vectors.items()}
     if weight.ndim >= 3 and prod(weight.shape[1:]) <= SMALL_FAN_IN:
         moments["filters"] = _filters(_double(weight))
-    if prod(weight.shape) <= VALUES_UP_TO:
+    if prod(weight.shape) <= values:
         moments["values"] = encode(weight.reshape(-1))
     return moments
 
@@ -69,11 +72,11 @@ def _array(vector: Weight) -> Any:
     return vector if isinstance(vector, np.ndarray) else vector.to("cpu").float().numpy()
 
 
-def _vector(vector: Weight) -> dict[str, object]:
+def _vector(vector: Weight, values: int) -> dict[str, object]:
     total = float(vector.sum())
     sums = {"": total**2} | ({"0": float((vector**2).sum())} if vector.ndim else {})
     moments: dict[str, object] = {"total": total, "sums": sums}
-    if prod(vector.shape) <= VALUES_UP_TO:
+    if prod(vector.shape) <= values:
         moments["values"] = encode(vector.reshape(-1))
     return moments
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from gradlint.capture.arguments import dtype_name
-from gradlint.capture.moments import weight_moments
+from gradlint.capture.moments import VALUES_UP_TO, weight_moments
 from gradlint.graph.ir import Param
 
 Weight = Any  # a torch tensor or a numpy array
@@ -31,12 +31,12 @@ class Numbers:
     finite: bool = True
 
 
-def statistics(path: str, tensor: Weight, fans: tuple[int, int] | None = None) -> Param:
+def statistics(path: str, tensor: Weight, fans: tuple[int, int] | None = None, values: int = VALUES_UP_TO) -> Param:
     """The parameter's entry of the graph, with the second moments that the signal reads.
 
-    `fans` overrides what the shape says of (fan_in, fan_out).
+    `fans` overrides what the shape says of (fan_in, fan_out); the entries of a tensor of up to `values` are kept.
     """
-    numbers, moments = _quick(tensor) or (measure(tensor), weight_moments(tensor))
+    numbers, moments = _quick(tensor, values) or (measure(tensor), weight_moments(tensor, values=values))
     fan_in, fan_out = fans or fan(tuple(tensor.shape))
     return Param(
         path=path,
@@ -55,14 +55,14 @@ def statistics(path: str, tensor: Weight, fans: tuple[int, int] | None = None) -
     )
 
 
-def _quick(tensor: Weight) -> tuple[Numbers, dict[str, object]] | None:
+def _quick(tensor: Weight, values: int) -> tuple[Numbers, dict[str, object]] | None:
     """What float32 sums say of a large float32 tensor of torch, to five digits; None where they would not."""
     if isinstance(tensor, np.ndarray):
         return None
     from gradlint.capture import quick  # needs torch, which a graph from a file does without
 
     numbers = quick.numbers(tensor.detach()) if quick.is_large(tensor) else None
-    return None if numbers is None else (numbers, weight_moments(tensor, quick.products))
+    return None if numbers is None else (numbers, weight_moments(tensor, quick.products, values))
 
 
 def measure(tensor: Weight) -> Numbers:

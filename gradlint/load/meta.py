@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from gradlint.error import LoadError
+from gradlint.load import initial
 
 SMALL = 65536
 """Tensors up to this many elements stay real while building, so that constructors may read them (RegNet's widths)."""
@@ -53,15 +54,24 @@ def meta_build(factory: Callable[[], nn.Module]) -> nn.Module:
     """
     try:
         with torch.device("meta"):
-            return factory().to("meta")
+            return _noted(factory).to("meta")
     except (NotImplementedError, RuntimeError, ValueError, TypeError):
         return _hybrid(factory)
+
+
+def _noted(factory: Callable[[], nn.Module]) -> nn.Module:
+    """The model, with what its parameters would have been initialised to noted on its modules."""
+    with initial.noting() as note:
+        model = factory()
+        initial.finish(model)
+        note(model)
+    return model
 
 
 def _hybrid(factory: Callable[[], nn.Module]) -> nn.Module:
     try:
         with LargeOnMeta():
-            return factory().to("meta")
+            return _noted(factory).to("meta")
     except (NotImplementedError, RuntimeError) as error:
         raise LoadError(
             f"the model is too large to build and its constructor does not run without memory: {error}",

@@ -13,6 +13,9 @@ from gradlint.signal.scalar import IDENTITY, scalar_function
 
 DECADE = 1.0 / (2.0 * math.log(10.0))  # decades of an RMS per unit of ln of its square
 WIDTH = 5.0  # var ln‖x‖² per layer is 5/n at ReLU, less for other functions (Hanin 2018; Hanin & Nica 2020)
+WIDTH_UNITWISE = (
+    0.25  # what is left of it once the way of the mean through the weights is known, from the same residuals
+)
 FLOOR = 0.015**2  # of any prediction
 STEP: Mapping[str, float] = {  # what the approximations of one op add, from the residuals of benchmarks/signal.py
     "norm": 0.006**2,
@@ -33,6 +36,8 @@ class Doubt:
     """Variances (decades²) of log10 RMS by value id, forward and backward; followed op by op."""
 
     graph: Graph
+    width: float = WIDTH
+    together: bool = False  # branches of one sum are off together: nothing normalises what they have in common
     forward: dict[int, float] = field(default_factory=dict)
     backward: dict[int, float] = field(default_factory=dict)
     _weights: dict[int, float] = field(default_factory=dict)
@@ -57,7 +62,8 @@ class Doubt:
         total = sum(shares)
         if not total > 0.0 or not math.isfinite(total):
             return max(doubts, default=0.0)
-        return sum(doubt * (share / total) ** 2 for doubt, share in zip(doubts, shares, strict=True))
+        parts = [(share / total) ** 2 * doubt for doubt, share in zip(doubts, shares, strict=True)]
+        return sum(map(math.sqrt, parts)) ** 2 if self.together else sum(parts)
 
     def _width(self, op: Op) -> float:
         """Fluctuation of a layer's mean square over its finite number of units."""
@@ -65,7 +71,7 @@ class Doubt:
             return 0.0
         param = self.graph.param(op)
         units = param.fan_out if param is not None and op.kind == "linear" else self._channels(op)
-        return DECADE**2 * WIDTH / max(units, 1)
+        return DECADE**2 * self.width / max(units, 1)
 
     def _channels(self, op: Op) -> int:
         shape = self.graph.values[op.outputs[0]].shape
@@ -86,7 +92,8 @@ class Doubt:
         total = weight + square
         share = square / total if total > 0 and math.isfinite(total) else 1.0
         known = self.backward.get(value, 0.0)
-        self.backward[value] = known * (1.0 - share) ** 2 + doubt * share**2 if weight > 0 else doubt
+        parts = (known * (1.0 - share) ** 2, doubt * share**2)
+        self.backward[value] = sum(map(math.sqrt, parts)) ** 2 if self.together else sum(parts)
         self._weights[value] = total
 
     def parameter(self, op: Op, size: int) -> float:

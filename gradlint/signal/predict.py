@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from gradlint.graph import Graph, Op
 from gradlint.profile import Gain, Profile, Signal
 from gradlint.signal import table as tables
-from gradlint.signal.doubt import FLOOR, Doubt
+from gradlint.signal.doubt import FLOOR, WIDTH_UNITWISE, Doubt
 from gradlint.signal.field import Cotangent, Field, white
 from gradlint.signal.losses import cotangent
 from gradlint.signal.site import Dependent, Flow, Labels, Site, Square, Unanswered
 from gradlint.signal.table import Table
 from gradlint.signal.transfer import DERIVATIVE, RELABELLING, TRANSFER, WEIGHT
+from gradlint.signal.unit_run import Unitwise, followed
 
 BROKEN = (ValueError, TypeError, IndexError, KeyError, ZeroDivisionError, OverflowError, AssertionError, RecursionError)
 CANCELLED = 1e-9  # a sum below this share of its terms' magnitudes is a structural zero
@@ -31,7 +32,7 @@ def predict(graph: Graph, loss: str = "unit", inputs: Mapping[int, tuple[float, 
     profile, and `Signal.unknown` says why.
     """
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        run = _Run(graph, dict(inputs or {}))
+        run = _Run(graph, dict(inputs or {}), followed(graph, loss, inputs or {}))
         run.forward()
         run.backward(loss)
         return run.signal(loss)
@@ -41,6 +42,7 @@ def predict(graph: Graph, loss: str = "unit", inputs: Mapping[int, tuple[float, 
 class _Run:
     graph: Graph
     inputs: dict[int, tuple[float, float]]
+    closer: Unitwise | None  # the same unit by unit, where that is possible
     fields: dict[int, Field] = field(default_factory=dict)
     indices: dict[int, Labels] = field(default_factory=dict)
     flows: dict[int, Flow] = field(default_factory=dict)
@@ -51,7 +53,10 @@ class _Run:
     spread: dict[int | str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.doubt = Doubt(self.graph)
+        if self.closer is not None:
+            self.doubt = Doubt(self.graph, WIDTH_UNITWISE, together=True)
+        else:
+            self.doubt = Doubt(self.graph)
 
     def forward(self) -> None:
         self._feed()
@@ -238,12 +243,44 @@ class _Run:
             spread=self._spread(gradient),
             correlation={value: correlation(found.table) for value, found in self.fields.items()},
         )
-        return Signal(profile, loss, self.unknown, zeros)
+        closer = profile if self.closer is None else refined(self.graph, profile, self.closer)
+        return Signal(closer, loss, self.unknown, zeros)
 
     def _spread(self, gradient: Mapping[int, float]) -> dict[int | str, float]:
         spread = dict(self.spread)
         spread.update({value: math.sqrt(self.doubt.backward.get(value, 0.0) + FLOOR) for value in gradient})
         return spread
+
+
+def refined(graph: Graph, profile: Profile, closer: Unitwise) -> Profile:
+    """The profile with what is known unit by unit in place of what was expected over all weights."""
+    gains = {}
+    for index, gain in profile.gains.items():
+        op = graph.ops[index]
+        first = next(iter(graph.data_inputs(op)))
+        forward = _finite(closer.activation[op.outputs[0]] - closer.activation[first])
+        backward = _finite(closer.through.get(index, math.nan))
+        gains[index] = Gain(
+            forward,
+            backward,
+            backward if gain.derivative is not None else None,
+            backward if gain.weight is not None else None,
+        )
+    params = {
+        path: closer.params.get(path, size) if math.isfinite(size) else size for path, size in profile.params.items()
+    }
+    return replace(
+        profile,
+        activation=closer.activation,
+        gradient={**profile.gradient, **closer.gradient},
+        params=params,
+        gains=gains,
+        correlation=closer.correlation,
+    )
+
+
+def _finite(number: float) -> float | None:
+    return number if math.isfinite(number) else None
 
 
 def _integer(dtype: str) -> bool:

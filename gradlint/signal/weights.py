@@ -15,6 +15,8 @@ from gradlint.signal import table as tables
 from gradlint.signal.field import Field, from_sums
 from gradlint.signal.table import Array
 
+SMALL = 1 << 14  # entries up to which a weight's sums come with the entries themselves
+
 
 @dataclass(frozen=True, eq=False)
 class Weight:
@@ -71,7 +73,6 @@ def weight_of(param: Param) -> Weight | None:
         return None
     if "sums" not in moments:
         return _expected(param)
-    values = moments.get("values")
     return Weight(
         param.shape,
         _numbers(moments["sums"]),
@@ -79,8 +80,16 @@ def weight_of(param: Param) -> Weight | None:
         _vectors(moments.get("rows")),
         _vectors(moments.get("columns")),
         _vectors(moments.get("filters")),
-        _decoded(values).reshape(param.shape) if isinstance(values, str) else None,
+        entries_of(param) if math.prod(param.shape) <= SMALL else None,
     )
+
+
+def entries_of(param: Param) -> Array | None:
+    """The entries themselves, or None when they are not known or not finite."""
+    values = param.moments.get("values")
+    if not param.finite or not isinstance(values, str):
+        return None
+    return _decoded(values).reshape(param.shape)
 
 
 def weight_from_field(field: Field) -> Weight:
