@@ -257,7 +257,7 @@ UNKNOWN = object()
 
 
 def _address(tensor: Tensor) -> int:
-    return tensor.untyped_storage()._cdata
+    return int(tensor.untyped_storage()._cdata)
 
 
 def _mutates(name: str) -> bool:
