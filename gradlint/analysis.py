@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from gradlint import fix
+from gradlint import fix, static
 from gradlint.assessment import Case, Probed, assess
 from gradlint.capture import capture, construction_spans, written
 from gradlint.capture.meta import is_on_meta
@@ -18,6 +18,7 @@ from gradlint.error import GradlintError, ProbeError
 from gradlint.finding import Finding
 from gradlint.graph import Graph
 from gradlint.load import LoadedModel, artefact, load_each
+from gradlint.load.onnx_model import TooLargeError
 from gradlint.load.program_module import ProgramModule
 from gradlint.probe import Training, measure, train
 from gradlint.probe.dependence import dependence
@@ -46,10 +47,18 @@ def analyse(target: Target, settings: Settings) -> Iterator[TargetReport]:
     Raises GradlintError when the file itself cannot be read or holds no model.
     """
     if target.form:
-        yield _guarded(target, artefact.load(target, settings), settings)
+        yield _of_file(target, settings)
         return
     for loaded in load_each(target, settings, construction_spans()):
         yield _guarded(target, loaded, settings)
+
+
+def _of_file(target: Target, settings: Settings) -> TargetReport:
+    """The report of a finished model; one that is too large to be measured is only read."""
+    try:
+        return _guarded(target, artefact.load(target, settings), settings)
+    except TooLargeError as error:
+        return static.analyse(target, settings, error.message)
 
 
 def analyse_model(target: str, path: str | None, loaded: LoadedModel, settings: Settings) -> TargetReport:

@@ -24,10 +24,10 @@ def work(job: dict[str, Any]) -> Iterator[Any]:
     yield to_data(analyse(target, from_data(Settings, job["settings"])))
 
 
-def analyse(target: Target, settings: Settings) -> TargetReport:
-    """The report of one ONNX file. Raises GradlintError when it cannot be read."""
+def analyse(target: Target, settings: Settings, reason: str = NOT_ASKED) -> TargetReport:
+    """The report of one ONNX file; `reason` is why nothing is measured. Raises GradlintError when it is unreadable."""
     started = time.monotonic()
     shown = target.shown or str(target.path)
     prepared = prepare(target.path, shown, settings)
     case = Case(shown, shown, None, prepared.inputs, settings.loss or "unit")
-    return assess(case, to_graph(prepared.program), Probed(None, NOT_ASKED), settings, started)
+    return assess(case, to_graph(prepared.program), Probed(None, reason), settings, started)

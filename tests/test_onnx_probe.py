@@ -104,6 +104,13 @@ def test_norms_use_the_batch_in_train_mode_and_leave_the_file_alone(tmp_path):
     assert any("trained" in note for note in graph.coverage.notes)
 
 
+def test_what_is_too_large_to_be_measured_is_still_read(tmp_path):
+    report = report_of(exported(chain(), torch.randn(8, 16), tmp_path / "net.onnx"), memory=2**14)
+    assert not report.probe.ran
+    assert "raise --memory" in report.probe.reason
+    assert "saturating-chain" in {finding.rule for finding in report.findings}
+
+
 def info(name, *shape, dtype=TensorProto.FLOAT):
     return helper.make_tensor_value_info(name, dtype, list(shape))
 

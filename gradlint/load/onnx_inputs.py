@@ -4,29 +4,44 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from math import prod
 
 from gradlint.error import UsageError
 from gradlint.load.spec import InputSpec, Values
+from gradlint.onnx.file import File
 from gradlint.onnx.inputs import Declared, Sized
 from gradlint.onnx.program import Program, Symbol
 
 BATCH = 8  # of an open first dimension
 STEPS = (16, 32, 128)  # sizes tried for an open dimension of a sequence or a feature axis
 SIDES = (64, 224, 128, 32)  # for the last two of an image
+INT64, MOST_STATED = 7, 10
 NORMAL = Values("normal", 0.0, 1.0)
 MASK = re.compile(r"mask|valid", re.IGNORECASE)
 
 
-def tries(inputs: Sequence[Declared], given: Sequence[InputSpec]) -> list[list[Sized]]:
+def tries(inputs: Sequence[Declared], given: Sequence[InputSpec], stated: Sequence[int] = ()) -> list[list[Sized]]:
     """Sizes to try, the likeliest first: the user's where given, the file's, and guesses for what it leaves open.
 
-    Raises UsageError for a spec that names no input, or contradicts the file.
+    `stated` are numbers in the file's shapes: exporters bake in sizes that they declare open. Raises UsageError for a
+    spec that names no input, or contradicts the file.
     """
     specs = _matched(inputs, given)
-    open_sizes = list(dict.fromkeys((steps, side) for side in SIDES for steps in STEPS))
+    open_sizes = [(BATCH, steps, side) for side in SIDES for steps in STEPS]
+    open_sizes += [(batch, size, side) for batch in (BATCH, 2, 1) for size in stated for side in (SIDES[0], size)]
+    open_sizes += [(batch, STEPS[0], side) for batch in (2, 1) for side in SIDES[:2]]
     if all(isinstance(size, int) for d in inputs if d.name not in specs for size in d.dims):
         open_sizes = open_sizes[:1]
-    return [[_sized(d, specs.get(d.name), steps, side) for d in inputs] for steps, side in open_sizes]
+    return [[_sized(d, specs.get(d.name), sizes) for d in inputs] for sizes in open_sizes]
+
+
+def stated_sizes(file: File) -> list[int]:
+    """Numbers that stand in small integer tensors of the file, some at most."""
+    nodes = file.model.graph.node
+    constants = [a.t for node in nodes if node.op_type == "Constant" for a in node.attribute if a.name == "value"]
+    tensors = [t for t in (*file.model.graph.initializer, *constants) if t.data_type == INT64 and 0 < prod(t.dims) <= 8]
+    found = {int(value) for tensor in tensors for value in file.array(tensor).reshape(-1)}
+    return sorted(value for value in found if 2 < value <= 1024)[:MOST_STATED]
 
 
 def _matched(inputs: Sequence[Declared], given: Sequence[InputSpec]) -> dict[str, InputSpec]:
@@ -49,7 +64,7 @@ def _word(name: str) -> str:
     return re.sub(r"\W", "_", name)
 
 
-def _sized(d: Declared, spec: InputSpec | None, steps: int, side: int) -> Sized:
+def _sized(d: Declared, spec: InputSpec | None, sizes: tuple[int, int, int]) -> Sized:
     if spec is not None:
         fixed = [
             (given, size)
@@ -61,15 +76,16 @@ def _sized(d: Declared, spec: InputSpec | None, steps: int, side: int) -> Sized:
             raise UsageError(f"--input {spec}: the file declares {d.name}={wanted}", "export it with dynamic axes")
         return Sized(spec.shape, spec.dtype, values=spec.values, source="cli")
     shape = tuple(
-        size if isinstance(size, int) else _guess(place, len(d.dims), steps, side) for place, size in enumerate(d.dims)
+        size if isinstance(size, int) else _guess(place, len(d.dims), sizes) for place, size in enumerate(d.dims)
     )
     guessed = any(not isinstance(size, int) for size in d.dims)
     return Sized(shape, d.dtype, guessed, source="guessed" if guessed else "example")
 
 
-def _guess(place: int, rank: int, steps: int, side: int) -> int:
+def _guess(place: int, rank: int, sizes: tuple[int, int, int]) -> int:
+    batch, steps, side = sizes
     if place == 0:
-        return BATCH
+        return batch
     if rank == 4 and place == 1:
         return 3
     return side if rank == 4 else steps

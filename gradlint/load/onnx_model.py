@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gradlint.error import LoadError, UsageError
-from gradlint.load.onnx_inputs import MASK, tries, values
+from gradlint.load.onnx_inputs import MASK, stated_sizes, tries, values
 from gradlint.load.spec import FLOATS, INTEGERS, parse_all
 from gradlint.onnx.build import fitted
 from gradlint.onnx.file import File, read
@@ -24,6 +24,10 @@ MALFORMED = (ArithmeticError, AttributeError, LookupError, MemoryError, Recursio
 MOST_ENTRIES = 2**28  # of all inputs together
 DEFAULT_MEMORY = 4 * 2**30
 BYTES_PER_ELEMENT = 16  # weight, the probe's copy, its gradient and room for activations
+
+
+class TooLargeError(LoadError):
+    """The model can be read, and not be held to be measured."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,7 @@ def prepare(path: Path, shown: str, settings: Settings) -> Prepared:
     try:
         file = read(path, shown)
         inputs = declared(file)
-        found = fitted(file, inputs, tries(inputs, specs))
+        found = fitted(file, inputs, tries(inputs, specs, stated_sizes(file)))
     except MALFORMED as error:  # whatever a hostile file makes numpy, onnx or a handler raise
         told = next(iter(str(error).splitlines()), "")
         raise LoadError(f"{shown} is not a well-formed model: {type(error).__name__}: {told[:200]}") from error
@@ -90,7 +94,7 @@ def law(name: str, size: Sized) -> str:
 def load(path: Path, shown: str, settings: Settings) -> LoadedModel:
     """The file as a module that runs, with example inputs and a check of its outputs against onnxruntime's.
 
-    Raises what `prepare` raises, and LoadError for a model that does not fit the memory.
+    Raises what `prepare` raises, and TooLargeError for a model that does not fit the memory.
     """
     from gradlint.load.feed_plan import Guess, Plan, draw
     from gradlint.load.model import LoadedModel
@@ -100,13 +104,10 @@ def load(path: Path, shown: str, settings: Settings) -> LoadedModel:
     prepared = prepare(path, shown, settings)
     entries = sum(math.prod(size.shape) for size in prepared.sized)
     if entries > MOST_ENTRIES:
-        raise LoadError(f"{shown} takes {entries:,} input entries, too many to run it on", "--no-probe runs nothing")
+        raise TooLargeError(f"it takes {entries:,} input entries, too many to run it on")
     needed = prepared.parameters * BYTES_PER_ELEMENT
     if needed > (settings.memory or DEFAULT_MEMORY):
-        raise LoadError(
-            f"{shown} has {prepared.parameters:,} parameters and needs some {needed / 2**30:.1f} GiB to be measured",
-            "raise --memory, or analyse it without measuring: --no-probe",
-        )
+        raise TooLargeError(f"its {prepared.parameters:,} parameters need {needed / 2**30:.1f} GiB: raise --memory")
     named = zip(prepared.program.inputs, prepared.sized, strict=True)
     guesses = tuple((s.name, Guess(role(s.name, size), size.shape, size.dtype, size.values)) for s, size in named)
     plan = Plan(guesses, ())

@@ -146,8 +146,6 @@ def softmax(n: Node) -> Symbol:
 
 def batch_norm(n: Node) -> Symbol:
     """Statistics of the batch in train mode, the stored ones else; a single value per channel has no statistics."""
-    if any(n.spec.outputs[1:]) and n.attr("training_mode", 0):
-        raise UnsupportedError("the statistics that a BatchNormalization gives")
     shape = n.shape()
     several = prod(shape) // max(shape[1], 1) > 1 if len(shape) > 1 else False
     training = bool(n.attr("training_mode", 0)) or (TRAINING if several else False)
@@ -162,8 +160,6 @@ def instance_norm(n: Node) -> Symbol:
 
 def layer_norm(n: Node) -> Symbol:
     """Over the axes from `axis` on; a weight of another shape than theirs is applied afterwards."""
-    if any(n.spec.outputs[1:]):
-        raise UnsupportedError("the statistics that a LayerNormalization gives")
     return _over_last(n, "F.layer_norm", [n.get(1), n.get(2)])
 
 
@@ -220,8 +216,6 @@ def lp_normalization(n: Node) -> Symbol:
 
 def max_pool(n: Node) -> Symbol:
     """The largest entry of each window."""
-    if any(n.spec.outputs[1:]):
-        raise UnsupportedError("the indices of a MaxPool")
     kernel, stride, dilation, pads = _window(n, list(n.attr("kernel_shape")))
     if n[0].dtype not in FLOATS:
         raise UnsupportedError(f"a pool of {n[0].dtype}")
@@ -242,7 +236,14 @@ def average_pool(n: Node) -> Symbol:
         return n.out(function, x, *geometry, padding, ceil, included)
     if included and not ceil:
         return n.out(function, x, *geometry, padding, ceil, True)
-    raise UnsupportedError("an AveragePool with uneven padding that does not count")
+    shape, dtype = n.results[0]
+    if ceil or shape is None:
+        raise UnsupportedError("an AveragePool with uneven padding that does not count, rounded up")
+    ones = known(f"{n.spec.name}.ones", np.ones((1, 1, *n.shape()[2:]), np.dtype(dtype)))
+    inside, _ = _padded(n, ones, pads, 0.0, [0] * len(kernel))
+    total = n.step(function, x, *geometry, padding, shape=shape, dtype=dtype)
+    counted = n.step(function, inside, *geometry, padding, shape=(1, 1, *shape[2:]), dtype=dtype)
+    return n.out("T.div", total, counted)
 
 
 FLOATS = ("float16", "float32", "float64", "bfloat16")
@@ -282,8 +283,8 @@ def attention(n: Node) -> Symbol:
     mask = n.get(3)
     if more or (mask is not None and mask.rank == 1):
         raise UnsupportedError(f"an Attention with {', '.join(sorted(more)) or 'a mask for one row'}")
-    if any(n.spec.outputs[1:]) or n.get(4) is not None or n.get(6) is not None or n.attr("softcap", 0.0):
-        raise UnsupportedError("an Attention with a cache, softcap or further outputs")
+    if n.get(4) is not None or n.get(6) is not None or n.attr("softcap", 0.0):
+        raise UnsupportedError("an Attention with a cache or softcap")
     query, key, value = n[0], n[1], n[2]
     flat = n.rank() == 3
     if flat:
@@ -312,8 +313,6 @@ def _by_head(n: Node, x: Symbol, heads: int) -> Symbol:
 
 def loss(n: Node) -> Symbol:
     """The losses that a training graph holds."""
-    if any(n.spec.outputs[1:]):
-        raise UnsupportedError("the log-probabilities of a loss")
     function = {"SoftmaxCrossEntropyLoss": "F.cross_entropy", "NegativeLogLikelihoodLoss": "F.nll_loss"}[n.spec.op]
     ignore = n.attr("ignore_index")
     extra = {} if ignore is None else {"ignore_index": ignore}

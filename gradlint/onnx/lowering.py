@@ -146,12 +146,17 @@ class Lowering:
             outputs = self.handled(spec, scope, emitter, results)
             if len(outputs) == 1 and isinstance(outputs[0], Symbol) and outputs[0].kind == "op":
                 outputs[0].recipe = moved(spec, inputs)
-            return outputs
+            return [*outputs, *self._further(spec, inputs, emitter, results, len(outputs))]
         except UnknownEntriesError:
             if not isinstance(emitter, Writer):
                 raise
             del emitter.steps[mark:]
             return self._late(spec, scope, emitter, results)
+        except MisfitError as error:
+            if self.guessed or not isinstance(emitter, Writer):
+                raise
+            del emitter.steps[mark:]
+            self.notes[f"the {spec.op} {spec.name} does not fit its inputs: {error}"] = None
         except UnsupportedError as error:
             if not isinstance(emitter, Writer):
                 raise
@@ -262,6 +267,16 @@ class Lowering:
         args = tuple(held[name] for name in given)
         late = Late(self, spec, given)
         return list(emitter.emit(f"onnx.{spec.op}", args, {}, results, spec.place, late))
+
+    def _further(
+        self, spec: Spec, inputs: Sequence[Held], emitter: Emitter, results: list[Described], count: int
+    ) -> list[Held]:
+        """Outputs beyond those that the handler gives (masks, indices, statistics): unknown, if anything reads them."""
+        if not isinstance(emitter, Writer):
+            return []
+        args = tuple(held for held in inputs if isinstance(held, Symbol))
+        places = range(count, len(spec.outputs))
+        return [emitter.emit(f"onnx.{spec.op}.{i}", args, {}, [results[i]], spec.place)[0] for i in places]
 
     def _unknown(self, spec: Spec, inputs: Sequence[Held], emitter: Emitter, results: list[Described]) -> list[Held]:
         assert isinstance(emitter, Writer)

@@ -243,8 +243,6 @@ def is_inf(n: Node) -> Symbol:
 
 def dropout(n: Node) -> Symbol:
     """Nothing in an inference graph; applied where the model is trained."""
-    if len(n.spec.outputs) > 1 and n.spec.outputs[1]:
-        raise UnsupportedError("the mask of a dropout")
     ratio = n.number(1, "ratio", 0.5)
     always = bool(n.number(2, "", False))
     return n.out("F.dropout", n[0], _plain(ratio), True if always else TRAINING)

@@ -10,7 +10,7 @@ import numpy as np
 
 from gradlint.onnx.node import Handler, Node, UnknownEntriesError, UnsupportedError, shape_of
 from gradlint.onnx.program import DType, Symbol, dtype_name, known
-from gradlint.onnx.shapes import TYPES
+from gradlint.onnx.shapes import TYPES, MisfitError
 
 MANY = 2**31  # from here on an end of a slice means "to the end"
 
@@ -27,6 +27,8 @@ def reshape(n: Node) -> Symbol:
         given = n.ints(1, "shape") or []
         keep = not n.attr("allowzero", 0)
         shape = tuple(n.shape()[i] if size == 0 and keep else size for i, size in enumerate(given))
+    if n[0].shape is not None and min(shape, default=0) >= 0 and prod(n.shape()) != prod(shape):
+        raise MisfitError(f"{list(n.shape())} does not reshape to {list(shape)}")
     return n[0] if n[0].shape == shape else n.out("M.reshape", n[0], shape)
 
 
