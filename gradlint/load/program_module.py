@@ -121,6 +121,8 @@ def _interpret(module: ProgramModule, step: Step, held: dict[int, Any]) -> Seque
     maker = _Maker(module)
     given = [maker.symbol(held[id(symbol)], symbol.name, symbol) for symbol in step.args]
     found = step.late.run(maker, given)
+    if len(found) < len(step.outputs):
+        raise UnsupportedError(f"output {len(found)} of {step.late.spec.op} during a run")
     if any(isinstance(item, Bundle) for item in found):
         raise UnsupportedError(f"a sequence that {step.late.spec.op} gives during a run")
     return [maker.tensor(item) if isinstance(item, Symbol) else item for item in found]
