@@ -191,6 +191,27 @@ def attention_focus(graph: Graph, facts: Facts, subject: Subject) -> float | Non
     return None if size is None or math.isnan(size) else min(1.0, _int(subject[-1]) * 10 ** (2 * size))
 
 
+def sample_collapse(graph: Graph, facts: Facts, subject: Subject) -> float | None:
+    """log10(1 − mean cosine between samples), the smallest among the values: far below 0, they forget their input.
+
+    SGD no longer learns below -5, Adam below -10 (signal.md §4); float64 cannot tell less than -15.
+    """
+    same = [facts.profile.correlation.get(_int(value)) for value in subject]
+    return _extreme(min, (None if c is None else _log10(min(max(1.0 - c, 1e-15), 2.0)) for c in same))
+
+
+def depth_scale(graph: Graph, facts: Facts, subject: Subject) -> float | None:
+    """Layers in which the gradient changes by a factor e, ξ = 1/|ln χ| (Schoenholz et al. 2017); ∞ where it does not.
+
+    The subject holds the values at the ends of the layers in order, χ is the mean gain a layer.
+    """
+    change = _change(facts.profile.gradient, subject[0], subject[-1])
+    if change is None or len(subject) < 2:
+        return None
+    decades = abs(change) / (len(subject) - 1)
+    return math.inf if decades == 0.0 else 1.0 / (decades * math.log(10.0))
+
+
 QUANTITIES: Mapping[str, Quantity] = {
     "gradient-change": Quantity(gradient_change, "decades", "gradient RMS, input side over output side"),
     "activation-change": Quantity(activation_change, "decades", "activation RMS, output side over input side"),
@@ -200,6 +221,8 @@ QUANTITIES: Mapping[str, Quantity] = {
     "top-relative-gradient": Quantity(greatest_relative_gradient, "decades", "largest weight gradient over its weight"),
     "elasticity-excess": Quantity(elasticity_excess, "decades", "largest elasticity over the last layer's"),
     "output-spread": Quantity(output_spread, "decades", "standard deviation of the output between samples"),
+    "sample-collapse": Quantity(sample_collapse, "decades", "what is left of the difference between samples"),
+    "depth-scale": Quantity(depth_scale, "layers", "layers in which the gradient changes by a factor e"),
     "loss-above-chance": Quantity(loss_above_chance, "decades", "loss over that of an uninformed prediction"),
     "dead-share": Quantity(dead_share, "share", "units that are zero for every sample"),
     "saturated-share": Quantity(saturated_share, "share", "units at a bound of the activation"),

@@ -40,6 +40,8 @@ MEASUREMENT = Measurement(
         ("relative-gradient", ("a", "b"), -3.0),
         ("top-relative-gradient", ("a", "b"), -1.0),
         ("elasticity-excess", ("b", "a"), 3.0),
+        ("sample-collapse", (1,), -2.0),
+        ("depth-scale", (0, 7, 1), 1.0 / math.log(10.0)),
     ],
 )
 def test_a_quantity_reads_a_prediction_and_a_measurement_alike(
@@ -94,6 +96,11 @@ def test_an_overflow_is_larger_than_any_limit() -> None:
 def test_a_gradient_that_is_not_finite_is_larger_than_any_other() -> None:
     probe = replace(MEASUREMENT, params={**MEASUREMENT.params, "a": ParamMeasure(math.nan, -1.0, "nonfinite")})
     assert QUANTITIES["elasticity-excess"].function(GRAPH, probe, ("a", "b")) == math.inf
+
+
+def test_a_gradient_that_keeps_its_size_has_no_depth_scale() -> None:
+    signal = Signal(Profile(gradient={0: -1.0, 1: -1.0}), "mse")
+    assert QUANTITIES["depth-scale"].function(GRAPH, signal, (0, 1)) == math.inf
 
 
 def test_a_parameter_is_no_subject_for_a_quantity_about_values() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -16,6 +17,7 @@ from torch.nn import functional as F
 from gradlint.capture import capture
 from gradlint.graph import Graph
 from gradlint.profile import Signal
+from gradlint.quantity import QUANTITIES
 from gradlint.signal import predict
 
 ZERO = 10.0  # decades below the largest gradient
@@ -274,3 +276,34 @@ def test_the_stated_interval_covers_what_is_measured() -> None:
     real = measured(model, normal(64, 24), "unit", 6)
     held = [abs(signal.profile.params[k] - v) <= 1.96 * signal.profile.spread[k] for k, v in real.items()]
     assert sum(held) >= 0.9 * len(held)
+
+
+def test_the_samples_of_a_deep_sigmoid_net_collapse_and_its_depth_scale_is_known() -> None:
+    graph, signal = predicted(deep(nn.Sigmoid, 12, 128), normal(16, 24))
+    layers = [op.outputs[0] for op in graph.ops if op.kind == "linear"]
+    collapse, scale = (QUANTITIES[name].function for name in ("sample-collapse", "depth-scale"))
+    found = collapse(graph, signal, layers[-1:])
+    assert found is not None and found < -5 < (collapse(graph, signal, layers[:1]) or 0.0)
+    chi = math.sqrt(128) * 0.25 / math.sqrt(3 * 128)  # √n · φ′ · std of a torch default weight
+    assert scale(graph, signal, layers[:-1]) == pytest.approx(-1 / math.log(chi), rel=0.1)
+
+
+@pytest.mark.parametrize("norm", [lambda n: nn.Identity(), nn.BatchNorm1d])
+def test_the_work_grows_with_the_number_of_ops_and_no_faster(norm: Callable[[int], nn.Module]) -> None:
+    def calls(depth: int) -> float:
+        graph, _ = capture(deep(nn.ReLU, depth, 16, norm).train(), (torch.zeros(8, 24),))
+        count = 0
+
+        def note(frame: object, event: str, argument: object) -> None:
+            nonlocal count
+            count += event == "call"
+
+        predict(graph)  # what is remembered once is not counted
+        sys.setprofile(note)
+        try:
+            predict(graph)
+        finally:
+            sys.setprofile(None)
+        return count / len(graph.ops)
+
+    assert calls(100) <= 1.05 * calls(10)
