@@ -65,6 +65,7 @@ RANGES: dict[str, Callable[[Tensor], Tensor]] = {
     "tanh": torch.tanh,
     "pos": torch.abs,
     "abs": torch.abs,
+    "direction": lambda x: nn.functional.normalize(x, dim=-1),
 }
 
 
@@ -165,6 +166,8 @@ def wanted(label: dict[str, Any]) -> str:
     """The range of the targets, which a faulty output need not have."""
     if "01" in label["loss"] or label["target"] in ("unit", "image2d", "circle"):
         return "unit"
+    if label["loss"].endswith("dir"):
+        return "direction"
     return label["target"] if label["target"] in RANGES else "any"
 
 

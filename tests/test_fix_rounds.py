@@ -115,6 +115,32 @@ def test_the_first_example_is_mended_and_then_clean(tmp_path, capsys):
     assert path.read_bytes() == after
 
 
+LOGS = """import torch
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(8, 16), nn.Linear(16, 3)
+
+    def forward(self, x):
+        return self.b(torch.log(torch.relu(self.a(x))))  # log of zero
+"""
+
+
+def test_a_safe_argument_is_written_and_a_second_time_nothing_is(tmp_path):
+    path = tmp_path / "net.py"
+    path.write_text(LOGS)
+    words = (str(path), "--fix", "--unsafe-fixes", "--input", "float32[16,8]", "--loss", "ce")
+    assert gradlint(*words) == 0
+    after = path.read_text()
+    assert after == LOGS.replace("torch.relu(self.a(x))", "torch.relu(self.a(x)).clamp(min=1e-6)")
+    assert gradlint(*words) == 0
+    assert path.read_text() == after
+
+
 def test_options_that_go_nowhere_are_refused(capsys):
     assert gradlint("net.py", "--unsafe-fixes") == 2
     assert gradlint("net.py", "--fix", "--no-probe") == 2
+    assert gradlint("net.py", "--prove", "--no-try-fixes") == 2
