@@ -222,6 +222,36 @@ def test_a_second_time_there_is_nothing_left_to_swap(name):
         edits(source, changes)
 
 
+def changes_at(path, line):
+    """One change of every kind about a line that need not be about it."""
+    span = Span(str(path), line)
+    for old in ("Linear", "Conv2d", "sigmoid", "relu", "layers"):
+        yield Change("activation", "relu", old, "", span, 0, 2, module="self.net[0]", types=("", "Net"))
+        yield Change("activation", "identity", old, "torch.Tensor.sigmoid", span, 1, 2)
+        yield Change("call", "identity", old, span=span)
+        yield Change("norm", "BatchNorm1d", old, span=span, size=4)
+        yield Change("skip", old=old, span=span, end=replace(span, line=line + 1), last="Tanh", fans=(1, 4))
+        yield Change("skip", name="torch.tanh", span=span, end=span, size=2, partial=line % 2 == 0)
+        yield Change("skip", name="torch.tanh", span=span, end=replace(span, line=line + 1), size=2)
+        yield Change("guard", "", "log" if line % 2 else "div", "torch.log", span, gain=1e-6)
+        yield Change("register", "ModuleList", old=old, types=("", "Net"))
+        yield Change("draw", "orthogonal_gates", module="self.a", types=(old, "Sequential"), span=span, fans=(4, 4))
+        yield Change("init", "default", module="self.a", types=(old, "Net"), span=span)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_change_that_is_about_nothing_here_is_refused_or_leaves_a_file_that_parses(name):
+    path = FOLDER / f"{name}.py"
+    source = read(path)
+    for line in range(1, len(source.text.splitlines()) + 1):
+        for change in changes_at(path, line):
+            try:
+                after = source.edited(edits(source, [change]))
+            except NoEditError:
+                continue
+            compile(after.raw, name, "exec")
+
+
 def test_bytes_outside_the_edit_are_kept(tmp_path):
     raw = (
         b"\xef\xbb\xbf# -*- coding: utf-8 -*-\r\n# \xce\xa3 caf\xc3\xa9 \xe6\xbc\xa2\r\nfrom torch import nn\r\n\r\n"

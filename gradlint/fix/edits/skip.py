@@ -150,8 +150,8 @@ def _residual(syntax: Syntax, start: cst.Call, changes: Sequence[Change]) -> tup
             f"{step}def forward(self, x):",
             *(f"{step * 2}{row}" for row in SUMS[partial]),
         ]
-    lines = [syntax.before(constructions(syntax, line_of(change), change.old)[0]) for change in changes]
-    place = min(lines)
+    made = [site for change in changes for site in constructions(syntax, line_of(change), change.old)[:1]]
+    place = min(syntax.before(site) for site in (start, *made))
     text = "".join(f"{row}{line}" for row in [*rows, "", ""])
     return name, [Edit(place, place, text)]
 
@@ -189,7 +189,7 @@ def _depth(syntax: Syntax, call: cst.Call, number: int) -> cst.BaseExpression | 
         if not isinstance(node, cst.Call):
             return None
         node = _argument(syntax, node)
-    return node if node is not None and is_pure(node) else None
+    return node if isinstance(node, (cst.Name, cst.Attribute, cst.Subscript)) and is_pure(node) else None
 
 
 def _feeds(syntax: Syntax, inner: cst.Call, outer: cst.Call) -> bool:
