@@ -154,6 +154,12 @@ def test_a_shape_that_the_data_choose_is_computed_during_the_run(tmp_path):
     assert loaded.doubt() == ""
 
 
+def test_a_forward_that_draws_is_not_compared(tmp_path):
+    nodes = [helper.make_node("RandomNormalLike", ["x"], ["noise"]), helper.make_node("Add", ["x", "noise"], ["y"])]
+    loaded = load(written(tmp_path, nodes, [info("x", 3, 4)], [info("y", 3, 4)]), "net.onnx", Settings())
+    assert "draws random numbers" in loaded.doubt()
+
+
 @pytest.mark.parametrize("op", ["Frobnicate", "StringNormalizer"])
 def test_an_operator_that_cannot_be_run_is_the_reason(tmp_path, op):
     nodes = [helper.make_node("Relu", ["x"], ["h"]), helper.make_node(op, ["h"], ["y"])]
