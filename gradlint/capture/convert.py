@@ -183,7 +183,7 @@ class _Conversion:
         values = FOLLOWED_UP_TO if plain and len(self.names.params) <= MANY else VALUES_UP_TO
         found = {}
         for path, tensor in self.names.params.items():
-            param = statistics(path, tensor, fans.get(path), values)
+            param = statistics(path, _whole(tensor), fans.get(path), values)
             if getattr(tensor, "is_meta", False):
                 from gradlint.capture.meta import as_drawn  # needs torch, which a graph from a file does without
 
@@ -314,3 +314,8 @@ def _fan_of_use(op: Op, shape: tuple[int, ...]) -> tuple[int, int] | None:
     stride = op.attrs.get("stride", ())
     step = prod(stride) if isinstance(stride, tuple) else 1  # only every stride-th tap meets an output
     return max(shape[0] // groups * taps // step, 1), shape[1] * taps
+
+
+def _whole(tensor: Any) -> Any:
+    """A parameter that FSDP spreads over processes with the parts of all of them; every process must ask."""
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor

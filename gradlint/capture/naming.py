@@ -7,6 +7,8 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
+from gradlint.capture.sharded import gathered_parameters
+
 _COMPILED = "_orig_mod"  # torch.compile wraps a module in another one and calls it this
 
 
@@ -35,6 +37,9 @@ class Names:
         self.unregistered: set[str] = set()
         self._owners: list[torch.Tensor] = []
         self._register(model, "")
+        for path, param in gathered_parameters(model):
+            self.tensors.setdefault(id(param), [clean(path)])
+            self._owners.append(param)
         for path, module in list(self.tree.items()):
             self._scan(path, module)
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from typing import Any
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import Any, NamedTuple
 
 import torch
 import torch.utils.checkpoint
 from torch import nn
 
 Caller = Callable[..., Any]  # (original, module or class, args, kwargs) → result
+
+Pause = Callable[[], AbstractContextManager[None]]
 
 _MISSING = object()
 _REPLICATED = (nn.DataParallel, nn.parallel.DistributedDataParallel)
@@ -32,15 +34,24 @@ def replaced(target: object, name: str, value: object) -> Iterator[None]:
 
 
 @contextmanager
-def run_patches(call_module: Caller, call_function: Caller, *, opaque: bool = True) -> Iterator[None]:
+def run_patches(
+    call_module: Caller,
+    call_function: Caller,
+    pause: Callable[[], AbstractContextManager[None]],
+    *,
+    opaque: bool = True,
+) -> Iterator[None]:
     """Route module calls and custom autograd functions through the recorder; switch checkpointing and compiling off.
 
     Checkpointing is off because the second forward of a backward pass would run without the interventions of the
     first; compiling, because compiled code shows no operations. Without `opaque`, for a replay of a run that met
     neither custom functions nor scripted or replicated modules, these are left as they are: changing an attribute of
-    `nn.Module` costs as much as forty operations, as every subclass forgets its methods.
+    `nn.Module` costs as much as forty operations, as every subclass forgets its methods. What FSDP does to gather
+    parameters and to let them go again runs under `pause`: it is no part of the model.
     """
     with ExitStack() as stack:
+        for name, method in _gathering():
+            stack.enter_context(replaced(method.owner, name, _paused(method.function, pause)))
         if opaque:
             stack.enter_context(replaced(nn.Module, "__call__", _module_call(call_module)))
             stack.enter_context(replaced(torch.autograd.Function, "apply", _function_apply(call_function)))
@@ -50,6 +61,28 @@ def run_patches(call_module: Caller, call_function: Caller, *, opaque: bool = Tr
         stack.enter_context(replaced(torch.utils.checkpoint, "_checkpoint_without_reentrant_generator", _no_checkpoint))
         stack.enter_context(_eager())
         yield
+
+
+class _Method(NamedTuple):
+    owner: type
+    function: Callable[..., Any]
+
+
+def _gathering() -> Iterator[tuple[str, _Method]]:
+    """The methods by which FSDP2 gathers and frees parameters, where it was imported and still has them."""
+    module = sys.modules.get("torch.distributed.fsdp._fully_shard._fsdp_param_group")
+    owner = getattr(module, "FSDPParamGroup", None)
+    for name in ("unshard", "wait_for_unshard", "reshard"):
+        if owner is not None and name in vars(owner):
+            yield name, _Method(owner, vars(owner)[name])
+
+
+def _paused(function: Callable[..., Any], pause: Pause) -> Callable[..., Any]:
+    def quiet(*args: Any, **kwargs: Any) -> Any:
+        with pause():
+            return function(*args, **kwargs)
+
+    return quiet
 
 
 def _module_call(call_module: Caller) -> Caller:

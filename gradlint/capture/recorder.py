@@ -140,7 +140,7 @@ class Recorder(TorchFunctionMode):
         if self.tape is not None:
             for name, tensor in structure.arguments(args, kwargs, self._arguments()):
                 self.tape.placeholder(name, tensor)
-        patched = patches.run_patches(self._call_module, self._call_function, opaque=opaque)
+        patched = patches.run_patches(self._call_module, self._call_function, self._pause, opaque=opaque)
         with torch.enable_grad(), patched, self:
             output = self.forward(*args, **kwargs)
         outputs = structure.flatten(output)

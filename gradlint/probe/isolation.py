@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import random
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +16,7 @@ from torch.nn.parameter import UninitializedBuffer
 from torch.nn.parameter import is_lazy as is_uninitialised
 
 from gradlint.capture.naming import Names
+from gradlint.capture.sharded import is_sharded
 from gradlint.error import ProbeError, UsageError
 
 Draw = Callable[[Tensor], Tensor | None]
@@ -65,6 +66,34 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
+@contextmanager
+def measured(model: nn.Module, device: torch.device, dtype: torch.dtype | None) -> Iterator[nn.Module]:
+    """A copy of the model to measure; one that is spread over processes is lent itself, and given back as it was.
+
+    Raises ProbeError as `copy_model` does, and for another dtype of a model that cannot be copied.
+    """
+    if not is_sharded(model):
+        yield copy_model(model, device, dtype)
+        return
+    if dtype is not None:
+        raise ProbeError("a model that is spread over processes is measured in its own precision")
+    modes = [(module, module.training) for module in model.modules()]
+    gradients = [(param, param.grad) for param in model.parameters()]
+    buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
+    for param, _ in gradients:
+        param.grad = None
+    try:
+        yield _train(model)
+    finally:
+        for module, training in modes:
+            module.training = training
+        for param, gradient in gradients:
+            param.grad = gradient
+        with torch.no_grad():
+            for buffer, kept in buffers:
+                buffer.copy_(kept)
+
+
 def copy_model(model: nn.Module, device: torch.device, dtype: torch.dtype | None) -> nn.Module:
     """A deep copy in train mode on the device, without gradients; `dtype` converts its floating tensors.
 
@@ -97,8 +126,13 @@ def copy_inputs(value: Any, device: torch.device, dtype: torch.dtype | None) -> 
     return copy.deepcopy(value) if _has_tensors(value) else value
 
 
-def edit(names: Names, edits: Iterable[ParamEdit]) -> None:
-    """Apply the edits to the parameters of a copy. Raises ProbeError for a path that the model does not have."""
+def edit(names: Names, edits: Sequence[ParamEdit]) -> None:
+    """Apply the edits to the parameters of a copy.
+
+    Raises ProbeError for a path that the model does not have, and for a model that is lent itself.
+    """
+    if any(hasattr(names.params.get(change.path), "full_tensor") for change in edits):
+        raise ProbeError("the parameters of a model that is spread over processes are not changed")
     with torch.no_grad():
         for change in edits:
             param = names.params.get(change.path)

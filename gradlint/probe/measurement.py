@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from gradlint.capture import Intervention
 from gradlint.capture.copies import is_lazy
+from gradlint.capture.sharded import is_sharded
 from gradlint.capture.structure import arguments
 from gradlint.error import GradlintError, ProbeError
 from gradlint.graph.ir import Graph
@@ -136,7 +137,7 @@ def measure(
     recorded, measured = once(loaded, plan)
     measured = replace(measured, notes=(*measured.notes, *remark))
     plan = replace(plan, graph=recorded)
-    if explain_zeros and blocked(recorded, measured):
+    if explain_zeros and not is_sharded(loaded.model) and blocked(recorded, measured):
         measured = _explain(loaded, plan, recorded, measured)
     if graph is None and not plan.interventions and not plan.edits:
         plan, measured = _checked(loaded, plan, recorded, measured, options)
@@ -148,7 +149,7 @@ def measure(
 
 def _fitted(loaded: Described, plan: Plan, memory: int | None) -> tuple[Plan, tuple[str, ...]]:
     """The plan so that a pass stays within so many bytes, and a note on what that takes."""
-    if memory is None:
+    if memory is None or is_sharded(loaded.model):
         return plan, ()
     if plan.graph is not None:
         return _as_recorded(loaded, plan, plan.graph), ()

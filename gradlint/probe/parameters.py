@@ -8,6 +8,7 @@ from collections.abc import Hashable, Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
+from gradlint.capture.sharded import sums
 from gradlint.graph.ir import Graph
 from gradlint.probe.collector import SMALL
 from gradlint.probe.ledger import Ledger, alike, log10, log_rms, log_rms_of
@@ -20,6 +21,9 @@ def measure(ledger: Ledger, params: Mapping[str, nn.Parameter], weights: Iterabl
     """Note log10 RMS ("grad") and share of zeros ("zeros") of every gradient, and log10 RMS of the named weights."""
     small: list[tuple[str, Tensor]] = []
     for path, param in params.items():
+        if (found := sums(param.grad)) is not None:
+            _note_sums(ledger, path, found)
+            continue
         gradient = _entries(param.grad)
         if gradient is None or not gradient.numel():
             continue
@@ -31,8 +35,17 @@ def measure(ledger: Ledger, params: Mapping[str, nn.Parameter], weights: Iterabl
     for paths, stacked in alike(small):
         log_rms_of(ledger, "grad", paths, stacked)
     for path in weights:
-        if params[path].numel():
+        if (found := sums(params[path].detach())) is not None:
+            ledger.note("weight", path, log10(math.sqrt(found[0] / max(1, found[2]))))
+        elif params[path].numel():
             log_rms(ledger, "weight", path, params[path].detach())
+
+
+def _note_sums(ledger: Ledger, path: str, found: tuple[float, int, int]) -> None:
+    square, zeros, count = found
+    if count:
+        ledger.note("grad", path, log10(math.sqrt(square / count)))
+        ledger.note("zeros", path, zeros / count)
 
 
 def collect(

@@ -26,7 +26,7 @@ from gradlint.probe.agreement import Batch, split
 from gradlint.probe.assembly import INPUT, Seen, Tables, assemble
 from gradlint.probe.budget import spilled
 from gradlint.probe.collector import Collector, Key
-from gradlint.probe.isolation import ParamEdit, copy_inputs, copy_model, edit, undisturbed
+from gradlint.probe.isolation import ParamEdit, copy_inputs, edit, measured, undisturbed
 from gradlint.probe.ledger import HALF, log_rms, log_rms_of
 from gradlint.profile import Measurement
 
@@ -113,8 +113,11 @@ def seen(done: Pass, plan: Plan) -> Seen:
 
 def passed(loaded: Loaded, plan: Plan) -> Pass:
     """One pass of a copy of the model, as numbers by call; raises as `once` does."""
-    with undisturbed(plan.seed, plan.device), _default_dtype(plan.dtype):
-        model = copy_model(loaded.model, plan.device, plan.dtype)
+    with (
+        undisturbed(plan.seed, plan.device),
+        _default_dtype(plan.dtype),
+        measured(loaded.model, plan.device, plan.dtype) as model,
+    ):
         args = copy_inputs(loaded.args, plan.device, plan.dtype)
         kwargs = copy_inputs(loaded.kwargs, plan.device, plan.dtype)
         if is_lazy(model):
