@@ -46,10 +46,11 @@ def files(texts: Sequence[str], found: Settings) -> Iterator[str]:
 
 
 def rules(known: Sequence[Rule], summary: Callable[[Rule], str]) -> Iterator[str]:
-    """Code, name, severity and first sentence of each rule."""
+    """Code, name, severity and first sentence of each rule; a preview rule, which runs when it is named, says so."""
     width = max((len(rule.name) for rule in known), default=0)
     for rule in known:
-        yield f"{rule.code}  {rule.name:{width}}  {rule.severity:7}  {summary(rule)}"
+        preview = "[preview] " if rule.status == "preview" else ""
+        yield f"{rule.code}  {rule.name:{width}}  {rule.severity:7}  {preview}{summary(rule)}"
 
 
 def statistics(report: Report) -> list[dict[str, Any]]:

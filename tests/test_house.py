@@ -40,6 +40,10 @@ def source(rule):
     return (ROOT / "rules" / Path(*rule.module.split("."))).with_suffix(".py")
 
 
+def _severity(rule):
+    return rule.severity if rule.status == "stable" else f"{rule.severity}, {rule.status}"
+
+
 def catalogue():
     lines = [
         "# Rules",
@@ -51,7 +55,7 @@ def catalogue():
     ]
     for rule in RULES:
         page = source(rule).with_suffix(".md").relative_to(ROOT / "rules").as_posix()
-        cells = (rule.code, f"[{rule.name}]({page})", rule.family, rule.severity, registry.summary(rule))
+        cells = (rule.code, f"[{rule.name}]({page})", rule.family, _severity(rule), registry.summary(rule))
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 

@@ -45,6 +45,7 @@ def test_the_new_rule_passes_its_own_examples(pack: Path) -> None:
 def test_gradlint_finds_selects_and_explains_the_new_rule(pack: Path) -> None:
     shown = python(pack, "-m", "gradlint", "rule", "MY601")
     assert shown.stdout.startswith("# MY601 narrow-clip"), shown.stderr
+    assert "[preview] Reports hard tanhs" in python(pack, "-m", "gradlint", "rule", "--all").stdout
     model = pack / "model.py"
     model.write_text(
         "from torch import nn\n\nmodel = nn.Sequential(nn.Linear(8, 16), nn.Hardtanh(-0.1, 0.1), nn.Linear(16, 2))\n"
