@@ -16,7 +16,7 @@ from gradlint.rule import rule
     family="normalization",
     severity="info",
     since="0.1.0",
-    options={"values": 4},
+    options={"values": 2},
 )
 def small_norm_batch(graph: Graph, options: dict[str, int]) -> Iterator[Draft]:
     """Batch norms over vectors or 1 × 1 maps in a batch of at most `values` samples."""
