@@ -15,6 +15,7 @@ import time
 import types
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import chain
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.modules.setdefault("torchvision._meta_registrations", types.ModuleType("torchvision._meta_registrations"))
@@ -97,7 +98,7 @@ def main() -> None:
     parser.add_argument("--ops", nargs="*", type=int, default=[10, 100, 1000, 10_000])
     options = parser.parse_args()
     torch.set_num_threads(1)
-    for line in (*against_a_pass(options.net), *by_ops(options.ops)):
+    for line in chain(against_a_pass(options.net), by_ops(options.ops)):
         print(line, flush=True)
 
 
