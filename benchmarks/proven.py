@@ -284,7 +284,7 @@ def table(found: list[Row]) -> str:
         "Shares of the control's loss reduction, SGD / Adam, of the model as it is and with its best fix.",
         "The labelled control was tried for some of the cases that miss the general one, not yet for all.",
         "A training ends after 15 s of wall clock. This table was made with about fifteen processes on two cores, so",
-        "that convolutions and long loops saw few of their steps. Cases with a share of the labelled control, and m017,",
+        "that convolutions and long loops saw few of their steps. Cases with a labelled control, and m017,",
         "m075 and m146, were run again by themselves, after changes that their first run led to.",
         "",
         "| case | finding | fix | probe | as it is | with the fix | of the labelled control | proven | written |",
