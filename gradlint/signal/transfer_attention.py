@@ -187,8 +187,9 @@ def _keep(lead: Dims, own: Dims) -> Dims:
 
 def attention(site: Site) -> Flow:
     """softmax(s·Q Kᵀ)V: logits' table, overlap of rows, then two products; causal rows share on average H_T/T keys."""
-    if site.number("dropout", 0.0) > 0.0:
-        raise Unanswered("attention with dropout")
+    dropped = site.number("dropout", 0.0)
+    if dropped >= 1.0:
+        raise Unanswered("attention that drops everything")
     bias, hides, assumed = _mask(site)
     ids = [site.id(role) for role in ("query", "key", "value")]
     fields = [site.known(value) for value in ids]
@@ -199,7 +200,7 @@ def attention(site: Site) -> Flow:
     query, key, value = (tables.expand(table, (*lead, *table.dims[-2:])) for table in wide)
     scale = site.number("scale", fields[0].shape[-1] ** -0.5)
     hides = hides or bool(site.op.attrs.get("causal"))
-    plan = _attend(query, key, value, lead, scale, bias, causal=hides)
+    plan = _attend(query, key, value, lead, scale, bias, dropped, causal=hides)
     mean = np.array([fields[2].average])
 
     def backward(cotangents: Sequence[Cotangent | None]) -> Contributions:
@@ -265,6 +266,7 @@ class Attended:
     output: Table
     lead: Dims
     scale: float
+    dropped: float  # share of the weights that dropout sets to zero
 
     def backward(self, given: Table) -> tuple[Table, Table, Table]:
         """Cotangents of query, key and value (Noci et al. 2022: they vanish with the alignment of the values)."""
@@ -273,7 +275,7 @@ class Attended:
         logits = self.logits_into(given).scaled(self.scale**2)
         into_value = Table(
             self.value.dims,
-            product(operand(self.weights, self.lead, -1, -2), operand(flat, self.lead, -1, -2)),
+            product(operand(thinned(self.weights, self.dropped), self.lead, -1, -2), operand(flat, self.lead, -1, -2)),
         )
         into_query = Table(
             self.query.dims, product(operand(logits, self.lead, -2, -1), operand(self.key, self.lead, -1, -2))
@@ -289,11 +291,21 @@ class Attended:
         on_weights = Table(
             self.weights.dims, product(operand(flat, self.lead, -2, -1), operand(self.value, self.lead, -2, -1))
         )
+        on_weights = thinned(on_weights, self.dropped)
         axes = list(self.weights.at(-1))
         merged = tables.merge_dim(on_weights, len(on_weights.dims) - 1)
         weights = tables.merge_dim(self.weights, len(on_weights.dims) - 1)
         count = self.weights.shape[-1]
         return tables.regroup(softmax_into(merged, axes[0], count, weights), self.weights.dims)
+
+
+def thinned(table: Table, share: float) -> Table:
+    """Inverted dropout of single entries: E[x²] grows by 1/(1 − p), two entries are as they were."""
+    if share <= 0.0:
+        return table
+    values = table.values.copy()
+    values.reshape(len(values), -1)[:, -1] /= 1.0 - share
+    return table.with_values(values)
 
 
 def _concentrated(into: Table, given: Table, profile: Profile | None) -> Table:
@@ -306,7 +318,15 @@ def _concentrated(into: Table, given: Table, profile: Profile | None) -> Table:
 
 
 def _attend(
-    query: Table, key: Table, value: Table, lead: Dims, scale: float, bias: Field | None, *, causal: bool
+    query: Table,
+    key: Table,
+    value: Table,
+    lead: Dims,
+    scale: float,
+    bias: Field | None,
+    dropped: float,
+    *,
+    causal: bool,
 ) -> Attended:
     logits_values = product(operand(query, lead, -2, -1), operand(key, lead, -2, -1)) * scale**2
     logits = Table((*lead, query.dims[-2], key.dims[-2]), logits_values)
@@ -320,9 +340,9 @@ def _attend(
     rows = tables.put(axes[0], shared / count, (1.0 - shared) / (count * max(count - 1.0, 1.0)))
     single = Table((*logits.dims[:-1], (Axis(count),)), rows)
     weights = tables.regroup(single, logits.dims)
-    mixed = product(operand(weights, lead, -2, -1), operand(value, lead, -1, -2))
+    mixed = product(operand(thinned(weights, dropped), lead, -2, -1), operand(value, lead, -1, -2))
     output = Table((*lead, query.dims[-2], value.dims[-1]), mixed)
-    return Attended(query, key, value, weights, output, lead, scale)
+    return Attended(query, key, value, weights, output, lead, scale, dropped)
 
 
 def _key_share(query: Table, logits: Table, count: int, *, causal: bool) -> Array | float:

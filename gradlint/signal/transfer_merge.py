@@ -298,6 +298,7 @@ def concat(site: Site) -> Flow:
     if site.op.function not in ("cat", "stack"):
         raise Unanswered(f"no transfer function for {site.op.function}")
     values = [v for v, role in zip(site.op.inputs, site.op.roles, strict=True) if role.partition(".")[0] in PARTS]
+    values = [value for value in values if 0 not in site.graph.values[value].shape]  # a cache that is still empty
     fields = [site.known(value) for value in values]
     dim = int(site.number("dim", 0))
     stacked = site.op.function == "stack"
@@ -331,7 +332,7 @@ def constant(site: Site) -> Flow:
     """zeros, ones, full: one number everywhere; random factories are white. Their entries have no gradient."""
     dtype = site.graph.values[site.op.outputs[0]].dtype
     drawn = CREATED.get(site.op.function)
-    if dtype.startswith(("int", "bool", "uint")) or site.op.function == "empty":
+    if dtype.startswith(("int", "bool", "uint")) or site.op.function == "empty" or 0 in site.shape():
         raise Dependent("no numbers that a gradient could depend on")
     if drawn is None:
         raise Unanswered(f"no transfer function for {site.op.function}")
