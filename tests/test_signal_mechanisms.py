@@ -1,0 +1,167 @@
+"""What single mechanisms do to gradients, each against real float64 backward passes of a small network."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from gradlint.capture import capture
+from gradlint.profile import Signal
+from gradlint.signal import predict
+from gradlint.signal.spectrum import divided, spectrum
+
+
+def errors(model: nn.Module, shape: tuple[int, ...], passes: int = 8) -> tuple[dict[str, float], Signal]:
+    """Predicted minus measured log10 gradient RMS of every parameter whose gradient is not exactly zero."""
+    random = torch.Generator().manual_seed(1)
+    graph, _ = capture(model.train(), (torch.randn(*shape, generator=random),))
+    signal = predict(graph)
+    model, squares = model.double(), dict[str, float]()
+    for _ in range(passes):
+        model.zero_grad(set_to_none=True)
+        y = model(torch.randn(*shape, generator=random).double())
+        (y * torch.randn(y.shape, generator=random, dtype=y.dtype)).sum().backward()
+        for name, param in model.named_parameters():
+            if param.grad is not None:
+                squares[name] = squares.get(name, 0.0) + float((param.grad**2).mean()) / passes
+    largest = max(squares.values())
+    real = {name: 0.5 * math.log10(square) for name, square in squares.items() if square > 1e-22 * largest}
+    return {name: signal.profile.params[name] - value for name, value in real.items()}, signal
+
+
+def conv(before: int, after: int, kernel: int, groups: int = 1, stride: int = 1) -> list[nn.Module]:
+    """A convolution that keeps the size, and a batch norm."""
+    layer = nn.Conv2d(before, after, kernel, stride, padding=kernel // 2, groups=groups, bias=False)
+    nn.init.kaiming_normal_(layer.weight, mode="fan_out" if groups == 1 else "fan_in")
+    return [layer, nn.BatchNorm2d(after)]
+
+
+def head(width: int) -> list[nn.Module]:
+    return [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 10)]
+
+
+def separable(act: Callable[[], nn.Module], blocks: int, width: int = 96) -> nn.Module:
+    torch.manual_seed(0)
+    layers: list[nn.Module] = [*conv(3, width, 3), act()]
+    for _ in range(blocks):
+        layers += [*conv(width, width, 3, groups=width), act(), *conv(width, width, 1), act()]
+    return nn.Sequential(*layers, *head(width))
+
+
+def worst(found: dict[str, float], kind: str) -> float:
+    return max(abs(error) for name, error in found.items() if name.endswith(kind))
+
+
+@pytest.mark.parametrize("size", [4, 8])
+def test_a_norm_by_channel_evens_out_filters_of_nine_taps(size: int) -> None:
+    model = separable(nn.ReLU, 4)
+    found, _ = errors(model, (8, 3, size, size))
+    matrices = [error for name, error in found.items() if dict(model.named_parameters())[name].ndim > 1]
+    assert max(map(abs, matrices)) < 0.08
+    assert abs(float(np.mean(matrices))) < 0.04
+
+
+def test_a_later_norm_leaves_of_a_gain_what_its_epsilon_does() -> None:
+    found, signal = errors(separable(nn.ReLU, 3), (8, 3, 8, 8))
+    gain = "1.weight"  # its ReLU, its depthwise convolution and their norm undo any change of scale
+    assert signal.profile.params[gain] < signal.profile.params["0.weight"] - 3.0
+    assert abs(found[gain]) < 0.3
+
+
+def test_one_tap_before_a_norm_has_next_to_no_gradient() -> None:
+    torch.manual_seed(0)
+    scale = nn.Conv2d(32, 32, 1, groups=32, bias=False)
+    nn.init.normal_(scale.weight, 1.0, 0.2)
+    model = nn.Sequential(*conv(3, 32, 3), nn.GELU(), scale, nn.BatchNorm2d(32), nn.GELU(), *conv(32, 32, 1), *head(32))
+    found, signal = errors(model, (8, 3, 8, 8))
+    assert signal.profile.params["3.weight"] < signal.profile.params["0.weight"] - 3.0
+    assert abs(found["3.weight"]) < 0.3
+
+
+def test_moments_fall_off_towards_padded_edges() -> None:
+    torch.manual_seed(0)
+    layers: list[nn.Module] = [nn.BatchNorm2d(3)]
+    for before in (3, *[64] * 9):
+        layers += [*conv(before, 64, 3), nn.ReLU()]
+    model = nn.Sequential(*layers, *head(64))
+    found, _ = errors(model, (8, 3, 6, 6))
+    matrices = [error for name, error in found.items() if dict(model.named_parameters())[name].ndim > 1]
+    assert max(map(abs, matrices)) < 0.06
+
+
+class Gated(nn.Module):
+    """Squeeze and excitation before a maximum pool: the gradient goes to the largest entry, which is positive."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem = nn.Sequential(*conv(3, 64, 3), nn.ReLU())
+        self.gate = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(64, 64, 1), nn.Hardsigmoid())
+        self.pool = nn.MaxPool2d(3, 2, 1)
+        self.rest = nn.Sequential(*conv(64, 64, 3), nn.ReLU(), *head(64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        return self.rest(self.pool(x * self.gate(x)))
+
+
+def test_a_gated_rectifier_before_a_maximum_pool() -> None:
+    found, _ = errors(Gated(), (8, 3, 16, 16))
+    assert abs(found["stem.0.weight"]) < 0.12
+    assert abs(found["rest.0.weight"]) < 0.08
+
+
+class Tokens(nn.Module):
+    """A batch norm over samples and tokens as one axis, and the mean over tokens after it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.place = nn.Parameter(torch.randn(1, 12, 64))
+        self.first, self.norm = nn.Linear(16, 64), nn.BatchNorm1d(64)
+        self.second, self.head = nn.Linear(64, 64), nn.Linear(64, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x.mean(1, keepdim=True)).expand(-1, 12, -1) + 0.3 * self.place
+        x = self.norm(x.flatten(0, 1)).reshape_as(x)
+        return self.head(torch.relu(self.second(x)).mean(1))
+
+
+def test_a_norm_over_samples_and_tokens_keeps_them_apart() -> None:
+    found, _ = errors(Tokens(), (16, 12, 16))
+    for name in ("first.weight", "second.weight", "head.weight"):
+        assert abs(found[name]) < 0.1, name
+
+
+def test_a_smooth_activation_sees_a_mixture_of_scales() -> None:
+    found, _ = errors(separable(nn.Hardswish, 3, width=48), (8, 3, 8, 8))
+    assert abs(float(np.mean([error for name, error in found.items() if name.endswith(".weight")]))) < 0.12
+
+
+def test_the_spectrum_of_moments_by_shared_axes() -> None:
+    values = np.array([[[0.1, 0.3], [0.2, 1.0]]])
+    sizes = (4, 3)
+    rows = [(a, b) for a in range(4) for b in range(3)]
+    matrix = np.array([[values[0, int(a == c), int(b == d)] for c, d in rows] for a, b in rows])
+    found = spectrum(values, sizes)
+    assert np.allclose(found.moments(), values)
+    repeated = np.repeat(found.values.reshape(-1), found.multiplicity.reshape(-1).astype(int))
+    assert np.allclose(np.sort(repeated), np.linalg.eigvalsh(matrix))
+
+
+def test_dividing_by_a_deviation_against_draws() -> None:
+    values, sizes = np.array([[[0.3, 0.5], [0.3, 1.0]]]), (4, 3)
+    rows = [(a, b) for a in range(4) for b in range(3)]
+    matrix = np.array([[values[0, int(a == c), int(b == d)] for c, d in rows] for a, b in rows])
+    draws = np.random.default_rng(0).multivariate_normal(np.zeros(12), matrix, size=40000)
+    square = (draws**2).mean(1)
+    moments, inflation = divided(values, sizes)
+    assert float((1.0 / square).mean() * square.mean()) == pytest.approx(float(inflation[0]), rel=0.03)
+    real = (draws / np.sqrt(square)[:, None]).T @ (draws / np.sqrt(square)[:, None]) / len(draws)
+    for index, (a, b) in enumerate(rows):
+        assert real[0, index] == pytest.approx(moments[0, int(a == 0), int(b == 0)], abs=0.02)
