@@ -1,16 +1,18 @@
 """How far the static signal is from real backward passes: log10 gradient RMS per parameter, predicted minus measured.
 
-    python benchmarks/signal.py [--family NAME …] [--net NAME …] [--passes N] [--write]
+    python benchmarks/signal.py [--family NAME …] [--net NAME …] [--passes N] [--references FOLDER] [--write]
 
 "Measured" is the RMS over N float64 backward passes, each with fresh N(0, 1) inputs and a fresh cotangent or labels,
 on networks at their own initialisation. Weights that start at exactly zero (residual gains, heads) are set to one or to
 N(0, 0.02²), because behind them every gradient is structurally zero. `--write` writes the table to signal.md.
+`--references` keeps what was measured in a folder and reads it from there: the passes take most of the time.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import math
 import os
 import sys
@@ -262,19 +264,29 @@ def awake(model: nn.Module) -> nn.Module:
     return model
 
 
-def measured(case: Case, model: nn.Module, passes: int) -> dict[str, float]:
+def measured(case: Case, model: nn.Module, passes: int, references: Path | None = None) -> dict[str, float]:
     """log10 RMS of every parameter's gradient over the passes, in float64."""
+    kept = None if references is None else references / f"{case.family} {case.name}.json".replace("/", "-")
+    known: list[dict[str, float]] = json.loads(kept.read_text()) if kept is not None and kept.exists() else []
+    if len(known) < passes:
+        known = [*drawn(case, model, passes)]
+        if kept is not None:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            kept.write_text(json.dumps(known))
+    total = {name: sum(squares[name] for squares in known[:passes]) / passes for name in known[0]}
+    return {name: 0.5 * math.log10(square) if square > 0 else -math.inf for name, square in total.items()}
+
+
+def drawn(case: Case, model: nn.Module, passes: int) -> Iterator[dict[str, float]]:
+    """Mean squared gradients of every parameter, one pass after the other."""
     model = model.double()
     generator = torch.Generator().manual_seed(0)
-    total: dict[str, float] = {}
     for _ in range(passes):
         x = case.draw(generator)
         model.zero_grad(set_to_none=True)
         objective(case.loss, model(x.double() if x.is_floating_point() else x), generator).backward()
-        for name, param in model.named_parameters():
-            if param.grad is not None:
-                total[name] = total.get(name, 0.0) + float((param.grad**2).mean()) / passes
-    return {name: 0.5 * math.log10(square) if square > 0 else -math.inf for name, square in total.items()}
+        given = ((name, param.grad) for name, param in model.named_parameters())
+        yield {name: float((grad**2).mean()) for name, grad in given if grad is not None}
 
 
 def objective(loss: str, y: Tensor, generator: torch.Generator) -> Tensor:
@@ -284,7 +296,7 @@ def objective(loss: str, y: Tensor, generator: torch.Generator) -> Tensor:
     return (y * torch.randn(y.shape, generator=generator, dtype=y.dtype)).sum()
 
 
-def score(case: Case, passes: int) -> Score:
+def score(case: Case, passes: int, references: Path | None = None) -> Score:
     """Predict and measure one network."""
     model = case.build().train()
     graph, _ = capture(model, (case.draw(torch.Generator().manual_seed(1)),))
@@ -292,7 +304,7 @@ def score(case: Case, passes: int) -> Score:
     start = time.process_time()
     signal = predict(graph, case.loss)
     warm = time.process_time() - start
-    real = measured(case, model, passes)
+    real = measured(case, model, passes, references)
     sizes = {name: (param.ndim, param.numel()) for name, param in model.named_parameters()}
     return compared(signal.profile.params, signal.profile.spread, real, sizes, warm)
 
@@ -345,16 +357,17 @@ def main() -> None:
     parser.add_argument("--family", nargs="*", choices=FAMILIES, default=list(FAMILIES))
     parser.add_argument("--net", nargs="*", default=[], help="only cases whose name holds one of these")
     parser.add_argument("--passes", type=int, default=4)
+    parser.add_argument("--references", type=Path, help="a folder that keeps what was measured")
     parser.add_argument("--write", action="store_true", help=f"write {TABLE.name}")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    lines = run(options.family, options.net, options.passes)
+    lines = run(options.family, options.net, options.passes, options.references)
     if options.write:
         about = (__doc__ or "").split("\n\n")[2].strip()
         TABLE.write_text(f"# The static signal against real backward passes\n\n{about}\n\n" + "\n".join(lines) + "\n")
 
 
-def run(families: list[str], nets: list[str], passes: int) -> list[str]:
+def run(families: list[str], nets: list[str], passes: int, references: Path | None = None) -> list[str]:
     lines = [HEADER]
     print(HEADER)
     for family in families:
@@ -363,7 +376,7 @@ def run(families: list[str], nets: list[str], passes: int) -> list[str]:
         for case in FAMILIES[family]():
             if nets and not any(text in case.name for text in nets):
                 continue
-            found = score(case, passes)
+            found = score(case, passes, references)
             print(row(f"  {case.family}: {case.name}", found), file=sys.stderr, flush=True)
             parts.setdefault(case.family, Score()).add(found)
             whole.add(found)
