@@ -140,7 +140,11 @@ def reachable(graph: Any) -> set[str]:
 
 def markdown(rows: dict[str, dict[str, Any]]) -> str:
     """Shares by family, then what has no answer, and the networks that are not predicted whole."""
-    lines = ["# What of the zoo the static signal predicts", "", "Made by `python benchmarks/coverage.py --write`.", ""]
+    import build
+
+    lines = ["# What of the zoo the static signal predicts", ""]
+    made = "Made by `python benchmarks/coverage.py --write`."
+    lines += [f"{len(rows)} of {len(build.names())} architectures. {made}", ""]
     lines += ["| family | networks | recorded | ops answered | end to end |", "|---|---|---|---|---|"]
     families = sorted({name.partition("/")[0] for name in rows})
     groups = [(family, [row for name, row in rows.items() if name.startswith(f"{family}/")]) for family in families]

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from gradlint import engine, registry
 from gradlint.config import Settings
 from gradlint.curves import trace_run
+from gradlint.disagreement import disagreement
 from gradlint.finding import Finding
 from gradlint.formats import format_run
 from gradlint.graph import Graph
@@ -76,10 +77,17 @@ def assess(
         probe=_probe_run(graph, probed),
         findings=tuple(findings),
         layers=layers(graph, signal.profile, measurement.profile if measurement else None),
-        notes=(*case.notes, *graph.coverage.notes, *(measurement.notes if measurement else ()), *probed.remark),
+        notes=(*case.notes, *graph.coverage.notes, *_measured_notes(graph, signal, measurement), *probed.remark),
         trace=trace_run(graph, probed.trace) if probed.trace else None,
         seconds=time.monotonic() - started,
     )
+
+
+def _measured_notes(graph: Graph, signal: Signal, measurement: Measurement | None) -> tuple[str, ...]:
+    """What the probe remarks, and where it disagrees with the prediction."""
+    if measurement is None:
+        return ()
+    return (*measurement.notes, *disagreement(graph, signal.profile, measurement.profile))
 
 
 def _unpredicted(graph: Graph, signal: Signal) -> tuple[tuple[str, int], ...]:
