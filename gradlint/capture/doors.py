@@ -10,13 +10,12 @@ from torch import fx, nn
 
 from gradlint.capture import copies
 from gradlint.capture.convert import to_graph
-from gradlint.capture.exported import run_graph
+from gradlint.capture.exported import GRAPHS, run_graph
 from gradlint.capture.meta import is_on_meta, run_on_meta
 from gradlint.capture.recorder import Intervention, Observer
 from gradlint.capture.recorder import run as run_code
 from gradlint.capture.recording import Recording
 from gradlint.graph.ir import Graph
-from gradlint.load.program_module import ProgramModule
 
 
 def run(
@@ -31,7 +30,7 @@ def run(
     opaque: bool = True,
 ) -> Recording:
     """Run a model once as `gradlint.capture.recorder.run` does; a graph node by node, so that places are known."""
-    if isinstance(model, (fx.GraphModule, ProgramModule)) and forward is None:
+    if isinstance(model, GRAPHS) and forward is None:
         options = {"record": record, "interventions": interventions, "observer": observer}
         return run_graph(model, args, dict(kwargs or {}), **options)
     return run_code(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 from torch import fx, nn
@@ -16,21 +17,26 @@ from gradlint.capture.recorder import Located, Recorder
 from gradlint.capture.recording import Recording
 from gradlint.capture.written import module_types
 from gradlint.load.program_module import ProgramModule
+from gradlint.load.scripted_module import ScriptedModule
 
 _LINE = re.compile(r'File "([^"]+)", line (\d+)')
+_TORCH = re.compile(r"/(?:site|dist)-packages/torch/")
 _DYNAMO = re.compile(r"^L\['self'\]\.?|_modules\['|'\](?=\.|$)")
 
 
 def run_graph(
-    model: fx.GraphModule | ProgramModule, args: tuple[Any, ...], kwargs: Mapping[str, Any], **options: Any
+    model: fx.GraphModule | ProgramModule | ScriptedModule,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    **options: Any,
 ) -> Recording:
     """Record a run of a graph; module paths and lines are those that its nodes carry. `options` are the Recorder's."""
-    known = _Interpreted(model) if isinstance(model, fx.GraphModule) else _Program(model)
+    known = DOORS[next(kind for kind in DOORS if isinstance(model, kind))](model)
     recorder = Recorder(model, locate=known.located, forward=known.forward, **options)
     recording = recorder.run(args, dict(kwargs))
     called = {"": 1, **recording.called}
     told = replace(recording, method=known.method, notes=known.notes, absent=known.absent)
-    return replace(told, module_types=known.types, called=called)
+    return replace(told, module_types={**recording.module_types, **known.types}, called=called)
 
 
 class _Program:
@@ -87,6 +93,25 @@ class _Interpreted:
         return [*args, *rest]
 
 
+class _Scripted:
+    """A TorchScript archive and the lines that its running nodes come from; modules are called as modules."""
+
+    method = "torchscript"
+    notes: tuple[str, ...] = ()
+    absent: tuple[str, ...] = ()
+    types: Mapping[str, str] = MappingProxyType({})
+
+    def __init__(self, module: ScriptedModule) -> None:
+        self.forward = module
+        self._name = type(module).__name__
+        self._running = module.shared.running
+
+    def located(self) -> Located:
+        """The innermost line of the user's that any running node carries."""
+        trace = [place for step in reversed(self._running) for place in step.trace]
+        return Located("", self._name, _best(trace))
+
+
 class _Interpreter(fx.Interpreter):
     def __init__(self, owner: _Interpreted, module: nn.Module) -> None:
         super().__init__(module)
@@ -109,7 +134,19 @@ def _stack(node: fx.Node) -> dict[str, str]:
 
 def _place(node: fx.Node) -> Place | None:
     """The innermost line of the node's stack trace that is the user's, else the innermost of a library."""
-    trace = [(frames.rank(path), path, int(line)) for path, line in _LINE.findall(node.stack_trace or "")]
-    trace.reverse()
-    best = max((rank for rank, _, _ in trace), default=frames.MACHINERY)
-    return next((place for place in trace if place[0] == best and best != frames.MACHINERY), None)
+    return _best([(path, int(line)) for path, line in reversed(_LINE.findall(node.stack_trace or ""))])
+
+
+def _best(trace: list[tuple[str, int]]) -> Place | None:
+    """The first line that is the user's, else the first of a library; torch's own are neither, wherever it lies."""
+    ranked = [(frames.rank(path), path, line) for path, line in trace if not _TORCH.search(path)]
+    best = max((rank for rank, _, _ in ranked), default=frames.MACHINERY)
+    return next((place for place in ranked if place[0] == best and best != frames.MACHINERY), None)
+
+
+DOORS: Mapping[type[nn.Module], Callable[[Any], _Interpreted | _Program | _Scripted]] = {
+    fx.GraphModule: _Interpreted,
+    ProgramModule: _Program,
+    ScriptedModule: _Scripted,
+}
+GRAPHS = tuple(DOORS)

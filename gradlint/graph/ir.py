@@ -137,7 +137,7 @@ class Module:
 class Coverage:
     """What was understood: the number of ops, and for each one without a kind its name and count."""
 
-    method: str  # "recorded", "recorded-meta", "fx", "onnx"
+    method: str  # "recorded", "recorded-meta", "fx", "onnx", "torchscript"
     ops: int = 0
     unknown: tuple[tuple[str, int], ...] = ()
     notes: tuple[str, ...] = ()  # answered scalars, modules not reached …

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gradlint.error import LoadError
+from gradlint.load import scripted_archive
 from gradlint.onnx import INSTALL
 
 if TYPE_CHECKING:
@@ -21,9 +22,9 @@ def check(target: Target) -> None:
     """Raise LoadError when the file is not there, or what reads it is not. Reads nothing of it."""
     if not target.path.is_file():
         raise LoadError(f"no such file: {target.shown or target.path}")
-    if target.form == "pickled":
+    if target.form == "pickled" and not scripted_archive.is_scripted(target.path):
         hint = "lint the source with --weights, or save a program: torch.export.save(program, 'net.pt2')"
-        raise LoadError(f"{target.shown} holds weights, a pickle or TorchScript, not a graph that can be read", hint)
+        raise LoadError(f"{target.shown} holds weights or a pickle, not a graph that can be read", hint)
     if lacks(target.form):
         package, hint = NEEDED[target.form]
         raise LoadError(f"reading {target.path.suffix} files needs the {package} package", hint)
@@ -41,6 +42,10 @@ def load(target: Target, settings: Settings) -> LoadedModel:
         from gradlint.load import onnx_model
 
         return onnx_model.load(path, shown, settings)
+    if target.form == "pickled":
+        from gradlint.load import scripted_file
+
+        return scripted_file.load(path, shown, settings)
     from gradlint.load import exported_file
 
     return exported_file.load(path, shown, settings)

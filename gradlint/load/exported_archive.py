@@ -32,7 +32,7 @@ def check(path: Path, shown: str) -> None:
     """Raise LoadError unless the archive is a well-formed exported program that only calls torch's own operators."""
     try:
         with zipfile.ZipFile(path) as archive:
-            _check_sizes(archive, path, shown)
+            check_sizes(archive, path, shown)
             texts = [entry for entry in archive.infolist() if entry.filename.endswith(".json")]
             models = [entry for entry in texts if "/models/" in f"/{entry.filename}"]
             if not models:
@@ -47,7 +47,8 @@ def check(path: Path, shown: str) -> None:
         raise LoadError(f"{shown} is damaged: {_first(error)}") from error
 
 
-def _check_sizes(archive: zipfile.ZipFile, path: Path, shown: str) -> None:
+def check_sizes(archive: zipfile.ZipFile, path: Path, shown: str) -> None:
+    """Raise LoadError for an archive that unpacks to far more than its own size."""
     entries = archive.infolist()
     if len(entries) > MOST_ENTRIES:
         raise LoadError(f"{shown} holds {len(entries)} entries")

@@ -69,13 +69,13 @@ def _compared(own: list[Tensor], theirs: list[Any], *, half: bool) -> str:
         found = tensor.detach().to(torch.float64).numpy() if tensor.dtype != torch.bool else tensor.numpy()
         if found.shape != expected.shape:
             return f"output {number} has the shape {list(found.shape)}, onnxruntime's {list(expected.shape)}"
-        difference = _difference(found, expected.astype(np.float64))
+        difference = largest_difference(found, expected.astype(np.float64))
         if difference > (HALF if half or expected.dtype == np.float16 else TOLERANCE):
             return f"output {number} differs from onnxruntime's by {difference:.1e} of its largest entry"
     return ""
 
 
-def _difference(found: Any, expected: Any) -> float:
+def largest_difference(found: Any, expected: Any) -> float:
     """The largest difference over the largest expected magnitude; entries that are not finite must be so in both."""
     if not expected.size:
         return 0.0
