@@ -120,7 +120,7 @@ def cli() -> None:
     """Find out whether gradients will reach every layer of a network, before training it.
 
     TARGET is model.py, model.py:EXPR (a name, or a call such as Net(num_classes=10)), package.module:EXPR, net.onnx,
-    program.pt2 or a folder.
+    program.pt2, net.pt (TorchScript) or a folder.
     """
 
 

@@ -24,13 +24,11 @@ _TORCH = re.compile(r"/(?:site|dist)-packages/torch/")
 _DYNAMO = re.compile(r"^L\['self'\]\.?|_modules\['|'\](?=\.|$)")
 
 
-def run_graph(
-    model: fx.GraphModule | ProgramModule | ScriptedModule,
-    args: tuple[Any, ...],
-    kwargs: Mapping[str, Any],
-    **options: Any,
-) -> Recording:
-    """Record a run of a graph; module paths and lines are those that its nodes carry. `options` are the Recorder's."""
+def run_graph(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], **options: Any) -> Recording:
+    """Record a run of a graph (a module of GRAPHS); module paths and lines are those that its nodes carry.
+
+    `options` are the Recorder's.
+    """
     known = DOORS[next(kind for kind in DOORS if isinstance(model, kind))](model)
     recorder = Recorder(model, locate=known.located, forward=known.forward, **options)
     recording = recorder.run(args, dict(kwargs))
@@ -104,7 +102,7 @@ class _Scripted:
     def __init__(self, module: ScriptedModule) -> None:
         self.forward = module
         self._name = type(module).__name__
-        self._running = module.shared.running
+        self._running = module.script_shared.running
 
     def located(self) -> Located:
         """The innermost line of the user's that any running node carries."""

@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 import zipfile
+import zlib
 from pathlib import Path
 
 from gradlint.error import LoadError
+from gradlint.load import scripted_tensors
 from gradlint.load.exported_archive import check_sizes
 
 MOST_TEXT = 2**26  # bytes of one file of code
 MOST_NESTED = 200  # brackets within brackets: torch's parser is recursive
 DEEPEST_LINE = 400  # spaces that a line is indented by
+# whatever a hostile pickle or a damaged entry makes its reader raise
+MALFORMED = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    NotImplementedError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    pickle.UnpicklingError,
+    zlib.error,
+)
 NESTED = re.compile(r"[()\[\]]")
 # what runs while torch reads the archive, or reaches beyond the model's own numbers
 FORBIDDEN = re.compile(
@@ -40,8 +56,26 @@ def check(path: Path, shown: str) -> None:
                     if entry.file_size > MOST_TEXT:
                         raise LoadError(f"{shown}: {entry.filename} is {entry.file_size / 2**20:.0f} MiB of text")
                     _check_code(archive.read(entry).decode(), shown)
-    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
-        raise LoadError(f"{shown} is not a TorchScript archive that can be read: {error}") from error
+            for name in ("data", "constants"):
+                _check_tensors(archive, name)
+    except (zipfile.BadZipFile, OSError, EOFError) as error:
+        raise LoadError(f"{shown} is not a TorchScript archive that can be read: {_first(error)}") from error
+    except MALFORMED as error:
+        raise LoadError(f"{shown} is damaged: {_first(error)}") from error
+
+
+def _check_tensors(archive: zipfile.ZipFile, name: str) -> None:
+    """Raise what a damaged pickle raises, or ValueError when it describes tensors that its data does not hold."""
+    entries = {entry.filename.partition("/")[2]: entry for entry in archive.infolist()}
+    described = entries.get(f"{name}.pkl")
+    if described is None or described.file_size > MOST_TEXT:
+        raise ValueError(f"{name}.pkl is missing or too large")
+    sizes = {path.rpartition("/")[2]: e.file_size for path, e in entries.items() if path.startswith(f"{name}/")}
+    scripted_tensors.check(archive.read(described), sizes)
+
+
+def _first(error: BaseException) -> str:
+    return next(iter(str(error).strip().splitlines()), "")[:200] or type(error).__name__
 
 
 def _check_code(text: str, shown: str) -> None:

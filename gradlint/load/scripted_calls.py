@@ -22,7 +22,7 @@ def call(step: Step, args: list[Any]) -> Any:
     special = ALWAYS.get(name)
     if special is not None:
         return special(*args)
-    if not any(holds_tensor(arg) for arg in args):
+    if not any(isinstance(arg, Tensor) for arg in args):
         plain = PLAIN.get(name)
         if plain is not None:
             return plain(*args)
@@ -106,12 +106,20 @@ def _cast(kind: type) -> Function:
     return lambda value: kind(value)
 
 
-# what is not called
+# what is no call of an operator
 STRUCTURE = frozenset(
-    f"prim::{name}"
-    for name in (
-        "Constant GetAttr SetAttr CallMethod CallFunction If Loop RaiseException TupleUnpack ListUnpack".split()
-    )
+    {
+        "prim::Constant",
+        "prim::GetAttr",
+        "prim::SetAttr",
+        "prim::CallMethod",
+        "prim::CallFunction",
+        "prim::If",
+        "prim::Loop",
+        "prim::RaiseException",
+        "prim::TupleUnpack",
+        "prim::ListUnpack",
+    }
 )
 
 # by name, whatever they are given

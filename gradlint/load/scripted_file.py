@@ -34,8 +34,7 @@ def load(path: Path, shown: str, settings: Settings) -> LoadedModel:
     """
     refuse_options(settings, path)
     scripted_archive.check(path, shown)
-    script, unit = _read(path, shown)
-    module = module_of(script, unit)
+    script, module = _read(path, shown)
     if not any(p.requires_grad for p in module.parameters()):
         hint = "save it before torch.jit.freeze, optimize_for_inference or requires_grad_(False)"
         raise LoadError(f"{shown} holds no weights that can be trained: it was frozen", hint)
@@ -58,15 +57,16 @@ def load(path: Path, shown: str, settings: Settings) -> LoadedModel:
     )
 
 
-def _read(path: Path, shown: str) -> tuple[Any, Any]:
+def _read(path: Path, shown: str) -> tuple[Any, ScriptedModule]:
     """The module by torch's own reader. `torch.jit.load` does not read where TorchScript is switched off."""
     unit = torch._C.CompilationUnit()
     try:
         script = torch._C.import_ir_module(unit, str(path), torch.device("cpu"), {}, False)  # type: ignore[call-arg]
-        script._get_method("forward")
+        module = module_of(script, unit)
+        module.script_unknown  # noqa: B018  reads every graph
     except Exception as error:  # a damaged archive makes the reader raise almost anything
         raise LoadError(f"{shown} cannot be read as TorchScript: {_first(error)}") from error
-    return script, unit
+    return script, module
 
 
 def _fed(module: ScriptedModule, settings: Settings, shown: str) -> Feed:
@@ -74,8 +74,10 @@ def _fed(module: ScriptedModule, settings: Settings, shown: str) -> Feed:
     try:
         return feed(module, settings, SourceHints(shapes=tuple(dict.fromkeys(_hints(module)))))
     except (InputError, ForwardError) as error:
-        if module.unknown:
-            raise LoadError(f"{shown} uses {', '.join(module.unknown[:3])}, which gradlint cannot run") from error
+        if module.script_unknown:
+            raise LoadError(
+                f"{shown} uses {', '.join(module.script_unknown[:3])}, which gradlint cannot run"
+            ) from error
         raise
 
 
@@ -152,7 +154,7 @@ def _numbers(tensor: Tensor) -> Any:
 def _evaluated(script: Any) -> Any:
     """The original in eval mode, all the way down."""
     if script.hasattr("training"):
-        script.setattr("training", False)  # noqa: FBT003  setattr of C++
+        script.setattr("training", False)
     for _, child in torch._C.ModuleDict(script).items():
         _evaluated(child)
     return script
@@ -160,7 +162,7 @@ def _evaluated(script: Any) -> Any:
 
 def _notes(module: ScriptedModule, *, evaluated: bool) -> tuple[str, ...]:
     """What the archive settles: a trace keeps the mode that it was made in."""
-    if module.keeps_mode:
+    if module.script_keeps_mode:
         return ("it was traced: norms and dropout are as they were in that run, whatever the mode",)
     return ("it was saved in eval mode, and is run in train mode",) if evaluated else ()
 

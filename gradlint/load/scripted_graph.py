@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 
 _PYTHON = re.compile(r'File "([^"]+)", line (\d+)|^(/[^\n]*?\.py)\((\d+)\): ', re.MULTILINE)
 _TRACER = re.compile(r"/torch/jit/_trace\.py$")
+_UNKNOWN = re.compile(r"Unknown reference to ScriptClass ([\w.]+?)\. ")
 _MANGLED = re.compile(r"___torch_mangle_\d+\.")
 
 
@@ -50,6 +51,35 @@ def block(graph: Any) -> Block:
     )
 
 
+def read(value: Callable[[], Any]) -> Any:
+    """A value of C++'s in Python; a member of an enumeration, whose class is not at hand, as its name."""
+    known = torch.jit._state._name_to_pyclass
+    added: list[str] = []
+    try:
+        while True:
+            try:
+                return value()
+            except RuntimeError as error:
+                found = _UNKNOWN.search(str(error))
+                if found is None or found[1] in added:
+                    raise
+                added.append(found[1])
+                known[found[1]] = _Enumeration(found[1])  # type: ignore[assignment]
+    finally:
+        for name in added:
+            known.pop(name)
+
+
+class _Enumeration:
+    """Stands for a class of which only the members' names matter."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __getattr__(self, member: str) -> str:
+        return f"{self._name}.{member}"
+
+
 def type_name(qualified: str) -> str:
     """The class that a module was made of: "Linear" of "__torch__.torch.nn.modules.linear.___torch_mangle_3.Linear"."""
     return _MANGLED.sub("", qualified).rpartition(".")[2]
@@ -83,7 +113,7 @@ def _declared(schema: str) -> tuple[frozenset[int], tuple[tuple[int, str], ...]]
 def _given(node: Any, kind: str) -> Any:
     if kind == "prim::Constant":
         made = node.output().type()
-        return made.annotation_str if made.kind() == "FunctionType" else node.output().toIValue()
+        return made.annotation_str if made.kind() == "FunctionType" else read(node.output().toIValue)
     if kind in ("prim::GetAttr", "prim::SetAttr", "prim::CallMethod"):
         return node.s("name")
     if kind == "prim::isinstance":

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gradlint.load.scripted_calls import call, holds_tensor, is_known
-from gradlint.load.scripted_graph import Block, Step, block, flat, type_name
+from gradlint.load.scripted_graph import Block, Step, block, flat, read, type_name
 from gradlint.onnx.node import UnsupportedError
 
 MOST_ROUNDS = 100_000  # of one loop
@@ -17,21 +17,24 @@ MODAL = frozenset({"aten::batch_norm", "aten::instance_norm", "aten::dropout", "
 
 
 class ScriptedModule(nn.Module):
-    """Runs the methods of one module of an archive; its children, parameters and buffers are those of the original."""
+    """Runs the methods of one module of an archive; its children, parameters and buffers are those of the original.
+
+    Everything of its own has a name that begins with `script`, since the names of the original's members are free.
+    """
 
     def __init__(self, script: Any, shared: Shared) -> None:
         super().__init__()
-        self._own = _Own(script, shared)
-        self._plain: dict[str, Any] = {}
+        self._script_own = _Own(script, shared)
+        self._script_plain: dict[str, Any] = {}
 
     @property
-    def shared(self) -> Shared:
+    def script_shared(self) -> Shared:
         """What all modules of the archive share."""
-        return self._own.shared
+        return self._script_own.shared
 
     def forward(self, *args: Any, _method: str = "forward", **kwargs: Any) -> Any:
         """What the method gives."""
-        graph, defaults = self._own.method(_method)
+        graph, defaults = self._script_own.method(_method)
         names = graph.inputs[1:]
         given = list(args)
         for name in list(defaults)[len(given) : len(names)]:
@@ -39,49 +42,53 @@ class ScriptedModule(nn.Module):
         return _run(self, graph, [self, *given])
 
     @property
-    def keeps_mode(self) -> bool:
+    def script_keeps_mode(self) -> bool:
         """Whether its norms and dropout were traced in one mode, and do not ask for it again."""
-        steps = self._steps()
+        steps = self._script_steps()
         asks = any(step.kind == "prim::GetAttr" and step.given == "training" for step in steps)
         return not asks and any(step.kind in MODAL for step in steps)
 
     @property
-    def unknown(self) -> tuple[str, ...]:
+    def script_unknown(self) -> tuple[str, ...]:
         """The operators that cannot be run, should the run come to them."""
-        return tuple(sorted({step.kind for step in self._steps() if not is_known(step)}))
+        return tuple(sorted({step.kind for step in self._script_steps() if not is_known(step)}))
 
-    def _steps(self) -> list[Step]:
+    def _script_steps(self) -> list[Step]:
         """Every step of it and all below."""
-        own = [child.methods() for child in self.modules() if isinstance(child, ScriptedModule)]
+        own = [child.script_methods() for child in self.modules() if isinstance(child, ScriptedModule)]
         return [step for graphs in own for graph in graphs for step in flat(graph)]
 
-    def methods(self) -> list[Block]:
+    def script_methods(self) -> list[Block]:
         """The graphs of its forward methods."""
-        return [self._own.method(name)[0] for name in self._own.script._method_names() if name.startswith("forward")]
+        return [
+            self._script_own.method(name)[0]
+            for name in self._script_own.script._method_names()
+            if name.startswith("forward")
+        ]
 
-    def held(self, name: str) -> Any:
+    def script_attribute(self, name: str) -> Any:
         """An attribute of the original."""
         if name == "training":
             return self.training
-        for kept in (self._parameters, self._buffers, self._modules, self._plain):
+        for kept in (self._parameters, self._buffers, self._modules, self._script_plain):
             if name in kept:
                 return kept[name]
-        value = self._own.script.getattr(name)
+        value = read(lambda: self._script_own.script.getattr(name))
         if holds_tensor(value):
-            return self._resolved(value)  # an LSTM's list of its own weights
-        self._plain[name] = value
+            return self._script_resolved(value)  # an LSTM's list of its own weights
+        self._script_plain[name] = value
         return value
 
-    def _resolved(self, value: Any) -> Any:
+    def _script_resolved(self, value: Any) -> Any:
         """The value with the tensors of the original replaced by this module's own."""
         if isinstance(value, (list, tuple)):
-            return [self._resolved(item) for item in value]
-        name = self._own.names.get(id(value))
-        return value if name is None else self.held(name)
+            return [self._script_resolved(item) for item in value]
+        name = self._script_own.names.get(id(value))
+        return value if name is None else self.script_attribute(name)
 
-    def put(self, name: str, value: Any) -> None:
+    def script_assign(self, name: str, value: Any) -> None:
         """Set an attribute of the original."""
-        kept = self._buffers if name in self._buffers else self._plain
+        kept = self._buffers if name in self._buffers else self._script_plain
         kept[name] = value
 
 
@@ -112,7 +119,7 @@ class _Own:
     def __init__(self, script: Any, shared: Shared) -> None:
         self.script = script
         self.shared = shared
-        kept = [*torch._C.ParameterDict(script).items(), *torch._C.BufferDict(script).items()]
+        kept = [*_items(torch._C.ParameterDict(script)), *_items(torch._C.BufferDict(script))]
         self.names = {id(tensor): name for name, tensor in kept}
         self._kept = kept  # so that no other tensor gets the id of one of them
         self._methods: dict[str, tuple[Block, dict[str, Any]]] = {}
@@ -160,13 +167,19 @@ def _made(script: Any, shared: Shared, known: dict[int, ScriptedModule], tensors
 
     made: ScriptedModule = type(name, (ScriptedModule,), {"forward": forward})(script, shared)
     known[hash(script)] = made
-    for path, tensor in torch._C.ParameterDict(script).items():
+    for path, tensor in _items(torch._C.ParameterDict(script)):
         made.register_parameter(path, tensors.setdefault(id(tensor), _parameter(tensor)))
-    for path, tensor in torch._C.BufferDict(script).items():
+    for path, tensor in _items(torch._C.BufferDict(script)):
         made.register_buffer(path, tensors.setdefault(id(tensor), tensor.clone()))
-    for path, child in torch._C.ModuleDict(script).items():
+    for path, child in _items(torch._C.ModuleDict(script)):
         made.add_module(path, _made(child, shared, known, tensors))
     return made
+
+
+def _items(held: Any) -> list[tuple[str, Any]]:
+    """The names and values of one of C++'s dictionaries, whose stubs know no items."""
+    found: list[tuple[str, Any]] = held.items()
+    return found
 
 
 def _parameter(tensor: Tensor) -> nn.Parameter:
@@ -174,7 +187,7 @@ def _parameter(tensor: Tensor) -> nn.Parameter:
 
 
 def _run(module: ScriptedModule, graph: Block, args: list[Any]) -> Any:
-    return _only(_walk(module.shared, graph, args, {}))
+    return _only(_walk(module.script_shared, graph, args, {}))
 
 
 def _walk(shared: Shared, graph: Block, args: list[Any], held: dict[str, Any]) -> list[Any]:
@@ -201,7 +214,7 @@ def _step(shared: Shared, step: Step, args: list[Any], held: dict[str, Any]) -> 
     if kind == "prim::RaiseException":
         raise RuntimeError(str(args[0]))
     if kind == "prim::SetAttr":
-        args[0].put(step.given, args[1])
+        args[0].script_assign(step.given, args[1])
         return []
     value = _value(shared, step, args)
     return list(value) if len(step.outputs) > 1 else [value][: len(step.outputs)]
@@ -212,7 +225,7 @@ def _value(shared: Shared, step: Step, args: list[Any]) -> Any:
     if kind == "prim::Constant":
         return step.given
     if kind == "prim::GetAttr":
-        return args[0].held(step.given)
+        return args[0].script_attribute(step.given)
     if kind == "prim::CallMethod":
         return _method(step.given, *args)
     if kind == "prim::CallFunction":
