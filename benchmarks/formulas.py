@@ -179,7 +179,7 @@ def _units(values: Tensor) -> Tensor:
     values = values.float()
     if values.ndim == 4:
         return values.movedim(1, -1).flatten(0, -2)
-    return values.flatten(0, -2) if values.ndim > 1 else values[:, None]
+    return values.flatten(0, -2) if values.ndim > 1 else values.reshape(-1, 1)
 
 
 def _share(condition: Tensor) -> float:
