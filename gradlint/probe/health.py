@@ -36,7 +36,7 @@ REACH = 6.0
 SHORT = 0.25  # share of the steps that must be reached
 GAINS = frozenset({"mul", "norm"})  # ops whose parameters scale the signal channel by channel
 FAST = -1.0  # log10(g/w) above which a weight changes by itself within few steps
-STEPS = 32  # fewer steps are not judged
+STEPS = 16  # fewer steps are not judged
 GATED = frozenset({"lstm", "gru"})  # their gates open in training (Jozefowicz et al. 2015): a short reach is not final
 
 _STATES: tuple[State, ...] = ("healthy", "unknown", "warning", "error")

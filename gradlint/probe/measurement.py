@@ -17,7 +17,7 @@ from gradlint.capture.structure import arguments
 from gradlint.error import GradlintError, ProbeError
 from gradlint.graph.ir import Graph
 from gradlint.probe.budget import FEW, fit, resident
-from gradlint.probe.health import judge, relative
+from gradlint.probe.health import FAST, judge, relative
 from gradlint.probe.isolation import ParamEdit, copy_inputs, copy_model, pick_device, undisturbed
 from gradlint.probe.precision import compare
 from gradlint.probe.route import widest
@@ -113,10 +113,10 @@ def measure(
     `dtype` ("float64" …) converts model and inputs; `loss` goes before `settings.loss`, the model's own loss, and the
     one that the user's file applies. When exact zeros keep the gradient from every way through the model and
     `explain_zeros` holds, the pass is taken again in float64 (an underflow then shows its size) and with the
-    zero-initialised parameters moved (`Measurement.unblocked`). A first measurement (without a graph, interventions or
-    edits) is checked against a loss of unit scale where a guessed one makes the model ill, repeated with further
-    seeds, at most `settings.seeds`, while its verdict is near a limit, and compared
-    with the number format `settings.dtype` where one is asked for.
+    zero-initialised parameters moved (`Measurement.unblocked`); gains that start tiny are moved likewise where the
+    gradient is lost. A first measurement (without a graph, interventions or edits) is checked against a loss of unit
+    scale where a guessed one makes the model ill, repeated with further seeds, at most `settings.seeds`, while its
+    verdict is near a limit, and compared with the number format `settings.dtype` where one is asked for.
 
     Raises ForwardError when the model raises, ProbeError when it cannot be copied, scored or differentiated, UsageError
     for a loss or device that does not exist.
@@ -137,8 +137,9 @@ def measure(
     recorded, measured = once(loaded, plan)
     measured = replace(measured, notes=(*measured.notes, *remark))
     plan = replace(plan, graph=recorded)
-    if explain_zeros and not is_sharded(loaded.model) and blocked(recorded, measured):
-        measured = _explain(loaded, plan, recorded, measured)
+    if explain_zeros and not is_sharded(loaded.model):
+        moved = _explain if blocked(recorded, measured) else _opened
+        measured = moved(loaded, plan, recorded, measured)
     if graph is None and not plan.interventions and not plan.edits:
         plan, measured = _checked(loaded, plan, recorded, measured, options)
         measured = _repeated(loaded, plan, recorded, measured, options)
@@ -255,6 +256,33 @@ def _explain(loaded: Described, plan: Plan, graph: Graph, measured: Measurement)
         if not blocked(graph, current):
             break
     return replace(measured, unblocked=current, moved=tuple(moved)) if moved else measured
+
+
+def _opened(loaded: Described, plan: Plan, graph: Graph, measured: Measurement) -> Measurement:
+    """The measurement with tiny gains opened beside it, where the gradient is lost and may be lost to them.
+
+    A layer scale of 1e-5 (Touvron et al. 2021) starts a branch as good as closed, as a zero does, and leaves as soon:
+    a token that only attention joins to the prediction gets its gradient through that gain alone.
+    """
+    dim = dimmed(graph, measured)
+    if not dim or judge(graph, measured).kind != "vanishing":
+        return measured
+    edits = (*plan.edits, *(ParamEdit(path, lambda gain: gain.sign() * SMALL_SCALE) for path in dim))
+    _, current = once(loaded, replace(plan, edits=edits))
+    return replace(measured, unblocked=current, moved=tuple(dim))
+
+
+def dimmed(graph: Graph, measured: Measurement) -> list[str]:
+    """Gains far below SMALL_SCALE whose gradient is not small beside them, so that a few steps open their branch."""
+    number = relative(graph, measured)
+    paths = dict.fromkeys(path for op in graph.ops if op.kind == "mul" for path in op.params if path in measured.params)
+    return [
+        path
+        for path in paths
+        if -math.inf < measured.params[path].weight < math.log10(SMALL_SCALE) - 1
+        and (speed := number(path)) is not None
+        and speed >= FAST
+    ]
 
 
 def movable(graph: Graph, measured: Measurement) -> list[str]:

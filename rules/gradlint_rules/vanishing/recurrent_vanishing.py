@@ -22,7 +22,7 @@ from gradlint_rules import recurrence
     options={"share": SHORT},
 )
 def recurrent_vanishing(graph: Graph, probe: Measurement, options: dict[str, float]) -> Iterator[Draft]:
-    """Recurrences of 32 steps or more of which a gradient that fades backwards reaches too small a share."""
+    """Recurrences of 16 steps or more of which a gradient that fades backwards reaches too small a share."""
     for found in recurrence.recurrences(graph, probe):
         share = reached(found.steps)
         if share >= options["share"] or found.grows:

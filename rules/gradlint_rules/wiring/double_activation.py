@@ -21,6 +21,9 @@ RANGES = {
     ("softmax", "softmax"): "confines each share to a factor e of the others",
     ("softmax", "sigmoid"): "confines each share to a factor e of the others",
     ("softmax", "tanh"): "confines each share to a factor e² of the others",
+    ("log_softmax", "softmax"): "confines each share to a factor e of the others",
+    ("log_softmax", "sigmoid"): "confines each share to a factor e of the others",
+    ("log_softmax", "tanh"): "confines each share to a factor e² of the others",
 }
 REDUNDANT = frozenset({"relu", "relu6", "leaky_relu"})
 
