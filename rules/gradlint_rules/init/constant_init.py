@@ -1,4 +1,4 @@
-"""GL303: consecutive layers whose weights are all one number, so that their units stay copies of each other."""
+"""GL303: layers in series, or multiplied with each other, whose weights are all one number, so that none can learn."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ EQUAL = 1e-6  # std ÷ largest entry below which all entries count as one number
 
 @rule(code="GL303", name="constant-init", family="init", severity="error", since="0.1.0")
 def constant_init(graph: Graph) -> Iterator[Draft]:
-    """Pairs of layers in series that are both initialised to a constant."""
+    """Pairs of layers in series that are both initialised to a constant, and factors that are both 0."""
+    yield from _products(graph)
     pairs = [(op, reader) for op in graph.ops for reader in _pairs(graph, op)]
     if not pairs:
         return
@@ -34,6 +35,31 @@ def constant_init(graph: Graph) -> Iterator[Draft]:
         predicted={"layers": len(ops), "value": number},
         cause="constant-init" if number else "zero-init",
     )
+
+
+def _products(graph: Graph) -> Iterator[Draft]:
+    """Layers of zeros whose outputs are multiplied with each other and read by nothing else: ∂(u·v) = v∂u + u∂v = 0."""
+    for op in graph.ops:
+        data = dict.fromkeys(graph.data_inputs(op)) if op.kind in ("mul", "matmul") else {}
+        factors = [passage.before(graph, value) for value in data]
+        silent = [factor for factor in factors if factor is not None and _silent(graph, factor, op)]
+        if len(silent) == len(data) > 1:
+            yield Draft(
+                message=f"all weights of {len(silent)} layers that are multiplied with each other are 0: "
+                "none of them ever gets a gradient",
+                op=silent[0].index,
+                ops=(*sorted(factor.index for factor in silent), op.index),
+                related=diagnosis.related(graph, silent, "the other factor"),
+                predicted={"layers": len(silent), "value": 0.0},
+                cause="zero-init",
+            )
+
+
+def _silent(graph: Graph, op: Op, reader: Op) -> bool:
+    """Whether all that the op computes with is trainable and 0, and only the reader reads what it made."""
+    params = [graph.params[path] for path in op.params if path in graph.params]
+    zero = bool(params) and all(param.abs_max == 0 and param.requires_grad for param in params)
+    return zero and list(passage.after(graph, op)) == [reader]
 
 
 def _pairs(graph: Graph, op: Op) -> Iterator[Op]:

@@ -20,6 +20,7 @@ DRIVEN = 3.0  # RMS before a bounded activation: beyond it σ′ < 0.05 for most
 @rule(code="GL606", name="input-scale", family="units", severity="warning", since="0.1.0")
 def input_scale(graph: Graph, probe: Measurement) -> Iterator[Draft]:
     """Bounded activations right after the first layer that the input itself, not the weight, drives to their bounds."""
+    yield from _recurrent(graph, probe)
     for op in graph.ops:
         if op.kind != "activation" or op.function not in diagnosis.SATURATING:
             continue
@@ -40,6 +41,27 @@ def input_scale(graph: Graph, probe: Measurement) -> Iterator[Draft]:
             measured={"input_rms": round(10**fed, 3)},
         )
         return
+
+
+def _recurrent(graph: Graph, probe: Measurement) -> Iterator[Draft]:
+    """Recurrent layers whose gates the model's own input drives to their bounds: RMS of the input × gain."""
+    for op in graph.ops:
+        given = _input(graph, op) if op.kind == "recurrent" else None
+        fed = None if given is None else QUANTITIES["activation-size"].function(graph, probe, (given,))
+        width = None if given is None else graph.values[given].shape[-1]
+        param = next((p for path in op.params if (p := graph.params[path]).fan_in == width and len(p.shape) > 1), None)
+        if given is None or fed is None or param is None or not 0 < _gain(param) <= GAIN:
+            continue
+        least = max(LARGE, DRIVEN / _gain(param))
+        if fed >= math.log10(least):
+            yield Draft(
+                message=f"inputs of RMS {10**fed:.3g} drive the gates of the {op.function} to their bounds: what goes "
+                f"into them has RMS {10**fed * _gain(param):.3g}",
+                op=op.index,
+                ops=(op.index,),
+                claim=Claim("activation-size", (given,), math.log10(least), "above"),
+                measured={"input_rms": round(10**fed, 3)},
+            )
 
 
 def _gain(param: Param) -> float:
