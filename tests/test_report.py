@@ -134,10 +134,14 @@ def test_the_reason_of_the_loss_is_said_where_the_loss_is_and_not_in_a_note():
     assert [line for line in text.splitlines() if line.startswith("note:")] == ["note: another"]
 
 
+FADED = replace(HEALTHY.layers[0], gradient_rms=1e-29)
+
+
 @pytest.mark.parametrize(
     ("targets", "said"),
     [
         ((HEALTHY,), "gradients reach every layer"),
+        ((replace(HEALTHY, layers=(HEALTHY.layers[0], FADED, *HEALTHY.layers[1:])),), "nothing found"),
         ((HEALTHY, UNPROBED), "1 warning"),
         ((HEALTHY, replace(UNPROBED, findings=())), "nothing found; not every model was measured"),
         ((replace(ILL, findings=(replace(CHAIN, suppression=Suppression("comment")),)),), "nothing left to report"),

@@ -22,6 +22,8 @@ JUDGED: dict[Verdict, str] = {
 # What a fix is told by when it has it: whether numbers are finite, then what the fault was provoked to show.
 TELLING = ("finite", "distinct-share", "units unlike each other", "output range")
 
+LOST = 1e-10  # of the largest gradient: no optimizer sees both that one and a smaller one
+
 
 @dataclass(frozen=True)
 class Effect:
@@ -46,7 +48,10 @@ def headline(report: Report) -> str:
     if hidden:
         return f"nothing left to report: {count(hidden, 'finding')} suppressed"
     measured = all(target.probe.ran for target in analysed)
-    return "gradients reach every layer" if measured else "nothing found; not every model was measured"
+    if not measured:
+        return "nothing found; not every model was measured"
+    everywhere = all(len(_arriving(target)) == len(chart.weighted(target)) for target in analysed)
+    return "gradients reach every layer" if everywhere else "nothing found"
 
 
 def tone(report: Report) -> str:
@@ -70,11 +75,16 @@ def verdict(target: TargetReport) -> str:
     predicted = [rms for layer in layers if (rms := layer.predicted_gradient_rms)]
     if not (measured or predicted):
         return "nothing to report"
-    low, high = (number(f(measured or predicted)) for f in (min, max))
+    reached = _arriving(target) if measured else predicted
+    low, high = (number(f(reached)) for f in (min, max))
     said = "gradients reach" if measured else "gradients should reach"
-    return (
-        f"{said} {_reached(layers, len(measured or predicted))}: RMS {low} … {high}{'' if measured else ' predicted'}"
-    )
+    return f"{said} {_reached(layers, len(reached))}: RMS {low} … {high}{'' if measured else ' predicted'}"
+
+
+def _arriving(target: TargetReport) -> list[float]:
+    """The measured gradient RMS of the layers that one arrives at: not zero, nor lost beside the largest."""
+    measured = [rms for layer in chart.weighted(target) if (rms := layer.gradient_rms)]
+    return [rms for rms in measured if rms >= LOST * max(measured)]
 
 
 def facts(target: TargetReport) -> Iterator[str]:
