@@ -234,6 +234,28 @@ def test_findings_are_those_of_the_python_model(how, tmp_path):
     assert "saturating-chain" in {rule for rule, _, _ in worst(theirs)}
 
 
+class Flattening(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(1, 6, 5)
+        self.up = nn.ConvTranspose2d(6, 4, 2, stride=2)
+        self.head = nn.Linear(4 * 24 * 24, 10)
+
+    def forward(self, x):
+        return self.head(torch.flatten(self.up(nn.functional.max_pool2d(torch.relu(self.conv(x)), 2)), 1))
+
+
+@pytest.mark.parametrize("how", ["traced", "scripted"])
+def test_inputs_are_found_without_being_told(how, tmp_path):
+    path, model = tmp_path / "net.pt", Flattening()
+    made = torch.jit.script(model) if how == "scripted" else torch.jit.trace(model, torch.randn(2, 1, 28, 28))
+    made.save(str(path))
+    found = scripted_file.load(path, path.name, Settings())
+    assert found.args[0].shape[1:] == (1, 28, 28)
+    assert found.doubt() == ""
+    assert [used.source for used in found.inputs] == ["guessed"]
+
+
 def test_an_archive_saved_in_eval_mode_is_trained(tmp_path):
     path = tmp_path / "net.pt"
     torch.jit.script(Residual().eval()).save(str(path))

@@ -225,11 +225,11 @@ class Watch(TorchFunctionMode):
             return
         self.seen.calls += 1
         taken = [*tensors_in(args), *tensors_in(kwargs)]
-        self.seen.cost.add(getattr(func, "__name__", ""), taken, made)
+        self.seen.cost.add(_name(func), taken, made)
         sources = frozenset(itertools.chain.from_iterable(map(sources_of, taken)))
         if not sources:
             return
-        name = getattr(func, "__name__", "")
+        name = _name(func)
         self._note(name, func, args, kwargs, taken, made[0])
         for tensor in made:
             _mark(tensor, sources, taken[0])
@@ -280,10 +280,15 @@ def _mark(tensor: Tensor, sources: frozenset[str], parent: Tensor) -> None:
         notes[FLATTENED] = parent.__dict__[FLATTENED]
 
 
+def _name(func: object) -> str:
+    """What a torch function is called, without the overload of an operator: "linear" of `aten.linear.default`."""
+    return str(getattr(func, "__name__", "")).partition(".")[0]
+
+
 def _call(func: object, args: tuple[object, ...], kwargs: dict[str, object]) -> Call:
     taken = [*tensors_in(args), *tensors_in(kwargs)]
     plain = tuple(arg for arg in args if not isinstance(arg, Tensor))
-    return Call(getattr(func, "__name__", ""), tuple(map(_operand, taken)), plain, tuple(kwargs.items()))
+    return Call(_name(func), tuple(map(_operand, taken)), plain, tuple(kwargs.items()))
 
 
 def _operand(tensor: Tensor) -> Operand:

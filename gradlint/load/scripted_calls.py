@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gradlint.load.scripted_graph import Step
 from gradlint.onnx.node import UnsupportedError
@@ -102,6 +102,34 @@ def _unwrapped(value: Any) -> Any:
     return value
 
 
+def _convolution(
+    x: Tensor,
+    weight: Tensor,
+    bias: Any,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    transposed: Any,
+    more: Any,
+    *rest: Any,
+) -> Any:
+    """Traces name the function beneath all convolutions: the one that the model called is called."""
+    dims, groups = weight.dim() - 2, rest[0]
+    if transposed:
+        deconvolve: Function = getattr(torch, f"conv_transpose{dims}d")
+        return deconvolve(x, weight, bias, stride, padding, more, groups, dilation)
+    convolve: Function = getattr(torch, f"conv{dims}d")
+    return convolve(x, weight, bias, stride, padding, dilation, groups)
+
+
+def _embedding(weight: Tensor, ids: Tensor, padding: int = -1, *rest: Any) -> Any:
+    """The padding's row counts from the end, or is none, where it is negative."""
+    by_frequency, sparse = (*rest, False, False)[:2]
+    return nn.functional.embedding(
+        ids, weight, padding if padding >= 0 else None, scale_grad_by_freq=by_frequency, sparse=sparse
+    )
+
+
 def _cast(kind: type) -> Function:
     return lambda value: kind(value)
 
@@ -124,6 +152,8 @@ STRUCTURE = frozenset(
 
 # by name, whatever they are given
 ALWAYS: Mapping[str, Function] = {
+    "_convolution": _convolution,
+    "embedding": _embedding,
     "append": _append,
     "extend": _extend,
     "_set_item": _put,
