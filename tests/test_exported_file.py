@@ -11,12 +11,14 @@ import pytest
 import torch
 from torch import nn
 
+from gradlint.analysis import analyse, analyse_model
 from gradlint.capture import capture
 from gradlint.config import Settings
 from gradlint.error import GradlintError, LoadError
 from gradlint.graph.verify import verify
 from gradlint.load.exported_archive import check
 from gradlint.load.exported_file import load
+from gradlint.load.model import LoadedModel
 from gradlint.probe import measure
 from gradlint.source.target import parse
 
@@ -193,4 +195,41 @@ def test_a_traced_graph_keeps_the_places_of_its_nodes():
         "features.0",
         "features.1",
         "head",
+    ]
+
+
+def residual():
+    block = [layer for _ in range(3) for layer in (nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU())]
+    return nn.Sequential(nn.Conv2d(3, 8, 3), *block, nn.Flatten(), nn.Linear(8 * 36, 4))
+
+
+def sigmoids():
+    hidden = [layer for _ in range(10) for layer in (nn.Linear(32, 32), nn.Sigmoid())]
+    return nn.Sequential(*hidden, nn.Linear(32, 5))
+
+
+def squashed():
+    return nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 4), nn.Softmax(-1))
+
+
+def attending():
+    return nn.Sequential(nn.TransformerEncoderLayer(16, 2, 32, dropout=0.0, batch_first=True), nn.Linear(16, 5))
+
+
+@pytest.mark.parametrize(
+    ("build", "shape"),
+    [(residual, (8, 3, 8, 8)), (sigmoids, (8, 32)), (squashed, (8, 16)), (attending, (8, 6, 16))],
+)
+def test_findings_are_those_of_the_python_model(build, shape, tmp_path):
+    torch.manual_seed(0)
+    model, path = build(), tmp_path / "net.pt2"
+    spec = f"float32{list(shape)}".replace(" ", "")
+    loaded = LoadedModel(model, (torch.randn(shape),), {}, (), "", None, None, lambda seed: ((torch.randn(shape),), {}))
+    settings = Settings(inputs=(spec,), fix=False, loss="ce" if len(shape) < 3 else None)
+    own = analyse_model("net", None, loaded, settings)
+    torch.export.save(torch.export.export(model, (torch.randn(shape),)), path)
+    (theirs,) = analyse(parse(str(path)), settings)
+    assert theirs.probe.ran
+    assert [(f.rule, f.severity) for f in theirs.findings if f.stands] == [
+        (f.rule, f.severity) for f in own.findings if f.stands
     ]

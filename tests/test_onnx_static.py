@@ -75,6 +75,14 @@ def test_roles_places_and_statistics(tmp_path):
     assert graph.coverage.method == "onnx"
 
 
+def test_the_bias_of_one_unit_is_a_parameter_and_a_lone_number_is_none(tmp_path):
+    nodes = [node("Gemm", "x w b", "h", transB=1), node("Mul", "h c", "y")]
+    single = [numpy_helper.from_array(np.full(1, 0.5, np.float32), name) for name in ("b", "c")]
+    weights = [stored("w", 1, 8), *single]
+    graph = graph_of(file(tmp_path, nodes, [info("x", 4, 8)], [info("y", 4, 1)], weights))
+    assert sorted(graph.params) == ["b", "w"]
+
+
 def test_shape_arithmetic_is_computed_and_leaves_no_trace(tmp_path):
     nodes = [
         node("Shape", "x", "s"),

@@ -21,6 +21,7 @@ from gradlint.onnx.weights import named
 FLOATS = frozenset({"float16", "float32", "float64", "bfloat16"})
 FOLDED = "FuseBatchNormInto"  # the name of the exporter's rewriting, which it notes on the nodes
 STATISTICS = {"BatchNormalization": (3, 4)}  # inputs that the forward pass updates, and no gradient
+BIASED = ("Gemm", "Conv", "ConvTranspose")  # their third input is a bias, be it of one unit
 _BUFFERS = re.compile(r"%([bc]_\w+)")
 _RENAMED = re.compile(r"onnx::Conv_\d+")
 RULE, FX = "pkg.onnxscript.rewriter.rule_name", "pkg.torch.onnx.fx_node"
@@ -62,6 +63,7 @@ def _stored(file: File) -> Iterator[Symbol]:
     """Every initializer: floating tensors are weights, but for statistics and what the exporter notes as a buffer."""
     graph = file.model.graph
     statistics = _statistics(graph)
+    biases = {node.input[2] for node in graph.node if node.op_type in BIASED and len(node.input) > 2}
     told = {
         match
         for node in graph.node
@@ -75,7 +77,8 @@ def _stored(file: File) -> Iterator[Symbol]:
         plain = re.sub(r"\W", "_", tensor.name)
         fixed = tensor.name in statistics or f"b_{plain}" in told or f"c_{plain}" in told
         dtype = TYPES.get(tensor.data_type, "")
-        if dtype not in FLOATS or (prod(tensor.dims) <= 1 and not fixed):
+        single = prod(tensor.dims) <= 1 and not fixed and not (tensor.dims and tensor.name in biases)
+        if dtype not in FLOATS or single:
             yield constant(file, tensor)
         else:
             shape = tuple(tensor.dims)
