@@ -13,6 +13,8 @@ from gradlint_rules import passage
 STEPS = frozenset({"sign", "round", "floor", "ceil", "trunc", "heaviside"})
 # Written by the author, who may have wanted it; then the parameters behind it should be frozen as well.
 WISHED = frozenset({"detach", "data"})
+# What features pass on the way to a layer.
+FEATURES = passage.SHAPING | {"activation", "norm", "pool", "pad", "resize", "concat"}
 NOTHING = -30.0  # log10(g/w) of a parameter without a gradient, which is measured as -inf
 
 
@@ -63,13 +65,17 @@ def _withheld(graph: Graph, reached: set[int]) -> Iterator[Draft]:
 
 
 def _feeds(graph: Graph, readers: list[int]) -> bool:
-    """Whether a layer that learns reads what these ops made: features, and not a target that something is held to."""
+    """Whether a layer that learns reads what these ops made as features, alone or beside others.
+
+    What is subtracted (a target) or added (a bias, a mask, positions) is no feature.
+    """
     made = {value for index in readers for value in graph.ops[index].outputs}
     for op in graph.ops:
         if made.intersection(op.inputs) and op.index not in readers:
             if op.grad_enabled and op.kind in ("linear", "conv", "recurrent") and passage.weight(graph, op) is not None:
                 return True
-            made.update(op.outputs)
+            if not op.grad_enabled or op.kind in FEATURES:
+                made.update(op.outputs)
     return False
 
 
