@@ -49,6 +49,24 @@ def test_the_fewest_parts_that_fit_are_taken(room, parts, spill):
     assert bool(found.note) == (parts > 1)
 
 
+class Whole(nn.Module):
+    """Holds to one batch size, as an exported model does."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(64, 4)
+
+    def forward(self, x):
+        return torch.tanh(self.layer(x.reshape(16, 64)))
+
+
+def test_a_batch_that_cannot_be_parted_is_taken_whole():
+    model = Whole()
+    assert budget.fit(model, ((X,), {}, None), run(model), 1 << 34, 0) == budget.Fit()
+    tight = budget.fit(model, ((X,), {}, None), run(model), budget.RESERVE, 0)
+    assert (tight.parts, tight.spill) == (1, True)
+
+
 @pytest.mark.parametrize("spill", [False, True])
 @pytest.mark.parametrize("loss", ["unit", "mse"])
 def test_a_batch_in_parts_has_the_gradients_of_the_whole(spill, loss):

@@ -41,11 +41,14 @@ def fit(model: nn.Module, batch: tuple[Any, Any, Any], forward: Any, budget: int
     size = _samples(batch)
     own = sum(param.numel() * param.element_size() for param in model.parameters())
     left = SHARE * (budget - held - COPIES * own - RESERVE) / RECORDED
-    each = saved_bytes(model, few, forward) / max(1, _samples(few))
+    try:
+        each, least = saved_bytes(model, few, forward) / max(1, _samples(few)), FEW
+    except Exception:  # noqa: BLE001  a batch size that the model holds to, as exported ones do: the whole tells
+        each, least = saved_bytes(model, batch, forward) / max(1, size), size
     if each * size <= left:
         return Fit()
-    most = max(FEW, int(left // each)) if left > 0 else FEW
-    parts = max(1, min(-(-size // most), size // FEW))
+    most = max(least, int(left // each)) if left > 0 else least
+    parts = max(1, min(-(-size // most), size // least))
     spill = each * (-(-size // parts)) > left
     ways = [f"the batch of {size} is taken in {parts} parts"] if parts > 1 else []
     ways += [f"what the backward pass needs is kept {'on disk' if _on_cpu(model) else 'in host memory'}"] * spill
