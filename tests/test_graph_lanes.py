@@ -71,3 +71,23 @@ def test_a_recurrence_mixes_the_axis_it_runs_along() -> None:
     last, first = nn.GRU(WIDTH, 5), nn.GRU(WIDTH, 5, batch_first=True)
     assert followed(lambda x: last(x)[0]) == "mixed"
     assert followed(lambda x: first(x)[0]) == Lane(0, BATCH)
+
+
+def test_a_further_output_has_axes_of_its_own():
+    """`pad_packed_sequence` gives the lengths beside the states: (batch,) beside (batch, time, features)."""
+
+    class Packed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lstm = nn.LSTM(WIDTH, WIDTH, batch_first=True)
+
+        def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+            packed = nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=True)
+            states, kept = nn.utils.rnn.pad_packed_sequence(self.lstm(packed)[0], batch_first=True)
+            return states[:, 0] * kept[:, None]
+
+    lengths = torch.full((BATCH,), STEPS)
+    graph, _ = capture(Packed(), (torch.randn(BATCH, STEPS, WIDTH, requires_grad=True), lengths), {})
+    for followed in lanes(graph):
+        inside = [(v, place) for v, place in followed.items() if isinstance(place, Lane)]
+        assert graph.outputs[0] in followed and inside

@@ -69,7 +69,8 @@ def _through(graph: Graph, op: Op, found: Mapping[int, Where]) -> Where:
 def _image(graph: Graph, op: Op, value: int, place: Where) -> Where:
     assert isinstance(place, Lane)
     transfer = BY_KIND.get(op.kind)
-    return "unknown" if transfer is None else transfer(graph, _seen(op, value), place)
+    beyond = place.axis >= len(graph.values[value].shape)  # a further output of an op, such as the lengths of sequences
+    return "unknown" if transfer is None or beyond else transfer(graph, _seen(op, value), place)
 
 
 def _seen(op: Op, value: int) -> Op:
