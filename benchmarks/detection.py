@@ -8,6 +8,7 @@ FOLDER holds labels.json and a model file a case. Each tool gets the same model,
 (`rivals.py`); gradlint is told them on its command line. A model counts as found or accused when the tool reports
 something at its own level "warning" or above; the second figure counts its "error"s alone. The last four rows are the
 published formulas of tools that do not run on this Python, replayed on one step (`formulas.py`): they have no seconds.
+Seconds are of the whole process; answers kept from another run, at another load, are kept without theirs.
 """
 
 from __future__ import annotations
@@ -84,7 +85,7 @@ def table(rows: list[Answer], labels: dict[str, Answer]) -> str:
     scored = {case for case, label in labels.items() if label.get("severity") != "advice"}
     faulty = {case for case in scored if labels[case]["defect"] != ["none"]}
     lines = [
-        "| tool | recall | errors alone | false alarms | errors alone | crashes | seconds a case (median) |",
+        "| tool | recall | errors alone | false alarms | errors alone | crashes | seconds a case (cases timed) |",
         "|---|---|---|---|---|---|---|",
     ]
     for title, tool, without in ROWS:
@@ -97,7 +98,8 @@ def table(rows: list[Answer], labels: dict[str, Answer]) -> str:
                 hits = sum(row["case"] in cases and _flagged(row, levels, without) for row in mine)
                 cells.append(f"{hits}/{sum(row['case'] in cases for row in mine)}")
         cells.append(f"{sum('crashed' in row for row in mine)}/{len(mine)}")
-        cells.append("" if tool in REPLAYED else f"{median(row['seconds'] for row in mine):.1f}")
+        timed = [row["seconds"] for row in mine if tool not in REPLAYED and "seconds" in row]
+        cells.append(f"{median(timed):.1f} ({len(timed)})" if timed else "")
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -113,7 +115,7 @@ def main() -> None:
     parser.add_argument("--gradlint", default=str(Path(sys.executable).with_name("gradlint")))
     parser.add_argument("--tools", default=",".join(("gradlint", *RIVALS)))
     parser.add_argument("--only", default="", help="comma-separated cases")
-    parser.add_argument("--raw", type=Path, help="answers as JSON lines; those that it holds are not asked for again")
+    parser.add_argument("--raw", type=Path, help="answers as JSON lines; what it holds is not asked for again")
     parser.add_argument("--write", action="store_true", help="write detection.md")
     args = parser.parse_args()
     labels: dict[str, Answer] = json.loads((args.folder / "labels.json").read_text())
