@@ -9,6 +9,7 @@ import numpy as np
 
 from gradlint.signal import table as tables
 from gradlint.signal.field import Cotangent, Field
+from gradlint.signal.norm_plan import merged
 from gradlint.signal.site import Contribution, Contributions, Flow, Site, Square, Unanswered
 from gradlint.signal.sway import drawn
 from gradlint.signal.table import Axis, Table
@@ -25,7 +26,6 @@ from gradlint.signal.transfer_conv import (
     with_axes,
     without_axes,
 )
-from gradlint.signal.transfer_norm import merged
 from gradlint.signal.weights import Vector, Weight
 
 

@@ -13,10 +13,10 @@ from gradlint.signal import table as tables
 from gradlint.signal.edges import resampled
 from gradlint.signal.field import Base, Cotangent, Field, push, through
 from gradlint.signal.kernels import COARSE, COARSE_WEIGHT
+from gradlint.signal.norm_plan import merged
 from gradlint.signal.scalar import IDENTITY, Scalar, erf
 from gradlint.signal.site import Contributions, Flow, Site, Unanswered
 from gradlint.signal.table import Array, Axis, Table
-from gradlint.signal.transfer_norm import merged
 from gradlint.signal.transfer_shape import shuffled_pixels
 
 

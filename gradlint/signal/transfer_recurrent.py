@@ -9,11 +9,11 @@ import numpy as np
 
 from gradlint.signal import table as tables
 from gradlint.signal.field import Cotangent, Field
+from gradlint.signal.norm_plan import merged
 from gradlint.signal.recurrence import GATES, OTHER, SAME, GateWeights, Unrolled, significant_mean, unroll
 from gradlint.signal.recurrence_back import Returned, back
 from gradlint.signal.site import Contribution, Contributions, Flow, Site, Square, Unanswered
 from gradlint.signal.table import Array, Dims, Profile, Table
-from gradlint.signal.transfer_norm import merged
 from gradlint.signal.weights import Vector, Weight
 
 LONGEST = 512  # steps that are unrolled
