@@ -1,15 +1,21 @@
 """How many faulty models get a fix, how many of those are proven, and how many can be written into the source?
 
-    python benchmarks/proven.py FOLDER [--only m010,m018]    # labels.json and one file a model; benchmarks/proven.md
+    python benchmarks/proven.py FOLDER [--only m010,m018] [--parts train,write]    # labels.json and one file a model
+    python benchmarks/proven.py                                                    # the table of the rows that are kept
 
-A case is *proven* when the probe calls the model with the fix healthy, and `--prove` (the same function, at its own
-rates) reaches half of the loss reduction of a healthy control with one of the optimisers. The batches are of a task
-made for the model (see `fixes.Task`; maps get a smoothed image to predict); the reduction is counted from the loss of
-an uninformed prediction, so that a model that starts at 1e20 gains nothing by that. The *general* control is one for
-all: what goes in, flattened, through a layer of 64 normalised ReLU units to an output of the model's shape. The
-*labelled* control is the model with the repair that its label names, as `controls.json` writes it out for the cases
-that miss the general one; there it decides. A case is *written* when `--fix --unsafe-fixes` on a copy of
-its file ends with an edit that stood: the file was linted again, the finding was gone and none was new.
+Rows are kept in `proven.json`, so that a part can be run again; the table of all is `proven.md`. FOLDER is a corpus,
+or `benchmarks/repairs`: models written for this test alone.
+
+A fix is *proven* when the probe calls the model with it healthy, and `--prove` reaches half of the loss reduction of
+the healthy control with one of the optimisers. The control is the same model with the repair that its label names, as
+`controls.json` beside it or here spells it out. All versions are trained by the same function, as `--prove` trains:
+STEPS steps, each at the best of its three rates, on the same fresh batches of a task made for the model
+(`exercise.py`). The reduction is counted from the loss of the best constant prediction, so that neither a loss that
+starts at 1e20 nor learning the mean of the targets counts. Where the control itself does not get LEARNS of the way
+from there to 0, the case is *undecided*: what it was to be compared with is not known.
+
+A case is *written* when `--fix --unsafe-fixes` on a copy of its file ends with an edit that stood: the file was linted
+again, the finding was gone and none was new.
 """
 
 from __future__ import annotations
@@ -19,11 +25,13 @@ import json
 import math
 import multiprocessing
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,196 +40,172 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "rules"), str(Path(__file__).parent)]
 
 import torch
-from fixes import Case, Task, corpus, main_output
-from torch import Tensor, nn
+from exercise import Case, Task, corpus, main_output
 
 from gradlint import analysis, engine, fix, registry
-from gradlint.capture import run
-from gradlint.capture.structure import flatten
-from gradlint.config import LOSSES, Settings
+from gradlint.config import Settings
 from gradlint.error import GradlintError
 from gradlint.finding import Finding, settled
 from gradlint.fix import rounds
+from gradlint.fix.training import OPTIMIZERS, STEPS, School
 from gradlint.load import LoadedModel, load
-from gradlint.load.model import Batch
-from gradlint.probe import Training, measure, train
-from gradlint.probe.isolation import copy_model
+from gradlint.probe import measure
 from gradlint.result import Report, TargetReport
 from gradlint.serialise import from_data, to_data
 from gradlint.signal import predict
 from gradlint.source.target import parse
 
-TABLE = Path(__file__).with_suffix(".md")
+TABLE, ROWS = Path(__file__).with_suffix(".md"), Path(__file__).with_suffix(".json")
 CONTROLS = Path(__file__).with_name("controls.json")  # case → texts of its file, and what repairs them
-WIDTH = 64  # of the control's hidden layer
 HALF = 0.5  # of the control's loss reduction
-STEPS = (40, 250)  # at least and at most; between them as the labels' author took
-WIRING = "no change of the definition that a candidate makes: a list to register, an argmax, a layer to add"
+LEARNS = 0.1  # of the loss of a constant prediction: what a control takes off it
+PATIENCE = 3600.0  # seconds a model: the steps are what bounds a training here
+WIRING = "no change of the definition that a candidate makes"
 
-# What targets of a regression are drawn from.
-RANGES: dict[str, Callable[[Tensor], Tensor]] = {
-    "any": lambda x: x,
-    "unit": torch.sigmoid,
-    "tanh": torch.tanh,
-    "pos": torch.abs,
-    "abs": torch.abs,
-    "direction": lambda x: nn.functional.normalize(x, dim=-1),
-}
+Losses = dict[str, float | None]  # by optimiser; None: not finite
+
+
+@dataclass
+class Put:
+    """A fix that was put to the test: the loss with it, and at which rates."""
+
+    rule: str
+    title: str
+    health: str
+    losses: Losses
+    rates: dict[str, float]
 
 
 @dataclass
 class Row:
-    """One case: the rule of its first fix, what was reached (share of the control's reduction), and the edit."""
+    """One case: its fixes, the losses they are compared by, and the edit that was written."""
 
+    group: str
     case: str
-    rule: str = ""
-    fix: str = ""
-    healthy: bool = False
-    reached: dict[str, float] | None = None  # by optimiser; the model with the fix, against the general control …
-    labelled: dict[str, float] | None = None  # … and against the labelled one
-    as_it_is: dict[str, float] | None = None
+    commit: str = ""
+    batch: int = 0
+    chance: float | None = None
+    control: Losses = field(default_factory=dict)
+    as_it_is: Losses = field(default_factory=dict)
+    fixes: list[Put] = field(default_factory=list)
     written: str = ""
     refused: str = ""
     note: str = ""
+    seconds: float = 0.0
 
     @property
-    def proven(self) -> bool:
-        shares = self.labelled or self.reached or {}
-        return self.healthy and max(shares.values(), default=0.0) >= HALF
+    def decided(self) -> list[str]:
+        """The optimisers with which the control learns."""
+        if self.chance is None:
+            return []
+        found = {name: loss for name, loss in self.control.items() if loss is not None}
+        return [name for name, loss in found.items() if self.chance - loss >= LEARNS * abs(self.chance)]
+
+    def shares(self, losses: Losses) -> dict[str, float]:
+        """The loss reduction as a share of the control's, at least 0, by optimiser with which that learns."""
+        return {name: self._share(losses.get(name), self.control[name]) for name in self.decided}
+
+    def _share(self, loss: float | None, control: float | None) -> float:
+        assert self.chance is not None and control is not None
+        return 0.0 if loss is None else max(0.0, (self.chance - loss) / (self.chance - control))
+
+    def trains(self, losses: Losses) -> bool:
+        """Whether half of the control's reduction is reached."""
+        return max(self.shares(losses).values(), default=0.0) >= HALF
+
+    @property
+    def best(self) -> Put | None:
+        """The fix that a user sees proven: the first that is healthy and trains, else the first."""
+        good = [put for put in self.fixes if put.health == "healthy" and self.trains(put.losses)]
+        return next(iter([*good, *self.fixes]), None)
+
+    @property
+    def state(self) -> str:
+        """Proven: yes, no, or undecided; empty without a fix."""
+        if self.best is None:
+            return ""
+        if not self.decided:
+            return "undecided"
+        return "yes" if self.best.health == "healthy" and self.trains(self.best.losses) else "no"
 
 
-class Control(nn.Module):
-    """What goes in, flattened, through one layer of normalised ReLU units to the model's output shape."""
-
-    def __init__(self, inputs: list[Tensor], output: Tensor, loss: str) -> None:
-        super().__init__()
-        tokens = [x for x in inputs if not x.is_floating_point()]
-        self.embed = nn.Embedding(max([int(x.max()) + 1 for x in tokens], default=1) + 1000, 16)
-        width = sum(x[0].numel() * (1 if x.is_floating_point() else 16) for x in inputs)
-        self.shape, self.loss = output.shape[1:], loss
-        self.body = nn.Sequential(
-            nn.Linear(width, WIDTH), nn.LayerNorm(WIDTH), nn.ReLU(), nn.Linear(WIDTH, math.prod(self.shape))
-        )
-
-    def forward(self, *inputs: Tensor) -> Tensor:
-        flat = [x if x.is_floating_point() else self.embed(x) for x in inputs]
-        y = self.body(torch.cat([x.flatten(1) for x in flat], 1)).reshape(-1, *self.shape)
-        if self.loss == "nll":
-            return y.log_softmax(1)
-        return y.sigmoid() if self.loss in ("bce", "nll_prob") else y
-
-
-def batches(task: Task, step: int) -> Batch:
-    """The step's batch: the same one for every variant."""
-    task.random.manual_seed(step)
-    args, kwargs, label = task.batch(step)
-    return Batch(args, kwargs, target(task, label, args))
-
-
-def target(task: Task, label: Tensor, args: Sequence[object]) -> Tensor:
-    """What the loss compares the output with: something of the class or, for a map of the input, of the place."""
-    image, shape = args[0], task.output.shape
-    regressed = task.loss not in ("ce", "nll", "nll_prob")
-    if regressed and isinstance(image, Tensor) and image.ndim == len(shape) == 4 and image.shape[2:] == shape[2:]:
-        local = nn.functional.avg_pool2d(image.float().mean(1, keepdim=True), 3, 1, 1)
-        local = ((local - local.mean()) / local.std()).expand(shape)
-        return (local > 0).float() if task.loss in ("bce", "bce_logits") else RANGES[task.kind](local)
-    if task.loss in ("ce", "nll", "nll_prob"):
-        rest = task.output.shape[2:]
-        return label.reshape(-1, *[1] * len(rest)).expand(-1, *rest)
-    if task.loss in ("bce", "bce_logits"):
-        return (task.vectors[label] > task.vectors.mean()).float()
-    return task.vectors[label]
-
-
-def trained(case: Case, row: Row, steps: int, kind: str) -> None:
+def trained(case: Case, row: Row) -> None:
     """Fill in what the probe and the training say of the case's fixes."""
-    loaded, settings = case.loaded, replace(case.settings, prove=True, steps=steps, timeout=180.0)
+    loaded, settings = case.loaded, replace(case.settings, steps=STEPS, timeout=PATIENCE)
+    task = Task(case.label, main_output(loaded))
+    row.batch, row.chance = case.label["B"], task.chance
+    loaded.target = suited(settings, task)
     graph, measurement = measure(loaded, settings=settings)
     signal = predict(graph, measurement.loss)
     drafts = engine.draft(registry.select(), graph, signal, measurement, measurement.loss)
     findings = [f for f in engine.judge(drafts, graph, signal, measurement) if f.severity != "info"]
-    output = main_output(run(copy_model(loaded.model, torch.device("cpu"), None), loaded.args, loaded.kwargs).output)
-    task = Task(loaded, measurement.loss, output.detach())
-    task.kind = kind
-    task.vectors = RANGES[kind](torch.randn(task.vectors.shape, generator=task.random))
-    loaded.batches = partial(batches, task)
-    found = fix.prove(loaded, graph, findings, measurement, settings)
-    with_fix = [f for f in found if any(not each.symptomatic for each in f.fixes)]
-    if not with_fix:
+    loaded.batches = task.batch
+    found = fix.prove(loaded, graph, findings, measurement, replace(settings, prove=True))
+    row.fixes = list(_put(found))
+    if not row.fixes:
         row.note = WIRING
         return
-    control, label = controlled(loaded, task, settings), repaired(case, settings)
-    best = max(with_fix, key=lambda f: _reach(f, task.chance, control))
-    first = best.fixes[0]
-    row.rule, row.fix, row.healthy = best.rule, first.title, first.measured_after.get("health") == "healthy"
-    row.reached = {r.optimizer: _share(settled(r.after), task.chance, control[r.optimizer]) for r in first.trained}
-    row.labelled = label and {
-        r.optimizer: _share(settled(r.after), task.chance, label[r.optimizer]) for r in first.trained
-    }
-    row.as_it_is = {r.optimizer: _share(settled(r.before), task.chance, control[r.optimizer]) for r in first.trained}
+    school = School(loaded, graph, settings, case.settings.loss or measurement.loss)
+    row.as_it_is = _as_it_is(found)
+    row.control = controlled(case, task, replace(settings, loss=school.loss))
 
 
-def wanted(label: dict[str, Any]) -> str:
-    """The range of the targets, which a faulty output need not have."""
-    if "01" in label["loss"] or label["target"] in ("unit", "image2d", "circle"):
-        return "unit"
-    if label["loss"].endswith("dir"):
-        return "direction"
-    return label["target"] if label["target"] in RANGES else "any"
+def suited(settings: Settings, task: Task) -> object:
+    """A target for a loss of the label's own, as its user's data would hold; gradlint draws those of the others."""
+    return task.batch(0).target if ":" in (settings.loss or "") else None
 
 
-def controlled(loaded: LoadedModel, task: Task, settings: Settings) -> dict[str, float]:
-    """The loss that the control comes to, by optimiser."""
-    torch.manual_seed(0)
-    inputs = [tensor for _, tensor in flatten((loaded.args, loaded.kwargs))]
-    model = Control(inputs, task.output, task.loss)
-    told = None if task.loss in ("nll_prob", "own") else task.loss
-    healthy = LoadedModel(model, tuple(inputs), {}, (), "control", None, None, loaded.draw, batches=loaded.batches)
-    graph, _ = measure(replace(healthy, batches=None), settings=replace(settings, loss=told))
-    runs = [train(healthy, graph, Training(settings.steps, name, device="cpu", loss=told)) for name in ("sgd", "adam")]
-    return {run.optimizer: settled(run.losses) for run in runs}
+def _put(found: list[Finding]) -> Iterator[Put]:
+    """The first fix of every finding that has one which was trained, each change once."""
+    seen = set[str]()
+    for finding in found:
+        for each in finding.fixes[:1]:
+            if each.trained and not each.symptomatic and each.title not in seen:
+                seen.add(each.title)
+                losses = {run.optimizer: _finite(settled(run.after)) for run in each.trained}
+                rates = {run.optimizer: run.rate for run in each.trained}
+                yield Put(finding.rule, each.title, str(each.measured_after.get("health")), losses, rates)
 
 
-def repaired(case: Case, settings: Settings) -> dict[str, float] | None:
-    """The loss that the model comes to with the repair that its label names; None for a case without one."""
-    changes = json.loads(CONTROLS.read_text()).get(case.name)
-    if changes is None:
-        return None
-    text = case.file.read_text(encoding="utf-8")
-    for old, new in changes:
+def _as_it_is(found: list[Finding]) -> Losses:
+    runs = [run for finding in found for each in finding.fixes[:1] for run in each.trained]
+    return {run.optimizer: _finite(settled(run.before)) for run in runs}
+
+
+def _finite(loss: float) -> float | None:
+    return loss if math.isfinite(loss) else None
+
+
+def controlled(case: Case, task: Task, settings: Settings) -> Losses:
+    """The loss that the healthy control comes to, by optimiser."""
+    healthy = control(case, settings)
+    healthy.target = suited(settings, task)
+    graph, measured = measure(healthy, settings=settings)
+    healthy.batches = task.batch
+    school = School(healthy, graph, settings, measured.loss)
+    runs = {name: school.trained(name, ()) for name in OPTIMIZERS}
+    return {name: _finite(settled(trace.losses)) for name, trace in runs.items() if trace is not None}
+
+
+def control(case: Case, settings: Settings) -> LoadedModel:
+    """The model with the repair that its label names."""
+    text, beside = case.file.read_text(encoding="utf-8"), case.file.with_name(CONTROLS.name)
+    for old, new in json.loads((beside if beside.exists() else CONTROLS).read_text())[case.name]:
         if old not in text:
             raise ValueError(f"{case.name} has no {old!r}")
         text = text.replace(old, new)
     with tempfile.TemporaryDirectory() as place:
         path = Path(place) / f"{case.name}_repaired.py"
         path.write_text(text, encoding="utf-8")
-        healthy = load(parse(f"{path}:{case.entry}"), replace(settings, prove=False))[0]
-    healthy.batches = case.loaded.batches
-    graph, measured = measure(replace(healthy, batches=None), settings=settings)
-    told = measured.loss if measured.loss in LOSSES else None
-    runs = [train(healthy, graph, Training(settings.steps, name, device="cpu", loss=told)) for name in ("sgd", "adam")]
-    return {run.optimizer: settled(run.losses) for run in runs}
+        return load(parse(f"{path}:{case.label['entry']}"), settings)[0]
 
 
-def _share(loss: float, chance: float, control: float) -> float:
-    """The loss reduction as a share of the control's, at least 0."""
-    return max(0.0, (chance - loss) / (chance - control)) if math.isfinite(loss) and control < chance else 0.0
-
-
-def _reach(finding: Finding, chance: float, control: dict[str, float]) -> tuple[bool, float]:
-    fix = finding.fixes[0]
-    shares = [_share(settled(run.after), chance, control[run.optimizer]) for run in fix.trained]
-    return fix.measured_after.get("health") == "healthy", max(shares, default=0.0)
-
-
-def written(folder: Path, entry: str, case: Case, row: Row) -> None:
+def written(case: Case, row: Row) -> None:
     """Write fixes into a copy of the file, and note what stood."""
     with tempfile.TemporaryDirectory() as place:
-        path = Path(shutil.copyfile(folder / f"{case.name}.py", Path(place) / f"{case.name}.py"))
-        lint = partial(linted, f"{path}:{entry}", case.settings)
-        started = time.time()
-        outcome = rounds.apply(lint(), lint, started, unsafe=True)
+        path = Path(shutil.copyfile(case.file, Path(place) / case.file.name))
+        lint = partial(linted, f"{path}:{case.label['entry']}", case.settings)
+        outcome = rounds.apply(lint(), lint, time.time(), unsafe=True)
         row.written = "; ".join(line.partition(": ")[2] for line in outcome.written)
         row.refused = "; ".join(line.partition(": ")[2] for line in outcome.refused)
 
@@ -246,100 +230,139 @@ def _work(text: str, settings: Settings, pipe: Any) -> None:
         pipe.send([])
 
 
-def rows(folder: Path, only: set[str], parts: set[str]) -> Iterator[Row]:
-    labels = json.loads((folder / "labels.json").read_text())
+def run(folder: Path, only: set[str], parts: set[str], known: dict[str, Row]) -> Iterator[Row]:
+    """The rows of the cases, the parts that are not asked for as they were known."""
     for case in corpus(folder, only):
-        started, row, label = time.perf_counter(), Row(case.name), labels[case.name]
-        case.file, case.entry = folder / f"{case.name}.py", label["entry"]
+        started, old = time.perf_counter(), known.get(f"{folder.name}/{case.name}", Row(folder.name, case.name))
+        row = replace(old) if "train" not in parts else Row(folder.name, case.name, commit())
+        row.written, row.refused = old.written, old.refused
         if "write" in parts:
-            written(folder, label["entry"], case, row)
+            written(case, row)
         if "train" in parts:
             try:
-                trained(case, row, max(STEPS[0], min(STEPS[1], label["steps"])), wanted(label))
-            except (GradlintError, RuntimeError, IndexError, ValueError, StopIteration) as error:
+                trained(case, row)
+            except (GradlintError, RuntimeError, IndexError) as error:
                 row.note = f"no task for it: {type(error).__name__}: {str(error)[:80]}"
-        print(f"{time.perf_counter() - started:4.0f} s  {row}", flush=True)
+            row.seconds = round(time.perf_counter() - started, 1)
         yield row
 
 
-def table(found: list[Row]) -> str:
-    """The three shares, and a line a case."""
-    total = len(found)
-    proposed = [row for row in found if row.fix]
-    proven, edited = [row for row in proposed if row.proven], [row for row in found if row.written]
-    healthy = [row for row in proposed if row.healthy and row.reached]
-    lines = [
-        "# Fixes on the faulty models of the development corpus",
-        "",
-        "`python benchmarks/proven.py FOLDER` makes this table; its docstring says what the words mean.",
-        "",
-        "| | of | share |",
-        "|---|---|---|",
-        f"| a fix is proposed | {len(proposed)} of {total} | {_percent(len(proposed), total)} |",
-        f"| of those, proven | {len(proven)} of {len(proposed)} | {_percent(len(proven), len(proposed))} |",
-        f"| the edit was written and stood | {len(edited)} of {total} | {_percent(len(edited), total)} |",
-        f"| the probe says healthy, and training agrees | {len(proven)} of {len(healthy)} "
-        f"| {_percent(len(proven), len(healthy))} |",
-        "",
-        "Shares of the control's loss reduction, SGD / Adam, of the model as it is and with its best fix.",
-        "The labelled control was tried for some of the cases that miss the general one, not yet for all.",
-        "A training ends after 15 s of wall clock. This table was made with about fifteen processes on two cores, so",
-        "that convolutions and long loops saw few of their steps. Cases with a labelled control, and m017,",
-        "m075 and m146, were run again by themselves, after changes that their first run led to.",
-        "",
-        "| case | finding | fix | probe | as it is | with the fix | of the labelled control | proven | written |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    for row in found:
-        cells = [
-            row.case,
-            row.rule,
-            row.fix.replace("|", "\\|") or row.note,
-            "healthy" if row.healthy else "–",
-            _shares(row.as_it_is),
-            _shares(row.reached),
-            _shares(row.labelled),
-            "yes" if row.proven else "no",
-            "yes" if row.written else f"no{': ' + row.refused if row.refused else ''}".replace("|", "\\|"),
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+def commit() -> str:
+    """The short hash of what is checked out, with a + where files differ from it."""
+    told = subprocess.run(["git", "describe", "--always", "--dirty=+"], cwd=ROOT, capture_output=True, text=True)
+    return told.stdout.strip()
 
 
-def _percent(part: int, whole: int) -> str:
-    return f"{part / max(1, whole):.0%}"
+def read() -> dict[str, Row]:
+    """The rows that are kept, by group and case."""
+    data = json.loads(ROWS.read_text()) if ROWS.exists() else []
+    rows = [Row(**{**each, "fixes": [Put(**put) for put in each["fixes"]]}) for each in data]
+    return {f"{row.group}/{row.case}": row for row in rows}
 
 
-def _shares(shares: dict[str, float] | None) -> str:
-    return " / ".join(f"{value:.2f}" for value in shares.values()) if shares else "–"
+def keep(row: Row) -> None:
+    """Put the row in the place of an older one."""
+    rows = read() | {f"{row.group}/{row.case}": row}
+    text = ",\n".join(json.dumps(asdict(rows[key])) for key in sorted(rows))
+    ROWS.write_text(f"[\n{text}\n]\n", encoding="utf-8")
 
 
 def main() -> None:
+    """Run what is asked for, and write the table of everything."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folder", type=Path, nargs="?")
     parser.add_argument("--only", default="", help="comma-separated names")
     parser.add_argument("--parts", default="write,train")
-    parser.add_argument("--json", type=Path, help="also append one line a row, or read them where --parts is empty")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    if args.parts:
-        found = []
-        for row in rows(args.folder, set(args.only.split(",")) - {""}, set(args.parts.split(","))):
-            found.append(row)
-            if args.json:
-                with args.json.open("a") as file:
-                    file.write(json.dumps(asdict(row)) + "\n")
-    else:
-        merged: dict[str, dict[str, Any]] = {}
-        for line in args.json.read_text().splitlines():
-            data = json.loads(line)
-            known = merged.setdefault(data["case"], {})
-            known.update({k: v for k, v in data.items() if v or k not in known})
-        found = [Row(**data) for _, data in sorted(merged.items())]
-    text = table(found)
-    print(text)
-    if not args.only:
-        TABLE.write_text(text, encoding="utf-8")
+    if args.folder:
+        for row in run(args.folder, set(args.only.split(",")) - {""}, set(args.parts.split(",")), read()):
+            keep(row)
+            print(shown(row), flush=True)
+
+    TABLE.write_text(table(list(read().values())), encoding="utf-8")
+
+
+HEAD = """# Fixes on faulty models: proposed, proven and written
+
+`python benchmarks/proven.py FOLDER` makes the rows of a folder, and this table of all that are kept in `proven.json`;
+its docstring says what the words mean. Every training is of {steps} steps, none ended by the clock. Rows are from
+commit {commits}.
+"""
+COLUMNS = ("case", "batch", "finding", "fix", "probe", "as it is", "with the fix", "proven", "written")
+
+
+def table(rows: list[Row]) -> str:
+    """What is claimed of each folder, then a line a case."""
+    groups = {row.group: [each for each in rows if each.group == row.group] for row in rows}
+    made = ", ".join(f"{commit} ({count})" for commit, count in Counter(row.commit for row in rows).most_common())
+    lines = [HEAD.format(steps=STEPS, commits=made)]
+    lines += [f"| | {' | '.join(groups)} |", f"|---|{'---|' * len(groups)}"]
+    totals = [claims(group) for group in groups.values()]
+    lines += [f"| {name} | {' | '.join(each[name] for each in totals)} |" for name in totals[0]] if totals else []
+    lines += [
+        "",
+        "Shares of the control's loss reduction are by SGD / Adam; – where the control itself does not learn.",
+        "",
+    ]
+    for name, group in groups.items():
+        lines += [f"## {name}", "", f"| {' | '.join(COLUMNS)} |", f"|{'---|' * len(COLUMNS)}", *map(line, group), ""]
+    return "\n".join(lines)
+
+
+def claims(rows: list[Row]) -> dict[str, str]:
+    """The shares that are asked for, in words, with the counts that they are of."""
+    proposed = [row for row in rows if row.fixes]
+    decided = [row for row in proposed if row.decided]
+    first = [row for row in decided if row.fixes[0].health == "healthy"]
+    every = [(row, put) for row in decided for put in row.fixes if put.health == "healthy"]
+    return {
+        "a fix is proposed": _of(len(proposed), len(rows)),
+        "undecided: the control does not learn": f"{len(proposed) - len(decided)} of {len(proposed)}",
+        "of those decided, the model as it is reaches half": _of(
+            sum(r.trains(r.as_it_is) for r in decided), len(decided)
+        ),
+        "of those decided, proven": _of(sum(row.state == "yes" for row in decided), len(decided)),
+        "the probe calls the first fix healthy, and training agrees": _of(
+            sum(row.trains(row.fixes[0].losses) for row in first), len(first)
+        ),
+        "the same of every fix that is trained": _of(sum(row.trains(put.losses) for row, put in every), len(every)),
+        "the edit was written and stood": _of(sum(bool(row.written) for row in rows), len(rows)),
+    }
+
+
+def line(row: Row) -> str:
+    """A line of the table."""
+    best = row.best
+    cells = [
+        row.case,
+        str(row.batch or "–"),
+        best.rule if best else "",
+        best.title if best else row.note,
+        best.health if best else "–",
+        _shares(row, row.as_it_is) if best else "–",
+        _shares(row, best.losses) if best else "–",
+        row.state or "no",
+        "yes" if row.written else f"no{': ' + row.refused if row.refused else ''}",
+    ]
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+def _shares(row: Row, losses: Losses) -> str:
+    shares = row.shares(losses)
+    return " / ".join(f"{shares[name]:.2f}" if name in shares else "–" for name in OPTIMIZERS)
+
+
+def _of(part: int, whole: int) -> str:
+    return f"{part} of {whole} ({part / max(1, whole):.0%})"
+
+
+def shown(row: Row) -> str:
+    """A row on a few lines, to follow a run by."""
+    lines = [f"{row.seconds:4.0f} s  {row.case}: {row.state or row.note}  chance {row.chance}  control {row.control}"]
+    lines.append(f"         as it is {row.shares(row.as_it_is)} {row.as_it_is}")
+    lines += [f"         {p.health} {row.shares(p.losses)} {p.losses} {p.rates} {p.title}" for p in row.fixes]
+    return "\n".join([*lines, f"         {row.written} | {row.refused}"])
 
 
 if __name__ == "__main__":

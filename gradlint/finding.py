@@ -121,18 +121,19 @@ class Size:
 
 @dataclass(frozen=True)
 class Trained:
-    """The losses of two short training runs, of the model as it is and with a fix: same start, same data, same rate.
+    """The losses of two short training runs, of the model as it is and with a fix: same start, same data, own rates.
 
     `step_time` is the duration of a step with the fix over that without. `stopped` says why a run ended early.
     """
 
     optimizer: str
-    rate: float
+    rate: float  # with the fix
     data: str  # "given", or "made up": one batch, drawn once
     before: tuple[float, ...]  # the loss before each step; the last one may be NaN or infinite
     after: tuple[float, ...]
     step_time: float | None = None
     stopped: tuple[str, str] = ("", "")
+    rate_before: float | None = None  # of the model as it is, where that is another
 
 
 def settled(losses: Sequence[float]) -> float:

@@ -27,6 +27,19 @@ class Net(nn.Module):
         return self.head(self.body(self.layer(x)))
 
 
+class Recurrent(nn.Module):
+    """A recurrent net whose state grows by a factor of about three a step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer, self.rnn, self.head = nn.Linear(1, 4), nn.RNN(4, 32, nonlinearity="relu"), nn.Linear(32, 3)
+        nn.init.normal_(self.rnn.weight_hh_l0, std=4.0 * 32**-0.5)
+
+    def forward(self, x):
+        return self.head(self.rnn(self.layer(x.T.unsqueeze(-1).repeat(4, 1, 1)))[0][-1])
+
+
 def fixes(model: nn.Module, rule: str, family: str, *functions: str) -> tuple[Fix, ...]:
     """The fixes of a finding that the graph alone decided, about the ops of these functions."""
     x = torch.randn(16, 8, generator=torch.Generator().manual_seed(0))
@@ -61,6 +74,13 @@ def test_an_exponential_is_clamped_before_it_overflows():
     assert fix.measured_after["finite"] is True
 
 
+def test_an_overflow_is_all_that_an_exponential_is_put_to():
+    """Arguments far below 0 would make it 0, and the logarithm after it infinite with or without the clamp."""
+    fix, *_ = fixes(Net(lambda z: torch.exp(z).clamp(max=5.0).log()), "clamp-after-exp", "numerics", "exp", "clamp")
+    assert fix.title.startswith("clamp the argument of exp at 1.61")
+    assert fix.measured_before["finite"] is False and fix.measured_after["finite"] is True
+
+
 def test_an_activation_in_an_activation_is_taken_out_to_widen_the_range():
     (fix,) = fixes(Net(lambda z: torch.sigmoid(torch.tanh(z))), "double-activation", "wiring", "tanh", "sigmoid")
     assert fix.title.startswith("remove torch.tanh")
@@ -80,3 +100,9 @@ def test_weights_of_one_sign_are_drawn_so_that_units_differ():
 
 def test_nothing_is_provoked_for_a_cause_that_the_run_shows():
     assert experiment(Finding("GL000", "saturating-chain", "vanishing", "error", "confirmed", "", ops=(1, 2))) is None
+
+
+def test_a_recurrence_that_explodes_is_made_orthogonal():
+    fix, *_ = fixes(Recurrent(), "measured-exploding", "exploding", "linear")
+    assert fix.title == "initialise the recurrent weights with orthogonal_"
+    assert fix.measured_before["health"] == "error" and fix.measured_after["health"] == "healthy"

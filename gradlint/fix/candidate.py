@@ -68,7 +68,10 @@ class Guard:
 
 @dataclass(frozen=True)
 class Stress:
-    """Provoke the fault at this op: "zero" makes its argument 0 for one sample, "large" makes it 1000 times larger."""
+    """Provoke the fault at this op.
+
+    "zero" makes its argument 0 for one sample, "large" makes it 1000 times larger, "high" the same without its sign.
+    """
 
     op: int
     kind: str

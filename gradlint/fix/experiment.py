@@ -47,7 +47,7 @@ def _zero(ops: tuple[int, ...]) -> Experiment:
 
 
 def _overflow(ops: tuple[int, ...]) -> Experiment:
-    return Experiment((Stress(ops[0], "large"),), "shown with an argument 1000 times larger")
+    return Experiment((Stress(ops[0], "high"),), "shown with a positive argument, 1000 times larger")
 
 
 def _range(ops: tuple[int, ...]) -> Experiment:

@@ -305,7 +305,11 @@ SAFE: Mapping[str, Callable[[Tensor, float], Tensor]] = {
     "exp": _at_most,
     "expm1": _at_most,
 }
-STRESSES: Mapping[str, Transform] = {"zero": _first_zero, "large": _larger}
+STRESSES: Mapping[str, Transform] = {
+    "zero": _first_zero,
+    "large": _larger,
+    "high": lambda x: _larger(x.abs()),  # nothing but an overflow: what is far below 0 becomes 0 in an exponential
+}
 WITNESSES: Mapping[str, Callable[[Tensor, Op], float]] = {"distinct": _distinct, "variety": _variety, "width": _width}
 # The order in which steps at one op wrap the call: from the function itself outwards.
 WRAPPERS: Mapping[type, Callable[[Any, Function, Op, Store], Function]] = {

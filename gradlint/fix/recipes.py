@@ -86,7 +86,7 @@ TABLE: Mapping[str, tuple[Recipe, ...]] = {
     "dead-units": DYING,
     "recurrent-vanishing": RECURRENT,
     "vanishing": (*RECURRENT, MATCHED, RELU_HE, NORM_SKIP, NORM, LSUV, SELU, RELU_HE_NORM_SKIP),
-    "exploding": GROWING,
+    "exploding": (ORTHOGONAL_RNN, *GROWING),
     "init": (MATCHED, DEFAULT, NORM, ORTHOGONAL, LSUV, RELU_HE),
     "normalization": (NORM, NORM_SKIP, RMS, MATCHED),
     "architecture": (SKIP, NORM_SKIP, NORM_PROJECTION, RELU_HE, NORM),

@@ -1,4 +1,4 @@
-"""Fixes put to the test of a short training: the model as it is and with a fix, on the same data."""
+"""Fixes put to the test of a short training: the model as it is and with a fix, on the same data, each at its rate."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from gradlint.error import GradlintError
 from gradlint.finding import Finding, Fix, Trained
 from gradlint.fix.candidate import Step
 from gradlint.fix.interventions import apply
+from gradlint.fix.rates import at_best_rate
 from gradlint.graph.ir import Graph
 from gradlint.probe import Training, train
 from gradlint.profile import Trace
@@ -47,7 +48,6 @@ class School:
 
     def _run(self, optimizer: str, steps: tuple[Step, ...]) -> Trace | None:
         settings = self.settings
-        applied = apply(self.graph, steps, settings.seed, lasting=True)
         training = Training(
             settings.steps or STEPS,
             optimizer,
@@ -57,8 +57,13 @@ class School:
             self.loss if self.loss in LOSSES or ":" in self.loss else None,
             SHARE * settings.timeout / (len(OPTIMIZERS) * (1 + FIXES)),
         )
+
+        def run(asked: Training) -> Trace:
+            applied = apply(self.graph, steps, settings.seed, lasting=True)  # anew: some steps act once
+            return train(self.loaded, self.graph, asked, interventions=applied.interventions, edits=applied.edits)
+
         try:
-            return train(self.loaded, self.graph, training, interventions=applied.interventions, edits=applied.edits)
+            return at_best_rate(training, run)
         except GradlintError:  # the fix fits the recorded pass only: another batch takes another way
             return None
 
@@ -88,7 +93,8 @@ def _compared(before: Trace, after: Trace) -> Trained:
     times = [trace.seconds / len(trace.losses) for trace in (before, after) if trace.losses]
     return Trained(
         optimizer=before.optimizer,
-        rate=before.rate,
+        rate=after.rate,
+        rate_before=None if before.rate == after.rate else before.rate,
         data=before.data,
         before=before.losses[:length],
         after=after.losses[:length],

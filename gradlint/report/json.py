@@ -199,6 +199,7 @@ def _trained(run: Trained) -> dict[str, object]:
     return {
         "optimizer": run.optimizer,
         "rate": run.rate,
+        "rate_before": run.rate if run.rate_before is None else run.rate_before,
         "data": run.data,
         "before": run.before,
         "after": run.after,

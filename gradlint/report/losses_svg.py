@@ -8,6 +8,7 @@ from html import escape
 
 from gradlint.finding import Trained
 from gradlint.report.number import number
+from gradlint.report.wording import rates
 
 WIDTH, HEIGHT = 460, 150
 LEFT, RIGHT, TOP, BOTTOM = 64, 12, 38, 22
@@ -27,7 +28,7 @@ def svg(run: Trained) -> str:
         return ""
     scale: Callable[[float], float] = math.log10 if min(values) > 0 else float
     steps, ends = max(len(run.before), len(run.after)), (scale(min(values)), scale(max(values)))
-    title = f"loss over {steps} steps of {run.optimizer} at {run.rate:g}"
+    title = f"loss over {steps} steps of {run.optimizer} at {rates(run)}"
     parts = [
         f'<text class="faint" x="{LEFT}" y="12">{escape(title)}{", log axis" if scale is math.log10 else ""}</text>',
         *_legend(),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from gradlint.finding import Finding, Fix, Suppression, Verdict, settled
+from gradlint.finding import Finding, Fix, Suppression, Trained, Verdict, settled
 from gradlint.report import chart
 from gradlint.report.number import HEALTH, amount, count, label, number, seconds, shape
 from gradlint.report.outcome import reaches, stands
@@ -188,13 +188,18 @@ def changes(finding: Finding, fix: Fix) -> str:
 def training(fix: Fix) -> list[str]:
     """What `--prove` showed of a fix: a line an optimizer, then how long a step takes."""
     lines = [
-        f"{run.optimizer} at {run.rate:g}: loss {_course(run.before)} as it is, {_course(run.after)} with the fix"
+        f"{run.optimizer} at {rates(run)}: loss {_course(run.before)} as it is, {_course(run.after)} with the fix"
         f" in {count(len(run.after), 'step')}{', your data' if run.data == 'given' else ''}"
         + "".join(f" ({why})" for why in dict.fromkeys(run.stopped) if why)
         for run in fix.trained
     ]
     times = [run.step_time for run in fix.trained if run.step_time is not None]
     return [*lines, f"step time: {sum(times) / len(times):.2f} × that of the model as it is"] if times else lines
+
+
+def rates(run: Trained) -> str:
+    """The learning rate of both runs, or the two where each has its own."""
+    return f"{run.rate:g}" if run.rate_before is None else f"{run.rate_before:g} and {run.rate:g}"
 
 
 def _course(losses: Sequence[float]) -> str:
