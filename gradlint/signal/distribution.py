@@ -5,8 +5,10 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gradlint.signal.field import Base, Cotangent, Factor, Field, Tilt, push
 from gradlint.signal.kernels import SCORES, expectation, mehler, series
@@ -33,8 +35,19 @@ class Sum:
         result: Array = self._looked_up(values).mean(0)
         return result
 
+    @cached_property
+    def _position(self) -> Array:
+        """Where the entries of the grid lie between the quantiles, in steps."""
+        steps: Array = np.interp(self.grid.ravel(), self.quantiles, np.arange(float(len(self.quantiles))))
+        return steps
+
+    @cached_property
+    def _below(self) -> NDArray[np.intp]:
+        return np.minimum(self._position.astype(np.intp), len(self.quantiles) - 2)
+
     def _looked_up(self, values: Array) -> Array:
-        return np.interp(self.grid.ravel(), self.quantiles, values).reshape(self.grid.shape)
+        found: Array = values[self._below] + (self._position - self._below) * np.diff(values)[self._below]
+        return found.reshape(self.grid.shape)
 
 
 def points(base: Base) -> Array:

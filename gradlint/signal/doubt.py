@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from gradlint.graph import Graph, Op
 from gradlint.signal.field import Cotangent, Field
 from gradlint.signal.kernels import expectation
-from gradlint.signal.scalar import IDENTITY, scalar_function
+from gradlint.signal.scalar import IDENTITY, Scalar, scalar_function
 
 DECADE = 1.0 / (2.0 * math.log(10.0))  # decades of an RMS per unit of ln of its square
 WIDTH = 5.0  # var ln‖x‖² per layer is 5/n at ReLU, less for other functions (Hanin 2018; Hanin & Nica 2020)
@@ -111,6 +112,11 @@ def elasticity(op: Op, x: Field) -> float:
     mean, variance = x.average, float(x.law.table.weights @ x.law.variance)
     if not variance > 0.0 or not math.isfinite(variance):
         return 1.0
+    return _growth(function, mean, variance)
+
+
+@lru_cache(maxsize=4096)
+def _growth(function: Scalar, mean: float, variance: float) -> float:
     low, high = (expectation(function, mean, variance * (1.0 + step))[1] for step in (-UNSTABLE, UNSTABLE))
     if not (low > 0.0 and high > 0.0):
         return 1.0

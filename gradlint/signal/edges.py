@@ -6,20 +6,41 @@ more often than its border, so what they make of it is larger than the mean over
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import TypeVar
 
 import numpy as np
 
 from gradlint.signal.table import Array
 
 Edges = tuple[Array, ...]  # one vector per spatial axis, or () where the moments are even
+T = TypeVar("T")
+
+
+def along(function: Callable[..., T], *axes: Sequence[object]) -> list[T]:
+    """The function axis by axis; an axis with the very arguments of the one before it shares its result."""
+    found: list[T] = []
+    before: tuple[object, ...] = ()
+    for given in zip(*axes, strict=True):
+        same = bool(found) and all(a is b for a, b in zip(given, before, strict=True))
+        found.append(found[-1] if same else function(*given))
+        before = given
+    return found
+
+
+@lru_cache(maxsize=256)
+def _ones(size: int) -> Array:
+    ones = np.ones(size)
+    ones.setflags(write=False)
+    return ones
 
 
 def even(edges: Edges, sizes: Sequence[int]) -> Edges:
     """The edges, or ones where there are none (or none of these sizes)."""
     if tuple(len(vector) for vector in edges) == tuple(sizes):
         return edges
-    return tuple(np.ones(size) for size in sizes)
+    return tuple(_ones(size) for size in sizes)
 
 
 def blended(parts: Sequence[tuple[float, Edges]]) -> Edges:
@@ -30,9 +51,13 @@ def blended(parts: Sequence[tuple[float, Edges]]) -> Edges:
         return ()
     sizes = [len(vector) for vector in known]
     whole = [(share / total, even(edges, sizes)) for share, edges in parts]
-    return tuple(
-        np.asarray(sum(share * edges[axis] for share, edges in whole), np.float64) for axis in range(len(sizes))
-    )
+    shares = [share for share, _ in whole]
+
+    def total_of(*vectors: Array) -> Array:
+        mixed: Array = np.dot(shares, vectors)
+        return mixed
+
+    return tuple(along(total_of, *(edges for _, edges in whole)))
 
 
 def centred(edges: Edges, drift: Edges, common: float) -> Edges:
@@ -41,17 +66,19 @@ def centred(edges: Edges, drift: Edges, common: float) -> Edges:
     `common` is the share of E[x²] that two positions have in common, `drift` how E[x(p)x̄] varies along the axes.
     """
     common = min(max(common, 0.0), 0.9)
-    drift = drift or tuple(_level(np.sqrt(edge)) for edge in edges)
-    return tuple(
-        np.maximum(edge - 2.0 * common * along + common, 0.0) / (1.0 - common)
-        for edge, along in zip(edges, drift, strict=True)
-    )
+    drift = drift or tuple(along(lambda edge: levelled(np.sqrt(edge)), edges))
+
+    def less(edge: Array, mean: Array) -> Array:
+        left: Array = np.maximum(edge - 2.0 * common * mean + common, 0.0) / (1.0 - common)
+        return left
+
+    return tuple(along(less, edges, drift))
 
 
-def _level(vector: Array) -> Array:
+def levelled(vector: Array) -> Array:
     """The vector over its mean."""
-    levelled: Array = vector / max(float(vector.mean()), 1e-300)
-    return levelled
+    even: Array = vector / max(float(vector.sum()) / len(vector), 1e-300)
+    return even
 
 
 def resampled(edges: Edges, sizes: Sequence[int]) -> Edges:
@@ -62,5 +89,5 @@ def resampled(edges: Edges, sizes: Sequence[int]) -> Edges:
     for vector, size in zip(edges, sizes, strict=True):
         at = (np.arange(size) + 0.5) * len(vector) / size - 0.5
         new = np.interp(at, np.arange(len(vector)), vector)
-        found.append(new / max(float(new.mean()), 1e-300))
+        found.append(levelled(new))
     return tuple(found)

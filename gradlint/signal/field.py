@@ -42,7 +42,10 @@ class Base:
         """Correlation of z for every entry of the table; 1 where z does not vary."""
         covariance = self.table.values - outer(self.table, self.mean)
         scale = outer(self.table, np.sqrt(self.variance))
-        return np.clip(np.where(scale > 0, covariance / np.where(scale > 0, scale, 1.0), 1.0), -1.0, 1.0)
+        if not np.all(scale > 0):
+            covariance = np.where(scale > 0, covariance, 1.0)
+            scale = np.where(scale > 0, scale, 1.0)
+        return np.minimum(np.maximum(covariance / scale, -1.0), 1.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +81,9 @@ class Field:
     @property
     def average(self) -> float:
         """E[x] over all entries."""
-        return float(self.table.weights @ self.mean) if self.table.profile else float(self.mean.mean())
+        if self.table.profile is not None:
+            return float(self.table.weights @ self.mean)
+        return float(self.mean[0]) if len(self.mean) == 1 else float(self.mean.mean())
 
     @property
     def law(self) -> Base:
@@ -233,7 +238,8 @@ class Cotangent:
         first, second = tables.same_classes(self.table, tables.regroup(other.table, self.table.dims))
         edges = blended([(self.table.square, self.edges), (other.table.square, other.edges)])
         total = tables.combine(first, second, np.add)
-        return Cotangent(total, None, _mixed(self, other), edges=edges, lean=_leaning(self, other))
+        lean = _leaning(self, other) if self.lean or other.lean else 0.0
+        return Cotangent(total, None, _mixed(self, other), edges=edges, lean=lean)
 
 
 def push(base: Base, function: Scalar) -> tuple[Table, Array]:

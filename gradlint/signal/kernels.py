@@ -7,7 +7,6 @@ from functools import lru_cache
 from statistics import NormalDist
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gradlint.signal.scalar import IDENTITY, Scalar
 from gradlint.signal.table import Array
@@ -18,6 +17,7 @@ COARSE = np.linspace(-6.0, 6.0, 120)
 COARSE_WEIGHT = np.exp(-0.5 * COARSE**2) / np.exp(-0.5 * COARSE**2).sum()
 SCORES = np.array([NormalDist().inv_cdf((k + 0.5) / 160) for k in range(160)])
 SCORES /= math.sqrt(float((SCORES**2).mean()))  # normal scores: points of equal probability, of unit variance
+CENTRED = 1e-6  # a mean below this share of the deviation counts as 0
 DEGREES = 48  # terms of the Hermite series; ρ^48 < 1 % for ρ ≤ SERIES_UP_TO
 SERIES_UP_TO = 0.9
 
@@ -49,10 +49,10 @@ def expectation(function: Scalar, mean: float, variance: float) -> tuple[float, 
 
 
 def mehler(rho: Array, weights: Array) -> Array:
-    """Σ w_n ρⁿ for every ρ of a vector."""
-    powers = np.empty((len(rho), len(weights)))
-    powers[:, 0], powers[:, 1:] = 1.0, rho[:, None]
-    total: Array = np.multiply.accumulate(powers, axis=1) @ weights
+    """Σ w_n ρⁿ for every ρ of a vector, or for every row of a matrix with its own weights."""
+    powers = np.empty((*rho.shape, weights.shape[-1]))
+    powers[..., 0], powers[..., 1:] = 1.0, rho[..., None]
+    total: Array = (np.multiply.accumulate(powers, axis=-1) @ weights[..., None])[..., 0]
     return total
 
 
@@ -87,54 +87,61 @@ def kernel(function: Scalar, mean: Array, variance: Array, rho: Array) -> tuple[
     mean and variance are the base Gaussian's, shape (K,). Poole et al. 2016 (q and c maps); ReLU family in closed form
     (Cho & Saul 2009); otherwise Mehler's series, and quadrature in the difference above |ρ| = 0.9.
     """
+    variance = np.maximum(variance, 0.0)
+    centred = np.abs(mean) <= CENTRED * np.sqrt(variance)
+    closed = centred if function.slopes is not None or function.steps is not None else np.zeros(len(mean), bool)
+    if closed.all():
+        return _closed(function, variance, rho)
+    if not closed.any():
+        return _by_series(function, mean, variance, rho)
     out, first = np.empty(rho.shape), np.empty(len(variance))
-    for members in _groups(mean, variance):
-        m, v = float(mean[members[0]]), max(float(variance[members[0]]), 0.0)
-        out[members], first[members] = _one_law(function, m, v, rho[members])
+    out[closed], first[closed] = _closed(function, variance[closed], rho[closed])
+    out[~closed], first[~closed] = _by_series(function, mean[~closed], variance[~closed], rho[~closed])
     return out, first
 
 
-def _groups(mean: Array, variance: Array) -> list[NDArray[np.intp]]:
-    """Classes that share their law."""
-    if len(variance) == 1:
-        return [np.zeros(1, np.intp)]
-    keys: dict[tuple[float, float], list[int]] = {}
-    for index, law in enumerate(zip(mean.tolist(), variance.tolist(), strict=True)):
-        keys.setdefault(law, []).append(index)
-    return [np.asarray(members, np.intp) for members in keys.values()]
+def _closed(function: Scalar, variance: Array, rho: Array) -> tuple[Array, Array]:
+    if function.slopes is not None:
+        spread = variance.reshape((-1,) + (1,) * (rho.ndim - 1))
+        return _homogeneous(function.slopes, spread, rho), _homogeneous_mean(function.slopes, variance)
+    assert function.steps is not None
+    return _step(function.steps, rho), np.full(len(variance), 0.5 * sum(function.steps))
 
 
-def _one_law(function: Scalar, mean: float, variance: float, rho: Array) -> tuple[Array, float]:
-    if abs(mean) <= 1e-6 * math.sqrt(variance):
-        if function.slopes is not None:
-            return _homogeneous(function.slopes, variance, rho), _homogeneous_mean(function.slopes, variance)
-        if function.steps is not None:
-            return _step(function.steps, rho), 0.5 * sum(function.steps)
-    coefficients, second = series(function, mean, variance)
-    flat = rho.ravel()
-    result: Array = mehler(np.clip(flat, -SERIES_UP_TO, SERIES_UP_TO), coefficients**2)
-    result[flat >= 1.0 - 1e-12] = second
-    for value in {float(r) for r in flat[(np.abs(flat) > SERIES_UP_TO) & (flat < 1.0 - 1e-12)]}:
-        result[flat == value] = _near_one(function, mean, variance, value)
-    return result.reshape(rho.shape), float(coefficients[0])
+def _by_series(function: Scalar, mean: Array, variance: Array, rho: Array) -> tuple[Array, Array]:
+    """Mehler's series for every class with its own law, and quadrature in the difference near |ρ| = 1."""
+    laws = list(zip(mean.tolist(), variance.tolist(), strict=True))
+    found = [series(function, *law) for law in laws]
+    coefficients = np.array([part for part, _ in found])
+    flat = rho.reshape(len(rho), -1)
+    result: Array = mehler(np.minimum(np.maximum(flat, -SERIES_UP_TO), SERIES_UP_TO), coefficients**2)
+    whole = flat >= 1.0 - 1e-12
+    result = np.where(whole, np.array([[second] for _, second in found]), result)
+    for index, place in zip(*np.nonzero((np.abs(flat) > SERIES_UP_TO) & ~whole), strict=True):
+        result[index, place] = _near_one(function, *laws[index], float(flat[index, place]))
+    return result.reshape(rho.shape), coefficients[:, 0]
 
 
-def _homogeneous(slopes: tuple[float, float], variance: float, rho: Array) -> Array:
+def _homogeneous(slopes: tuple[float, float], variance: Array, rho: Array) -> Array:
     """a·max(z, 0) + b·min(z, 0), from the arc-cosine kernel: f = (a−b)·relu + b·z and E[relu(z₁)z₂] = ρv/2."""
     right, left = slopes
-    angle = np.arccos(np.clip(rho, -1.0, 1.0))
+    if right == left:
+        linear: Array = variance * (left**2 * rho)
+        return linear
+    angle = np.arccos(np.minimum(np.maximum(rho, -1.0), 1.0))
     rectified = (np.sin(angle) + (np.pi - angle) * np.cos(angle)) / (2.0 * np.pi)
     values: Array = variance * ((right - left) ** 2 * rectified + (right - left) * left * rho + left**2 * rho)
     return values
 
 
-def _homogeneous_mean(slopes: tuple[float, float], variance: float) -> float:
-    return (slopes[0] - slopes[1]) * math.sqrt(variance / (2.0 * math.pi))
+def _homogeneous_mean(slopes: tuple[float, float], variance: Array) -> Array:
+    mean: Array = (slopes[0] - slopes[1]) * np.sqrt(variance / (2.0 * math.pi))
+    return mean
 
 
 def _step(steps: tuple[float, float], rho: Array) -> Array:
     """E[f(z₁)f(z₂)] of a piecewise constant f at zero mean."""
     right, left = steps
-    both = (np.pi - np.arccos(np.clip(rho, -1.0, 1.0))) / (2.0 * np.pi)
+    both = (np.pi - np.arccos(np.minimum(np.maximum(rho, -1.0), 1.0))) / (2.0 * np.pi)
     result: Array = (right - left) ** 2 * both + (right - left) * left + left**2
     return result

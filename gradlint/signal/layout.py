@@ -114,6 +114,8 @@ def concatenated(fields: Sequence[Field], dim: int) -> Field:
 def _common_dims(fields: Sequence[Field], dim: int) -> Dims:
     dims = fields[0].dims
     for field in fields[1:]:
+        if field.dims == dims:
+            continue
         dims = tuple(
             a if position == dim else (tables.refine(a, b) if a and b else a)
             for position, (a, b) in enumerate(zip(dims, field.dims, strict=True))
@@ -125,6 +127,9 @@ def _flat(field: Field, dims: Dims, dim: int) -> Field:
     """The field with `dim` as one axis (inserted when it has size 1) and the other dimensions as in `dims`."""
 
     def relabel(table: Table) -> Table:
+        position = table.starts[dim]
+        if len(table.dims[dim]) == 1 and table.dims[:dim] == dims[:dim] and table.dims[dim + 1 :] == dims[dim + 1 :]:
+            return table if table.profile is None or table.profile.axis == position else table.collapse()
         table = tables.merge_dim(table, dim)
         table = tables.regroup(table, (*dims[:dim], table.dims[dim], *dims[dim + 1 :]))
         position = table.starts[dim]

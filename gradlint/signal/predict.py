@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -31,11 +33,23 @@ def predict(graph: Graph, loss: str = "unit", inputs: Mapping[int, tuple[float, 
     or "own" when the model returns its loss. What depends on an op without a transfer function is left out of the
     profile, and `Signal.unknown` says why.
     """
-    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"), uncollected():
         run = _Run(graph, dict(inputs or {}), followed(graph, loss, inputs or {}))
         run.forward()
         run.backward(loss)
         return run.signal(loss)
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Hold the garbage collector back: with torch loaded, one full collection takes as long as a prediction."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 @dataclass

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+import math
 from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 
@@ -30,9 +31,9 @@ def filtered(parts: Array, maps: Array, weight: Weight) -> Array | None:
     if not weight.filters:
         return None
     rank = len(weight.shape) - 1
-    sums = np.stack([weight.filters["".join(str(axis + 1) for axis in kept)] for kept in _subsets(rank)], axis=-1)
-    moments: Array = np.einsum("bs,cs,sp->cbp", parts, sums, maps)
-    return moments
+    sums = np.stack([weight.filters[kept] for kept in _subsets(rank)], axis=-1)
+    moments: Array = sums @ (parts.T[:, :, None] * maps[:, None]).reshape(len(maps), -1)
+    return moments.reshape(len(sums), len(parts), -1)
 
 
 def weighed(weight: Weight, relative: Array) -> Weight:
@@ -67,11 +68,13 @@ def tangent(square: Square, weight: Weight, cotangent: Cotangent) -> Square:
 
 
 def _entries(weight: Weight) -> int:
-    return int(np.prod(weight.shape[1:]))
+    return math.prod(weight.shape[1:])
 
 
-def _subsets(rank: int) -> list[Sequence[int]]:
+@lru_cache(maxsize=8)
+def _subsets(rank: int) -> list[str]:
     """Subsets of (channel, taps…) in the order of `itertools.product((0, 1), repeat=rank)`, by the axes they hold."""
     return [
-        [axis for axis, present in enumerate(subset) if present] for subset in itertools.product((0, 1), repeat=rank)
+        "".join(str(axis + 1) for axis, present in enumerate(subset) if present)
+        for subset in itertools.product((0, 1), repeat=rank)
     ]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from statistics import NormalDist
 
 import numpy as np
@@ -81,6 +82,7 @@ def _smoothed(length: float, kernel: Sequence[int]) -> float:
     return float((length ** (2.0 / rank) + 4.0 * math.pi * spread) ** (rank / 2.0))
 
 
+@lru_cache(maxsize=4096)
 def sampling(function: Scalar, mean: float, variance: float, features: float) -> float:
     """Relative variance of the mean square of `features` independent entries function(z)."""
     squares = function.value(mean + math.sqrt(max(variance, 0.0)) * GRID) ** 2
@@ -88,6 +90,7 @@ def sampling(function: Scalar, mean: float, variance: float, features: float) ->
     return max(float(squares**2 @ GRID_WEIGHT) / level**2 - 1.0, 0.0) / max(features, 1.0) if level > 0 else 0.0
 
 
+@lru_cache(maxsize=4096)
 def kurtosis(function: Scalar, mean: float, variance: float, *, fixed: bool) -> float:
     """E[(f − E f)⁴]/Var[f]² for z ~ N(mean, variance).
 
@@ -118,6 +121,7 @@ class Scales:
     elasticity: float  # its slope against ln v
 
 
+@lru_cache(maxsize=4096)
 def scales(function: Scalar, mean: float, variance: float, sway: float) -> Scales:
     """f at z ~ N(mean, v) for log-normal v of this log variance."""
     level, square = expectation(function, mean, variance)
@@ -134,12 +138,14 @@ def scales(function: Scalar, mean: float, variance: float, sway: float) -> Scale
     return Scales(float(squares @ WEIGHTS) / square, shift, shared, float(centred**2 @ WEIGHTS), slope)
 
 
+@lru_cache(maxsize=4096)
 def _factors(sway: float) -> Array:
-    """v over its mean at the nodes."""
+    """v over its mean at the nodes; not to be written to."""
     factors: Array = np.exp(math.sqrt(sway) * NODES)
     return factors / float(factors @ WEIGHTS)
 
 
+@lru_cache(maxsize=4096)
 def leaning(slope: Scalar, mean: float, variance: float, sway: float, lean: float, share: float) -> tuple[float, float]:
     """For δ_z = δ·slope(z) with E[δ²|v] ∝ v^lean: E[δ_z²] over E[δ²]E[slope²], and δ_z's own lean.
 
@@ -192,6 +198,7 @@ def together(axes: Sequence[Axis], features: Sequence[int], lean: float, sway: S
     return found
 
 
+@lru_cache(maxsize=4096)
 def _grown(lean: float, variance: float) -> float:
     """E[v^(1 + lean)] over E[v]E[v^lean]."""
     v = _factors(variance)

@@ -7,7 +7,7 @@ import math
 import operator
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +24,24 @@ class Axis(NamedTuple):
 
 
 Dims = tuple[tuple[Axis, ...], ...]
+
+
+class Layout(NamedTuple):
+    """What follows from `dims` alone: all atomic axes and their sizes, the shape, where each dimension's axes start."""
+
+    axes: tuple[Axis, ...]
+    sizes: tuple[int, ...]
+    shape: tuple[int, ...]
+    starts: tuple[int, ...]
+
+
+@lru_cache(maxsize=4096)
+def layout_of(dims: Dims) -> Layout:
+    """The layout of these dimensions."""
+    axes = tuple(axis for dim in dims for axis in dim)
+    shape = tuple(math.prod(axis.size for axis in dim) for dim in dims)
+    starts = (0, *itertools.accumulate(len(dim) for dim in dims))
+    return Layout(axes, tuple(axis.size for axis in axes), shape, starts)
 
 
 class Profile(NamedTuple):
@@ -46,25 +64,25 @@ class Table:
     values: Array
     profile: Profile | None = None
 
-    @cached_property
+    @property
     def axes(self) -> tuple[Axis, ...]:
         """All atomic axes in order; axis i is `values` axis i + 1."""
-        return tuple(axis for dim in self.dims for axis in dim)
+        return layout_of(self.dims).axes
 
-    @cached_property
+    @property
     def sizes(self) -> tuple[int, ...]:
         """Sizes of the atomic axes."""
-        return tuple(axis.size for axis in self.axes)
+        return layout_of(self.dims).sizes
 
-    @cached_property
+    @property
     def shape(self) -> tuple[int, ...]:
         """The tensor's shape."""
-        return tuple(math.prod(axis.size for axis in dim) for dim in self.dims)
+        return layout_of(self.dims).shape
 
-    @cached_property
+    @property
     def starts(self) -> tuple[int, ...]:
         """Position of the first atomic axis of every dimension, and the number of axes at the end."""
-        return (0, *itertools.accumulate(len(dim) for dim in self.dims))
+        return layout_of(self.dims).starts
 
     def at(self, dim: int) -> range:
         """Positions of a dimension's atomic axes."""
@@ -88,7 +106,7 @@ class Table:
     @property
     def square(self) -> float:
         """E[x²] over all entries."""
-        return float(self.weights @ self.squares)
+        return float(self.values.item(-1)) if self.profile is None else float(self.weights @ self.squares)
 
     def with_values(self, values: Array) -> Table:
         """The same layout with other values."""
@@ -110,7 +128,7 @@ class Table:
 
     def per_class(self, vector: Array) -> Array:
         """A vector over the classes, shaped (K, 1, …, 1) to broadcast against `values`."""
-        return vector.reshape((-1,) + (1,) * len(self.axes))
+        return vector.reshape((-1,) + (1,) * (self.values.ndim - 1))
 
 
 def constant(dims: Dims, same: float, different: float = 0.0) -> Table:
@@ -143,15 +161,18 @@ def take_all(values: Array, axes: Iterable[int], same: int = 1) -> Array:
 
 def put(axis: int, same: Array, different: Array) -> Array:
     """Insert an axis at position `axis` from its two halves."""
-    same, different = np.broadcast_arrays(same, different)
-    return np.stack([different, same], axis=axis + 1)
+    shape = same.shape if same.shape == different.shape else np.broadcast_shapes(same.shape, different.shape)
+    values: Array = np.empty((*shape[: axis + 1], 2, *shape[axis + 1 :]))
+    take(values, axis, 0)[...], take(values, axis, 1)[...] = different, same
+    return values
 
 
 def insert(values: Array, axis: int, count: int = 1) -> Array:
     """Insert axes along which the tensor is constant."""
-    for _ in range(count):
-        values = np.stack([values, values], axis=axis + 1)
-    return values
+    shape = values.shape
+    inserted: Array = np.empty((*shape[: axis + 1], *(2,) * count, *shape[axis + 1 :]))
+    inserted[...] = values[(slice(None),) * (axis + 1) + (None,) * count]
+    return inserted
 
 
 def average(values: Array, axes: Iterable[int], sizes: Sequence[int]) -> Array:
@@ -245,8 +266,9 @@ def regroup(table: Table, dims: Dims) -> Table:
     """The table on another atomic factorisation of the same shape; exact where axes only split."""
     if table.dims == dims:
         return table
-    for dim in range(len(dims)):
-        table = _regroup_dim(table, dim, [axis.size for axis in dims[dim]])
+    for dim, axes in enumerate(dims):
+        if table.dims[dim] != axes:
+            table = _regroup_dim(table, dim, [axis.size for axis in axes])
     return Table(dims, table.values, table.profile)
 
 
@@ -279,6 +301,8 @@ def _blocks(old: Sequence[int], new: Sequence[int]) -> list[tuple[list[int], lis
 
 def refine(first: Sequence[Axis], second: Sequence[Axis]) -> tuple[Axis, ...]:
     """The coarsest factorisation that refines both, or the first one when they do not nest."""
+    if first == second:
+        return tuple(first)
     cuts = sorted(
         set(itertools.accumulate((a.size for a in first), operator.mul))
         | set(itertools.accumulate((a.size for a in second), operator.mul))

@@ -6,12 +6,13 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 
 from gradlint.signal import table as tables
-from gradlint.signal.edges import even
+from gradlint.signal.edges import along, even
+from gradlint.signal.edges import levelled as over_mean
 from gradlint.signal.field import Cotangent, Field, Orthogonal
 from gradlint.signal.rows import filtered, rows_of, tangent, weighed
 from gradlint.signal.site import Contribution, Contributions, Flow, Site, Square
@@ -23,63 +24,64 @@ from gradlint.signal.weights import Vector, Weight
 COUNTED = 0.9  # of the kurtosis: squares of single entries, that vary in the Gaussian part too (simulated, 3×3 taps)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Window:
     """A window sliding along one axis: `inside[t]` is the share of output positions where tap t is in bounds."""
 
     size: int
     out: int
     inside: tuple[float, ...]
-    at: Array  # (out, taps): the input position that a tap reads, which may be out of bounds
-    level: float | None = None  # `same` where the map is not even
-    apart: float | None = None  # `different` there
+    at: Array  # (out, taps): the input position that a tap reads, `size` where it is out of bounds
 
-    @property
+    @cached_property
     def same(self) -> float:
         """Mean in-bounds share: scales what falls on one position."""
-        return sum(self.inside) / len(self.inside) if self.level is None else self.level
+        return sum(self.inside) / len(self.inside)
+
+    @cached_property
+    def different(self) -> float:
+        """Share of pairs of output positions whose taps are both in bounds, averaged over taps."""
+        return self.same if self.out == 1 else self._met / (self.out - 1)
+
+    @cached_property
+    def adjoint(self) -> tuple[float, float]:
+        """Factors of the adjoint map for the same and for different input positions."""
+        return self.same * self.out / self.size, self._met * self.out / max(self.size * (self.size - 1), 1)
+
+    @cached_property
+    def _met(self) -> float:
+        pairs = [max(share * (share * self.out - 1.0), 0.0) for share in self.inside]
+        return sum(pairs) / len(pairs)
+
+    def _taken(self, vector: Array) -> Array:
+        """What every tap reads of a vector along the axis, (out, taps)."""
+        taken: Array = np.append(vector, 0.0)[self.at]
+        return taken
 
     def read(self, edge: Array) -> Array:
         """What every output position reads of an input of these moments along the axis, the mean over taps, (out,)."""
-        within = (self.at >= 0) & (self.at < self.size)
-        read: Array = np.where(within, edge[np.clip(self.at, 0, self.size - 1)], 0.0).mean(1)
+        read: Array = self._taken(edge).sum(1) / self.at.shape[1]
         return read
 
     def pairs(self, edge: Array) -> float:
         """`different` for an input that falls off in amplitude as this edge does in moments."""
         if self.out == 1 or self.size == 1:
             return float(self.read(edge).mean())
-        within = (self.at >= 0) & (self.at < self.size)
         amplitude = np.sqrt(edge)
-        read = np.where(within, amplitude[np.clip(self.at, 0, self.size - 1)], 0.0)
+        read = self._taken(amplitude)
         found = float(((read.sum(0) ** 2) - (read**2).sum(0)).mean()) / (self.out * (self.out - 1.0))
         level = (float(amplitude.sum()) ** 2 - float(edge.sum())) / (self.size * (self.size - 1.0))
         return found / max(level, 1e-300)
 
     def drift(self, edge: Array) -> Array:
         """How E[y(p)ȳ] varies along the outputs of a random filter for an input of this edge and one sign, mean 1."""
-        within = (self.at >= 0) & (self.at < self.size)
-        mean = np.where(within, np.sqrt(edge)[np.clip(self.at, 0, self.size - 1)], 0.0)
-        found: Array = mean @ mean.mean(0)
-        return found / max(float(found.mean()), 1e-300)
+        mean = self._taken(np.sqrt(edge))
+        return over_mean(mean @ (mean.sum(0) / len(mean)))
 
     def written(self, edge: Array) -> Array:
         """The adjoint: what every input position gets from outputs of these moments, (size,)."""
-        within = (self.at >= 0) & (self.at < self.size)
-        spread = np.where(within, edge[:, None], 0.0) / self.at.shape[1]
-        found = np.zeros(self.size)
-        np.add.at(found, np.clip(self.at, 0, self.size - 1), spread)
-        return found
-
-    @property
-    def different(self) -> float:
-        """Share of pairs of output positions whose taps are both in bounds, averaged over taps."""
-        if self.apart is not None:
-            return self.apart
-        if self.out == 1:
-            return self.same
-        pairs = [max(share * (share * self.out - 1.0), 0.0) for share in self.inside]
-        return sum(pairs) / len(pairs) / (self.out - 1)
+        taps = self.at.shape[1]
+        return np.bincount(self.at.ravel(), np.repeat(edge / taps, taps), self.size + 1)[: self.size]
 
 
 def windows(
@@ -91,27 +93,43 @@ def windows(
     dilation: Sequence[int],
 ) -> list[Window]:
     """The window of every spatial axis of a convolution or pool."""
-    found = []
-    for size, length, taps, step, pad, gap in zip(sizes, out, kernel, stride, padding, dilation, strict=True):
-        at = np.arange(length)[:, None] * step - math.floor(pad) + np.arange(taps)[None] * gap
-        inside = ((at >= 0) & (at < size)).mean(0)
-        found.append(Window(size, length, tuple(float(share) for share in inside), at))
-    return found
+    return [_sliding(*given) for given in zip(sizes, out, kernel, stride, padding, dilation, strict=True)]
+
+
+@lru_cache(maxsize=1024)
+def _sliding(size: int, out: int, taps: int, stride: int, padding: float, dilation: int) -> Window:
+    at = np.arange(out)[:, None] * stride - math.floor(padding) + np.arange(taps)[None] * dilation
+    within = (at >= 0) & (at < size)
+    return Window(size, out, tuple(float(share) for share in within.mean(0)), np.where(within, at, size))
 
 
 @dataclass(frozen=True, eq=False)
 class Geometry:
-    """A convolution's channels, groups and windows (of the map from its input to its output)."""
+    """A convolution's channels, groups and windows (of the map from its input to its output).
+
+    `levels` are the windows' (same, different) factors where the map is not even.
+    """
 
     n_in: int
     n_out: int
     groups: int
     windows: list[Window]
+    levels: tuple[tuple[float, float], ...] = ()
 
     @property
     def rank(self) -> int:
         """Number of spatial axes."""
         return len(self.windows)
+
+    @cached_property
+    def factors(self) -> tuple[tuple[float, float], ...]:
+        """What falls on one position, and on two, by spatial axis."""
+        return self.levels or tuple((window.same, window.different) for window in self.windows)
+
+    @cached_property
+    def covered(self) -> float:
+        """What falls on one position."""
+        return math.prod(same for same, _ in self.factors)
 
 
 def geometry_of(site: Site, before: Sequence[int], after: Sequence[int], weight: Weight) -> Geometry:
@@ -135,19 +153,18 @@ def convolution(site: Site, x: Field, weight: Weight, bias: Vector | None, geome
     """M_y over (channel, positions) from the components of M_x: f·Σ_S Q_S v_S, with Q_S the filter's sums."""
     x = _channel_profile_only(x)
     borders = even(x.edges, [window.size for window in geometry.windows])
-    read = [window.read(edge) for window, edge in zip(geometry.windows, borders, strict=True)]
-    pairs = [window.pairs(edge) for window, edge in zip(geometry.windows, borders, strict=True)]
-    geometry = levelled(geometry, [float(vector.mean()) for vector in read], pairs)
+    read = along(Window.read, geometry.windows, borders)
+    geometry = levelled(geometry, [float(v.mean()) for v in read], along(Window.pairs, geometry.windows, borders))
     sums = FilterSums(weight, geometry.groups)
     parts = _components_of(x.table, sums, geometry)
-    y_values = mapped(parts, reach_of(geometry, adjoint=False), sums.matrix(out=True))
+    y_values = mapped(parts, reach_of(geometry), sums.matrix(out=True))
     rows = _rows(parts, y_values, weight, geometry, math.prod(axis.size for axis in x.dims[0]))
-    mean = x.average * weight.total / geometry.n_out * math.prod(window.same for window in geometry.windows)
+    mean = x.average * weight.total / geometry.n_out * geometry.covered
     if bias is not None:
         y_values[:, :, 1] += bias.square
         y_values[:, :, 0] += bias.cross
         aligned = _alignment(weight, bias)
-        reach = 2.0 * x.average * math.prod(window.same for window in geometry.windows)
+        reach = 2.0 * x.average * geometry.covered
         y_values[:, :, 1] += reach * aligned / geometry.n_out
         rest = bias.mean * geometry.n_out * weight.total - aligned
         y_values[:, :, 0] += reach * rest / max(geometry.n_out * (geometry.n_out - 1), 1)
@@ -177,8 +194,7 @@ def convolution(site: Site, x: Field, weight: Weight, bias: Vector | None, geome
     window = Averaged(weight.shape[2:], stride, math.prod(window.size for window in geometry.windows))
     sway, local = drawn(x.sway, noise_of(x, geometry.n_in), window)
     tail = tail_of(x) if depthwise else 0.0
-    edges = tuple(vector / max(float(vector.mean()), 1e-300) for vector in read)
-    drift = tuple(window.drift(edge) for window, edge in zip(geometry.windows, borders, strict=True))
+    edges, drift = tuple(along(over_mean, read)), tuple(along(Window.drift, geometry.windows, borders))
     field = Field(
         y, np.array([mean]), sway=sway, rows=rows, edges=edges, drift=drift, tail=tail, spike=spike_of(x, weight)
     )
@@ -187,14 +203,13 @@ def convolution(site: Site, x: Field, weight: Weight, bias: Vector | None, geome
 
 def levelled(geometry: Geometry, levels: Sequence[float], apart: Sequence[float] | None = None) -> Geometry:
     """The geometry with what falls on one position, and on two, scaled to these levels."""
-    others = apart or [window.different for window in geometry.windows]
-    triples = zip(geometry.windows, levels, others, strict=True)
-    return replace(geometry, windows=[replace(window, level=level, apart=two) for window, level, two in triples])
+    others = apart or [different for _, different in geometry.factors]
+    return replace(geometry, levels=tuple(zip(levels, others, strict=True)))
 
 
 def _rows(parts: Array, values: Array, weight: Weight, geometry: Geometry, batch: int) -> Array | None:
     """Every output channel's moments over (batch, positions), without the axes of size 1."""
-    maps = _inclusion(geometry.rank) * reach_of(geometry, adjoint=False)
+    maps = _inclusion(geometry.rank) * reach_of(geometry)
     found = filtered(parts.reshape(2, -1), maps, weight)
     if found is None:
         found = rows_of(values[0, :, 1], weight)
@@ -275,6 +290,19 @@ def components(values: Array, axes: Sequence[int]) -> Array:
     return values
 
 
+@lru_cache(maxsize=16)
+def _keys(rank: int, *, forward: bool) -> tuple[list[str], list[str]]:
+    """Names of a filter's sums for every subset of (channel, taps): with the mapped-to axis kept, and without it."""
+    own, other = ("0", "1") if forward else ("1", "0")
+    kept, summed = [], []
+    for channel, *taps in itertools.product((0, 1), repeat=1 + rank):
+        spatial = [str(axis + 2) for axis, one in enumerate(taps) if one]
+        inside = [other] * channel
+        kept.append("".join(sorted([own, *inside, *spatial])))
+        summed.append("".join([*inside, *spatial]))
+    return kept, summed
+
+
 @dataclass(frozen=True, eq=False)
 class FilterSums:
     """Sums of a filter bank over channels and taps named by a subset, seen from the output and from the input."""
@@ -282,39 +310,21 @@ class FilterSums:
     weight: Weight
     groups: int
 
-    def key(self, subset: Sequence[int], *, out: bool) -> str:
-        """The moments' key for the axes in `subset` = (channel, tap axes…), with or without the output axis."""
-        kept = [axis + 1 for axis, present in enumerate(subset) if present]
-        return "".join(map(str, [0, *kept] if out else kept))
-
-    def forward(self, subset: Sequence[int]) -> tuple[float, float]:
-        """Σ over `subset` of (Σ over the others W)² per output channel, and its mean over pairs of output channels."""
-        n_out = self.weight.shape[0]
-        same = self.weight.sums[self.key(subset, out=True)]
-        together = self.weight.sums[self.key(subset, out=False)]
-        if self.groups > 1 and subset[0]:
-            return same / n_out, 0.0
-        return same / n_out, (together - same) / max(n_out * (n_out - 1), 1)
-
-    def backward(self, subset: Sequence[int]) -> tuple[float, float]:
-        """The same sums per input channel, where the channel axis of the subset is now the output's."""
-        n_in = self.weight.shape[1] * self.groups
-        taps = subset[1:]
-        same = self.weight.sums[self._adjoint_key(subset[0], 1, taps)]
-        together = self.weight.sums[self._adjoint_key(subset[0], 0, taps)]
-        if self.groups > 1 and subset[0]:
-            together = same
-        return same / n_in, (together - same) / max(n_in * (n_in - 1), 1)
-
-    def _adjoint_key(self, out: int, channel: int, taps: Sequence[int]) -> str:
-        kept = ([0] if out else []) + ([1] if channel else []) + [axis + 2 for axis, one in enumerate(taps) if one]
-        return "".join(map(str, kept))
-
     def matrix(self, *, out: bool) -> Array:
-        """(different, same) channel sums for every subset of (channel, taps), shape (2, subsets)."""
-        of = self.forward if out else self.backward
-        pairs = [of(subset) for subset in itertools.product((0, 1), repeat=len(self.weight.shape) - 1)]
-        return np.array([[cross for _, cross in pairs], [own for own, _ in pairs]])
+        """(different, same) sums for every subset of (channel, taps), shape (2, subsets).
+
+        Σ over the subset of (Σ over the others W)² per output channel, and its mean over pairs of output channels; or,
+        with `out` false, per input channel, where the channel of a subset is the output's.
+        """
+        shape = self.weight.shape
+        count = shape[0] if out else shape[1] * self.groups
+        same, together = (
+            np.array([self.weight.sums[key] for key in keys]) for keys in _keys(len(shape) - 2, forward=out)
+        )
+        cross = (together - same) / max(count * (count - 1), 1)
+        if self.groups > 1:
+            cross[len(cross) // 2 :] = 0.0
+        return np.array([cross, same / count])
 
     def energy(self, counts: Sequence[int], n_in: int) -> Array:
         """Share of the filter's energy on every class of input channels."""
@@ -342,13 +352,21 @@ def _weighed(parts: Array, energy: Array, share: Array) -> Array:
     return np.stack([common, own], axis=1)[None]
 
 
-def reach_of(geometry: Geometry, *, adjoint: bool) -> Array:
+def reach_of(geometry: Geometry) -> Array:
     """Product over the spatial axes of the window's factor, for every pattern of same and different positions."""
-    reach: Array = np.ones(1)
-    for window in geometry.windows:
-        same, different = _adjoint(window) if adjoint else (window.same, window.different)
-        reach = np.multiply.outer(reach, np.array([different, same])).reshape(-1)
-    return reach
+    return _patterns(geometry.factors)
+
+
+def adjoint_reach_of(geometry: Geometry) -> Array:
+    """The same of the adjoint map."""
+    return _patterns([window.adjoint for window in geometry.windows])
+
+
+def _patterns(factors: Sequence[tuple[float, float]]) -> Array:
+    reach = [1.0]
+    for same, different in factors:
+        reach = [part * factor for part in reach for factor in (different, same)]
+    return np.array(reach)
 
 
 @lru_cache(maxsize=8)
@@ -379,12 +397,9 @@ def _backward(
     values = with_axes(given)
     parts = components(values, range(1, 2 + geometry.rank))
     borders = even(cotangent.edges, [window.out for window in geometry.windows])
-    pairs = [(window, edge) for window, edge in zip(geometry.windows, borders, strict=True)]
-    written = [window.written(edge) for window, edge in pairs]
-    behind = levelled(
-        geometry, [float(vector.sum()) / window.out for vector, window in zip(written, geometry.windows, strict=True)]
-    )
-    into = mapped(parts, reach_of(behind, adjoint=True), sums.matrix(out=False))
+    written = along(Window.written, geometry.windows, borders)
+    behind = [(float(v.sum()) / w.size, w.adjoint[1]) for v, w in zip(written, geometry.windows, strict=True)]
+    into = mapped(parts, _patterns(behind), sums.matrix(out=False))
     profile = x.table.profile
     if profile is not None:
         relative = sums.energy(profile.counts, geometry.n_in) / x.table.weights
@@ -395,23 +410,17 @@ def _backward(
             into = tables.take(into, position, 1)
     source = site.id("input")
     at_input = tables.regroup(Table(x.dims, into, profile), site.known(source).dims)
-    edges = tuple(vector / max(float(vector.mean()), 1e-300) for vector in written)
+    edges = tuple(along(over_mean, written))
     out: dict[int, Contribution] = {source: Cotangent(at_input, edges=edges, lean=cotangent.lean * local)}
     sources = even(x.edges, [window.size for window in geometry.windows])
-    met = [float((window.read(u) * w).mean()) for (window, w), u in zip(pairs, sources, strict=True)]
+    met = along(
+        lambda window, edge, source: float((window.read(source) * edge).mean()), geometry.windows, borders, sources
+    )
     axes = [Axis(math.prod(axis.size for axis in x.dims[0]), batch=True), Axis(geometry.n_out)]
     axes += [Axis(window.out) for window in geometry.windows]
     return out | _parameter_gradients(
         site, x, values, levelled(geometry, met), together(axes, [1], cotangent.lean, sway)
     )
-
-
-def _adjoint(window: Window) -> tuple[float, float]:
-    """Factors of the adjoint map for the same and for different input positions."""
-    same = window.same * window.out / window.size
-    pairs = [max(share * (share * window.out - 1.0), 0.0) for share in window.inside]
-    different = sum(pairs) / len(pairs) * window.out / max(window.size * (window.size - 1), 1)
-    return same, different
 
 
 def _parameter_gradients(
@@ -443,8 +452,8 @@ def filter_gradient(x: Array, given: Array, batch: int, geometry: Geometry) -> S
 def _position_pairs(batch: int, geometry: Geometry) -> Array:
     """Numbers of pairs (different, same) of samples and of positions whose tap is in bounds, (2, …, 2)."""
     counts: Array = np.array([batch * (batch - 1.0), float(batch)])
-    for window in geometry.windows:
-        different, same = window.out * (window.out - 1.0) * window.different, window.out * window.same
+    for window, factors in zip(geometry.windows, geometry.factors, strict=True):
+        same, different = window.out * factors[0], window.out * (window.out - 1.0) * factors[1]
         counts = np.multiply.outer(counts, np.array([different, same]))
     return counts
 

@@ -16,6 +16,7 @@ from gradlint.signal.table import Axis, Table
 from gradlint.signal.transfer_conv import (
     FilterSums,
     Geometry,
+    adjoint_reach_of,
     components,
     convolution,
     filter_gradient,
@@ -48,11 +49,11 @@ def transposed(
     x = x.collapse()
     sums = FilterSums(weight, geometry.groups)
     spatial = range(1, 2 + geometry.rank)
-    values = mapped(components(with_axes(x.table), spatial), reach_of(geometry, adjoint=True), sums.matrix(out=False))
+    values = mapped(components(with_axes(x.table), spatial), adjoint_reach_of(geometry), sums.matrix(out=False))
     if bias is not None:
         values[:, :, 1] += bias.square
         values[:, :, 0] += bias.cross
-    covered = math.prod(window.out * window.same / window.size for window in geometry.windows)
+    covered = math.prod(window.adjoint[0] for window in geometry.windows)
     mean = x.average * weight.total / geometry.n_in * covered + (bias.mean if bias is not None else 0.0)
     y = without_axes(values, (x.dims[0], *((Axis(size),) if size > 1 else () for size in shape[1:])), shape)
 
@@ -61,7 +62,7 @@ def transposed(
         if cotangent is None:
             return {}
         given = with_axes(tables.regroup(cotangent.table, y.dims).collapse())
-        into = mapped(components(given, spatial), reach_of(geometry, adjoint=False), sums.matrix(out=True))
+        into = mapped(components(given, spatial), reach_of(geometry), sums.matrix(out=True))
         sizes = [math.prod(axis.size for axis in dim) for dim in x.dims]
         source = site.id("input")
         table = tables.regroup(without_axes(into, x.dims, sizes), site.known(source).dims)

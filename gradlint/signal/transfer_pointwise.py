@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 
@@ -100,7 +101,12 @@ def _spike(x: Field, function: Scalar) -> float:
 
     Under a smooth function it would add as much as the skewness of the same entries takes back (measured).
     """
-    return x.spike if len(np.unique(np.round(function.slope(GRID), 9))) <= PIECES else 0.0
+    return x.spike if x.spike and _straight(function) else 0.0
+
+
+@lru_cache(maxsize=1024)
+def _straight(function: Scalar) -> bool:
+    return len(np.unique(np.round(function.slope(GRID), 9))) <= PIECES
 
 
 def into(x: Field, function: Scalar, cotangent: Cotangent) -> Cotangent:

@@ -47,6 +47,7 @@ class _Run:
     known: dict[int, Units] = field(default_factory=dict)
     steps: dict[int, Step] = field(default_factory=dict)
     given: dict[int, Spread] = field(default_factory=dict)
+    waiting: set[int] = field(default_factory=set)  # values that are given, but not yet taken further back
     squares: dict[str, float] = field(default_factory=dict)
     gradient: dict[int, float] = field(default_factory=dict)
     through: dict[int, float] = field(default_factory=dict)
@@ -78,24 +79,28 @@ class _Run:
         y, shape = self.known[value], self.graph.values[value].shape
         if y.uniform or shape[-1 if y.positions == 1 else 1] != len(y.mean):
             raise Beyond("an output of another layout")
-        self.given[value] = LOSSES[loss](y, self.samples)
+        self._give(value, LOSSES[loss](y, self.samples))
         for op in reversed(self.graph.ops):
             arrived = self.given.get(op.outputs[0])
             if arrived is not None:
                 self._back(op, arrived)
 
     def _back(self, op: Op, arrived: Spread) -> None:
-        waiting = [v for v in self.given if v not in self.gradient and v != op.outputs[0]]
-        arrived = arrived if waiting else arrived.condensed()
+        self.waiting.discard(op.outputs[0])
+        arrived = arrived if self.waiting else arrived.condensed()
         size = decades(float(arrived.own.mean()))
         self.gradient[op.outputs[0]] = size
         into, squares = self.steps[op.index].back(arrived)
         for path, square in squares.items():
             self.squares[path] = self.squares.get(path, 0.0) + square
         for value, spread in into.items():
-            first = self.given.get(value)
-            self.given[value] = spread if first is None else first + spread
+            self._give(value, spread)
             self.through.setdefault(op.index, decades(float(spread.own.mean())) - size)
+
+    def _give(self, value: int, spread: Spread) -> None:
+        first = self.given.get(value)
+        self.given[value] = spread if first is None else first + spread
+        self.waiting.add(value)
 
     def found(self) -> Unitwise:
         inputs = {v: decades(float(self.given[v].own.mean())) for v in self.graph.inputs if v in self.given}

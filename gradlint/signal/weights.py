@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gradlint.graph import Param
+from gradlint.graph.memo import remembered
 from gradlint.signal import table as tables
 from gradlint.signal.field import Field, from_sums
 from gradlint.signal.table import Array
@@ -66,6 +67,7 @@ class Vector:
         return self.square - self.mean**2 <= 1e-12 * self.square
 
 
+@remembered
 def weight_of(param: Param) -> Weight | None:
     """The weight's sums from its moments, or from its mean and standard deviation alone; None when neither is known."""
     moments = param.moments
@@ -105,6 +107,7 @@ def weight_from_field(field: Field) -> Weight:
     return Weight(shape, sums, field.average * math.prod(shape), {}, {}, {})
 
 
+@remembered
 def vector_of(param: Param) -> Vector | None:
     """A parameter read as a flat vector."""
     weight = weight_of(param)
