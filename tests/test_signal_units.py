@@ -12,11 +12,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from gradlint.signal.gate import Gate
 from gradlint.signal.scalar import scalar_function
 from gradlint.signal.spread import Spread, fresh
 from gradlint.signal.taps import covering, sliding
+from gradlint.signal.unit_norms import fitted
 from gradlint.signal.unit_run import followed
-from gradlint.signal.units import Units, slopes
+from gradlint.signal.units import Units
 from tests.test_signal import deep, measured, normal, predicted
 
 
@@ -63,12 +65,17 @@ class Mean(nn.Module):
 
 
 def check(
-    model: nn.Module, draw: Callable[[torch.Generator], Tensor], loss: str = "unit", within: float = 0.12
+    model: nn.Module,
+    draw: Callable[[torch.Generator], Tensor],
+    loss: str = "unit",
+    within: float = 0.12,
+    *,
+    vectors: bool = False,
 ) -> None:
-    """Every matrix within `within` decades; half of them within half of that."""
+    """Every matrix (and vector, if asked) within `within` decades; half of them within half of that."""
     graph, signal = predicted(model, draw, loss)
     assert followed(graph, loss, {}) is not None
-    names = [name for name, param in model.named_parameters() if param.ndim > 1]
+    names = [name for name, param in model.named_parameters() if param.ndim > 1 or vectors]
     real = measured(model, draw, loss, 16)
     errors = np.array([signal.profile.params[name] - real[name] for name in names])
     assert np.abs(errors).max() < within, dict(zip(names, errors.round(3), strict=True))
@@ -110,9 +117,38 @@ def test_any_network_without_norms(act: type[nn.Module], depth: int, width: int,
     check(deep(act, depth, width), normal(64, 24), loss, within=0.25)
 
 
-def test_a_graph_with_a_norm_is_not_followed_unit_by_unit() -> None:
-    graph, _ = predicted(deep(nn.ReLU, 4, 32, nn.LayerNorm), normal(16, 24))
+@pytest.mark.parametrize("norm", [nn.LayerNorm, nn.RMSNorm])
+@pytest.mark.parametrize(("act", "loss"), [(nn.ReLU, "ce"), (nn.Tanh, "unit"), (nn.GELU, "mse"), (nn.Sigmoid, "ce")])
+def test_norms_over_the_features(norm: type[nn.Module], act: type[nn.Module], loss: str) -> None:
+    check(spread_gains(deep(act, 24, 64, norm)), normal(64, 24), loss, within=0.2, vectors=True)
+
+
+def spread_gains(model: nn.Module) -> nn.Module:
+    """The model with gains and shifts of the norms that differ from unit to unit."""
+    for module in model.modules():
+        if isinstance(module, nn.LayerNorm | nn.RMSNorm):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            if isinstance(module, nn.LayerNorm):
+                nn.init.uniform_(module.bias, -0.3, 0.3)
+    return model
+
+
+def test_what_a_norm_sends_back_neither_shifts_nor_scales_its_input() -> None:
+    random = np.random.default_rng(0)
+    norm = fitted(Units(random.standard_normal(16), np.zeros(16), np.zeros(16), 1), np.ones(16), 0.0, centred=True)
+    given = Spread(random.standard_normal(16), random.standard_normal((16, 4)), fresh(4), random.random(16))
+    back = norm.backward(given)
+    columns = np.column_stack([back.mean, back.factor])
+    assert columns.sum(0) == pytest.approx(0.0, abs=1e-9)
+    assert norm.mean @ columns == pytest.approx(0.0, abs=1e-9)
+    assert back.rest == pytest.approx(0.0, abs=1e-12)
+
+
+def test_a_norm_over_positions_or_a_batch_is_not_followed_unit_by_unit() -> None:
+    model = nn.Sequential(nn.Linear(24, 32), nn.LayerNorm((8, 32)), nn.Linear(32, 4))
+    graph, signal = predicted(model, normal(16, 8, 24))
     assert followed(graph, "unit", {}) is None
+    assert "0.weight" in signal.profile.params
 
 
 def test_an_unknown_loss_leaves_the_prediction_over_all_weights() -> None:
@@ -134,7 +170,7 @@ def test_moments_per_unit(name: str) -> None:
     assert first == pytest.approx(function.value(here).mean(0), abs=0.02)
     assert pair == pytest.approx((function.value(here) * function.value(there)).mean(0), abs=0.03)
     assert second == pytest.approx((function.value(here) ** 2).mean(0), rel=0.02, abs=0.01)
-    slope, _ = slopes(units, function)
+    slope = Gate(units, function).moments
     assert slope.first == pytest.approx(function.slope(here).mean(0), abs=0.01)
     assert slope.second == pytest.approx((function.slope(here) ** 2).mean(0), abs=0.03)
 

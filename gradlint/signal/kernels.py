@@ -34,7 +34,7 @@ def _hermite() -> Array:
 HERMITE = _hermite()  # orthonormal Hermite polynomials times the quadrature weight, (DEGREES, len(GRID))
 
 
-@lru_cache(maxsize=8192)
+@lru_cache(maxsize=32768)
 def series(function: Scalar, mean: float, variance: float) -> tuple[Array, float]:
     """Hermite coefficients a_n of f(m + √v·u), so that E[f(z₁)f(z₂)] = Σ a_n² ρⁿ (Mehler), and E[f²]."""
     values = function.value(mean + math.sqrt(variance) * GRID)

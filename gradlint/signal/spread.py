@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from gradlint.signal.gate import Gate
 from gradlint.signal.table import Array
-from gradlint.signal.units import Moments
 
 EXACT = 128  # units up to which covariances are followed whole; above, what a layer adds is taken as independent
 _column = itertools.count()
@@ -23,7 +23,8 @@ class Spread:
     where equal columns of two gradients are one random number ε; `rest` (n,) its variance that is independent between
     units. These hold between two positions on average; `kernels`, one a spatial axis and of mean 1, say how it varies
     from pair to pair (none: it does not). `local` (n, n) is the covariance of what only one position has, None where
-    there is one position. `bend` is E[φ″]/E[φ′] of the function that the gradient came through last.
+    there is one position. `bend` is E[φ″]/E[φ′] of the function that the gradient came through last,
+    `gate` that function's derivative.
     """
 
     mean: Array
@@ -32,6 +33,7 @@ class Spread:
     rest: Array
     local: Array | None = None
     bend: Array | None = None
+    gate: Gate | None = None
     kernels: tuple[Array, ...] = ()
 
     @property
@@ -39,6 +41,15 @@ class Spread:
         """Variance that the positions of one sample share, (n,)."""
         total: Array = (self.factor**2).sum(1) + self.rest
         return total
+
+    @property
+    def straight(self) -> Array:
+        """E[φ′]²/E[φ′²]: the share of `rest` that has its sign from what arrived at φ, (n,)."""
+        if self.gate is None:
+            return np.ones(len(self.rest))
+        first, _, second = self.gate.moments
+        share: Array = np.where(second > 0.0, first**2 / np.where(second > 0.0, second, 1.0), 1.0)
+        return share
 
     @property
     def crest(self) -> float:
@@ -87,20 +98,20 @@ class Spread:
         """The gradient times a number."""
         local = None if self.local is None else self.local * number**2
         parts = self.mean * number, self.factor * number, self.columns, self.rest * number**2
-        return Spread(*parts, local, self.bend, self.kernels)
+        return Spread(*parts, local, self.bend, self.gate, self.kernels)
 
-    def gated(self, slope: Moments, bend: Array) -> Spread:
+    def gated(self, gate: Gate) -> Spread:
         """The gradient times φ′, which is independent of it: of its square, E[φ′]² stays in the same columns."""
-        first, pair, second = slope
+        first, pair, second = gate.moments
         shared = (self.factor**2).sum(1) + self.mean**2
         parts = self.mean * first, first[:, None] * self.factor, self.columns
         if self.local is None:
             rest = self.rest * second + np.maximum(second - first**2, 0.0) * shared
-            return Spread(*parts, rest, None, bend, self.kernels)
+            return Spread(*parts, rest, None, gate.bend, gate, self.kernels)
         rest = self.rest * pair + np.maximum(pair - first**2, 0.0) * shared
         local = np.outer(first, first) * self.local
         np.fill_diagonal(local, np.maximum(self.own * second - (shared + self.rest) * pair * self.crest, 0.0))
-        return Spread(*parts, rest, local, bend, self.kernels)
+        return Spread(*parts, rest, local, gate.bend, gate, self.kernels)
 
 
 def fresh(count: int) -> tuple[int, ...]:

@@ -87,7 +87,9 @@ def sampling(function: Scalar, mean: float, variance: float, features: float) ->
     """Relative variance of the mean square of `features` independent entries function(z)."""
     squares = function.value(mean + math.sqrt(max(variance, 0.0)) * GRID) ** 2
     level = float(squares @ GRID_WEIGHT)
-    return max(float(squares**2 @ GRID_WEIGHT) / level**2 - 1.0, 0.0) / max(features, 1.0) if level > 0 else 0.0
+    if not level > 0.0:
+        return 0.0
+    return max(float((squares / level) ** 2 @ GRID_WEIGHT) - 1.0, 0.0) / max(features, 1.0)
 
 
 @lru_cache(maxsize=4096)
@@ -101,7 +103,7 @@ def kurtosis(function: Scalar, mean: float, variance: float, *, fixed: bool) -> 
     level = float(squares @ GRID_WEIGHT)
     if level <= 0.0:
         return 3.0
-    spread = float(squares**2 @ GRID_WEIGHT) / level**2 - 1.0
+    spread = float((squares / level) ** 2 @ GRID_WEIGHT) - 1.0
     if fixed:
         second = (GRID**2 - 1.0) / math.sqrt(2.0)
         for known in (GRID, second):

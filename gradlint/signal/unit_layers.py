@@ -82,23 +82,25 @@ class Layer:
         same = float(self.taps.share.mean()) * after
         pairs = self.taps.met(given.kernels) * after**2
         shared = given.shared + given.mean**2
-        met = self._met(x, given)
+        plain, met = self._met(x, given)
+        loose = given.rest * (1.0 - given.straight)  # what φ′ varies by: of no sign
         total = same * (given.own.sum() * second.sum() - shared.sum() * given.crest * pair.sum())
-        total += pairs * float(shared @ met + shared.sum() * (pair - first**2).sum())
+        total += pairs * float((shared - loose) @ met + loose.sum() * plain + shared.sum() * (pair - first**2).sum())
         total += pairs * (samples - 1.0) * float(given.mean**2 @ met)
         bias = after * (given.own - shared * given.crest) + after**2 * (shared + (samples - 1.0) * given.mean**2)
         entry = samples * float(total) / len(met) / len(first)
         return entry, 0.0 if self.bias is None else samples * float(bias.mean())
 
-    def _met(self, x: Units, given: Spread) -> Array:
-        """Σ_j E[x_j]² as δ_o sees it in two places at once, mean over the taps, (out,)."""
+    def _met(self, x: Units, given: Spread) -> tuple[float, Array]:
+        """Σ_j E[x_j]², and the same as δ_o sees it in two places at once, mean over the taps, (out,)."""
         first = x.moments.first
+        plain = float(first @ first)
         if given.bend is None:
-            return np.full(self.weights.shape[1], float(first @ first))
+            return plain, np.full(self.weights.shape[1], plain)
         spread = x.gaussian()
         own = self.weights * spread.local + self.weights.sum(0) * spread.shared
         met: Array = ((first + given.bend[:, None] * own) ** 2).mean(0).sum(1)
-        return met
+        return plain, met
 
 
 def _summed(shares: Array, weights: Array) -> Array:

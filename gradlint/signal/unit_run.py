@@ -10,7 +10,8 @@ import numpy as np
 from gradlint.graph import Graph, Op
 from gradlint.signal.spread import Spread
 from gradlint.signal.unit_losses import LOSSES, decades
-from gradlint.signal.unit_steps import STEPS, Beyond, Place, Step
+from gradlint.signal.unit_step import Beyond, Place, Step
+from gradlint.signal.unit_steps import STEPS
 from gradlint.signal.units import Units
 
 

@@ -4,76 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
-from gradlint.graph import Graph, Op, Value
+from gradlint.signal.gate import Gate
 from gradlint.signal.scalar import Scalar, affine, scalar_function
 from gradlint.signal.spread import Spread
 from gradlint.signal.table import Array
 from gradlint.signal.taps import Taps, covering, sliding
 from gradlint.signal.unit_layers import Layer
-from gradlint.signal.units import Units, slopes
-from gradlint.signal.weights import entries_of
-
-LARGEST = 1 << 20  # entries of a weight that are followed one by one
-
-
-class Beyond(Exception):  # noqa: N818 - not an error: the graph is not one that can be followed unit by unit
-    """An op, a layout or a size that is not followed unit by unit."""
-
-
-Back = Callable[[Spread], tuple[Mapping[int, Spread], Mapping[str, float]]]  # by value id, by parameter path
-
-
-@dataclass(frozen=True, eq=False)
-class Step:
-    """The law of an op's output, and how its gradient goes back: Spread by value id, squares by parameter path."""
-
-    output: Units
-    back: Back
-
-
-@dataclass(frozen=True, eq=False)
-class Place:
-    """One op with the laws of its inputs; `samples` is the size of the batch."""
-
-    graph: Graph
-    op: Op
-    known: Mapping[int, Units]
-    samples: int
-
-    def value(self, role: str = "input") -> Value:
-        """The operand in this role."""
-        found = self.graph.operand(self.op, role)
-        if found is None:
-            raise Beyond(f"{self.op.kind} without {role}")
-        return found
-
-    def units(self, role: str = "input") -> Units:
-        """The law of the operand in this role."""
-        found = self.known.get(self.value(role).id)
-        if found is None:
-            raise Beyond(f"{role} of {self.op.name}")
-        return found
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The shape of the output."""
-        return self.graph.values[self.op.outputs[0]].shape
-
-    def number(self, name: str, default: float) -> float:
-        """A numeric attribute."""
-        value = self.op.attrs.get(name, default)
-        return float(value) if isinstance(value, int | float) else default
-
-    def each(self, name: str, count: int, default: int) -> list[int]:
-        """An attribute of one number for every spatial axis."""
-        value = self.op.attrs.get(name, default)
-        if isinstance(value, Sequence) and not isinstance(value, str):
-            return [int(number) for number in value]
-        return [int(self.number(name, default))] * count
+from gradlint.signal.unit_norms import feature_norm
+from gradlint.signal.unit_step import Beyond, Place, Step, entries
+from gradlint.signal.units import Units
 
 
 def linear(place: Place) -> Step:
@@ -123,18 +66,6 @@ def layered(place: Place, x: Units, weights: Array, taps: Taps) -> Step:
     return Step(layer.forward(x), back)
 
 
-def entries(place: Place, role: str, rank: int) -> Array:
-    """The entries of a weight or bias."""
-    value = place.value(role)
-    param = place.graph.params.get(value.name) if value.origin == "param" else None
-    if param is None or len(param.shape) != rank or math.prod(param.shape) > LARGEST:
-        raise Beyond(f"the entries of {value.name or role}")
-    found = entries_of(param)
-    if found is None:
-        raise Beyond(f"the entries of {value.name or role}")
-    return found
-
-
 def activation(place: Place) -> Step:
     """A function of every entry."""
     function = scalar_function(place.op.function, place.op.attrs)
@@ -148,8 +79,8 @@ def applied(place: Place, source: int, function: Scalar) -> Step:
     x = place.known.get(source)
     if x is None:
         raise Beyond("an operand that is not followed")
-    slope, bend = slopes(x, function)
-    return Step(x.through(function), lambda given: ({source: given.gated(slope, bend)}, {}))
+    gate = Gate(x, function)
+    return Step(x.through(function), lambda given: ({source: given.gated(gate)}, {}))
 
 
 def add(place: Place) -> Step:
@@ -172,7 +103,9 @@ def add(place: Place) -> Step:
     a, b = x.on(count).gaussian(), y.on(count).gaussian()
     parts = (a.mean + alpha * b.mean, a.shared + alpha**2 * b.shared, a.local + alpha**2 * b.local)
     output = Units(*parts, max(a.positions, b.positions), flat=a.flat)
-    return Step(output, lambda given: ({data[0]: replace(given, bend=None), data[1]: given.scaled(alpha)}, {}))
+    return Step(
+        output, lambda given: ({data[0]: replace(given, bend=None, gate=None), data[1]: given.scaled(alpha)}, {})
+    )
 
 
 def mul(place: Place) -> Step:
@@ -219,7 +152,7 @@ def averaged(place: Place, x: Units, sizes: Sequence[int]) -> Step:
         units = len(given.mean)
         local = np.zeros((units, units)) if count > 1 else None
         kernels = tuple(np.ones((size, size)) for size in sizes)
-        return {source: replace(given.scaled(1.0 / count), local=local, bend=None, kernels=kernels)}, {}
+        return {source: replace(given.scaled(1.0 / count), local=local, bend=None, gate=None, kernels=kernels)}, {}
 
     return Step(output, back)
 
@@ -235,6 +168,7 @@ def same(place: Place) -> Step:
 
 STEPS: Mapping[str, Callable[[Place], Step]] = {
     "linear": linear,
+    "norm": feature_norm,
     "conv": convolution,
     "activation": activation,
     "elementwise": activation,

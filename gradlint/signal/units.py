@@ -84,28 +84,6 @@ class Units:
         return float((self.moments.first**2).mean()) / square if square > 0 else 1.0
 
 
-def slopes(units: Units, outer: Scalar) -> tuple[Moments, Array]:
-    """Moments of outer′ at the entries, and E[outer″]/E[outer′] (Stein: E[outer′(z) u] = σ E[outer″])."""
-    inner = units.function
-    slope: Callable[[Array], Array] = lambda z: outer.slope(inner.value(z))  # noqa: E731
-    steps = outer.slopes if inner is IDENTITY else None
-    moments = expectations(units, slope, None, steps)
-    return moments, _bend(units, slope, moments.first, steps)
-
-
-def _bend(units: Units, slope: Callable[[Array], Array], first: Array, steps: tuple[float, float] | None) -> Array:
-    sigma = np.sqrt(units.shared + units.local)
-    safe = np.where(sigma > 0, sigma, 1.0)
-    if steps is not None:
-        curvature = (steps[0] - steps[1]) * _density(units.mean / safe) / safe
-    else:
-        grid, weight = _grid(float(sigma.max(initial=0.0)))
-        curvature = (slope(units.mean[:, None] + sigma[:, None] * grid) * grid) @ weight / safe
-    with np.errstate(divide="ignore", invalid="ignore"):
-        bend: Array = np.where((np.abs(first) > 1e-12) & (sigma > 0), curvature / first, 0.0)
-    return bend
-
-
 def expectations(
     units: Units,
     function: Callable[[Array], Array],
@@ -135,14 +113,15 @@ def _over_local(
     if slopes is not None:
         return _rectified(mean, sigma, slopes)
     if steps is not None:
-        above = _above(mean, sigma)
-        return steps[0] * above + steps[1] * (1 - above), steps[0] ** 2 * above + steps[1] ** 2 * (1 - above)
-    grid, weight = _grid(float(sigma.max(initial=0.0)))
+        share = above(mean, sigma)
+        return steps[0] * share + steps[1] * (1 - share), steps[0] ** 2 * share + steps[1] ** 2 * (1 - share)
+    grid, weight = quadrature(float(sigma.max(initial=0.0)))
     values = function(mean[:, None] + sigma[:, None] * grid)
     return values @ weight, values**2 @ weight
 
 
-def _grid(sigma: float) -> tuple[Array, Array]:
+def quadrature(sigma: float) -> tuple[Array, Array]:
+    """Points in standard deviations and their weights, fine enough for a function of z ~ N(·, sigma²)."""
     count = int(np.clip(12.0 * sigma / SPACING, FEWEST, MOST)) if math.isfinite(sigma) else MOST
     grid = np.linspace(-6.0, 6.0, count + count % 2)  # an even number: none of them is the kink at 0
     weight = np.exp(-0.5 * grid**2)
@@ -150,23 +129,24 @@ def _grid(sigma: float) -> tuple[Array, Array]:
     return grid / math.sqrt(float(weight @ grid**2)), weight
 
 
-def _above(mean: Array, sigma: Array) -> Array:
+def above(mean: Array, sigma: Array) -> Array:
     """P(z > 0)."""
     ratio = np.where(sigma > 0, mean / np.where(sigma > 0, sigma, 1.0), 40.0 * np.sign(mean))
     share: Array = 0.5 * (1.0 + erf(np.clip(ratio, -40.0, 40.0) / math.sqrt(2.0)))
     return share
 
 
-def _density(ratio: Array) -> Array:
-    density: Array = np.exp(-0.5 * np.minimum(ratio**2, 1e3)) / math.sqrt(2.0 * math.pi)
-    return density
+def density(ratio: Array) -> Array:
+    """The standard normal density."""
+    found: Array = np.exp(-0.5 * np.minimum(ratio**2, 1e3)) / math.sqrt(2.0 * math.pi)
+    return found
 
 
 def _rectified(mean: Array, sigma: Array, slopes: tuple[float, float]) -> tuple[Array, Array]:
     """a·max(z, 0) + b·min(z, 0): E[max(z, 0)] = mΦ + σφ and E[max(z, 0)²] = (m² + σ²)Φ + mσφ."""
-    above = _above(mean, sigma)
-    tail = sigma * _density(mean / np.where(sigma > 0, sigma, 1.0)) * (sigma > 0)
-    first, second = mean * above + tail, (mean**2 + sigma**2) * above + mean * tail
+    share = above(mean, sigma)
+    tail = sigma * density(mean / np.where(sigma > 0, sigma, 1.0)) * (sigma > 0)
+    first, second = mean * share + tail, (mean**2 + sigma**2) * share + mean * tail
     right, left = slopes
     rest = np.maximum(mean**2 + sigma**2 - second, 0.0)
     return right * first + left * (mean - first), right**2 * np.maximum(second, 0.0) + left**2 * rest
