@@ -18,6 +18,7 @@ from gradlint.signal.spread import Spread, fresh
 from gradlint.signal.taps import covering, sliding
 from gradlint.signal.unit_norms import fitted
 from gradlint.signal.unit_run import followed
+from gradlint.signal.unit_scales import unitwise
 from gradlint.signal.units import Units
 from tests.test_signal import deep, measured, normal, predicted
 
@@ -149,6 +150,28 @@ def test_a_norm_over_positions_or_a_batch_is_not_followed_unit_by_unit() -> None
     graph, signal = predicted(model, normal(16, 8, 24))
     assert followed(graph, "unit", {}) is None
     assert "0.weight" in signal.profile.params
+
+
+@pytest.mark.parametrize("depth", [12, 32])
+def test_samples_that_part_ways_in_scale(depth: int) -> None:
+    """GELU at He's scale makes large samples grow over small ones: one scale for all is decades off."""
+    model, draw = wide_of_he(nn.GELU, depth, 64), normal(64, 24)
+    graph, signal = predicted(model, draw)
+    names = [name for name, param in model.named_parameters() if param.ndim > 1]
+    real, stated = measured(model, draw, "unit", 16), signal.profile.spread
+    errors = {name: signal.profile.params[name] - real[name] for name in names}
+    run = followed(graph, "unit", {})
+    assert run is not None
+    alone = np.array([run.found().params[name] - real[name] for name in names])
+    assert np.abs([*errors.values()]).max() < np.abs(alone).max()
+    assert all(abs(error) < 2.0 * stated[name] for name, error in errors.items()), errors
+
+
+def test_one_scale_stands_for_all_where_nothing_makes_them_part() -> None:
+    graph, _ = predicted(deep(nn.Tanh, 12, 48), normal(64, 24))
+    run, found = followed(graph, "unit", {}), unitwise(graph, "unit", {})
+    assert run is not None and found is not None
+    assert found.params == run.found().params and not found.scatter
 
 
 def test_an_unknown_loss_leaves_the_prediction_over_all_weights() -> None:

@@ -112,11 +112,12 @@ def elasticity(op: Op, x: Field) -> float:
     mean, variance = x.average, float(x.law.table.weights @ x.law.variance)
     if not variance > 0.0 or not math.isfinite(variance):
         return 1.0
-    return _growth(function, mean, variance)
+    return growth(function, mean, variance)
 
 
 @lru_cache(maxsize=4096)
-def _growth(function: Scalar, mean: float, variance: float) -> float:
+def growth(function: Scalar, mean: float, variance: float) -> float:
+    """The same for z ~ N(mean, variance)."""
     low, high = (expectation(function, mean, variance * (1.0 + step))[1] for step in (-UNSTABLE, UNSTABLE))
     if not (low > 0.0 and high > 0.0):
         return 1.0

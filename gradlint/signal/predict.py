@@ -19,7 +19,8 @@ from gradlint.signal.losses import cotangent
 from gradlint.signal.site import Dependent, Flow, Labels, Site, Square, Unanswered
 from gradlint.signal.table import Table
 from gradlint.signal.transfer import DERIVATIVE, RELABELLING, TRANSFER, WEIGHT
-from gradlint.signal.unit_run import Unitwise, followed
+from gradlint.signal.unit_run import Unitwise
+from gradlint.signal.unit_scales import unitwise
 
 BROKEN = (ValueError, TypeError, IndexError, KeyError, ZeroDivisionError, OverflowError, AssertionError, RecursionError)
 CANCELLED = 1e-9  # a sum below this share of its terms' magnitudes is a structural zero
@@ -34,7 +35,7 @@ def predict(graph: Graph, loss: str = "unit", inputs: Mapping[int, tuple[float, 
     profile, and `Signal.unknown` says why.
     """
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"), uncollected():
-        run = _Run(graph, dict(inputs or {}), followed(graph, loss, inputs or {}))
+        run = _Run(graph, dict(inputs or {}), unitwise(graph, loss, inputs or {}))
         run.forward()
         run.backward(loss)
         return run.signal(loss)
@@ -283,8 +284,10 @@ def refined(graph: Graph, profile: Profile, closer: Unitwise) -> Profile:
     params = {
         path: closer.params.get(path, size) if math.isfinite(size) else size for path, size in profile.params.items()
     }
+    spread = {key: math.hypot(size, math.sqrt(closer.scatter.get(key, 0.0))) for key, size in profile.spread.items()}
     return replace(
         profile,
+        spread=spread,
         activation=closer.activation,
         gradient={**profile.gradient, **closer.gradient},
         params=params,

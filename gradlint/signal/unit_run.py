@@ -24,25 +24,28 @@ class Unitwise:
     params: Mapping[str, float]
     correlation: Mapping[int, float]
     through: Mapping[int, float]  # by op index: decades that its first input's gradient has on its output's
+    scatter: Mapping[int | str, float] = field(default_factory=dict)  # decades² that the size of one batch varies by
 
 
-def followed(graph: Graph, loss: str, inputs: Mapping[int, tuple[float, float]]) -> Unitwise | None:
-    """The prediction, or None for a graph with an op, a size or a loss that is not followed unit by unit.
+def followed(graph: Graph, loss: str, inputs: Mapping[int, tuple[float, float]]) -> Run | None:
+    """The run through the graph and back, or None for a graph with an op, a size or a loss that is not followed.
 
     Without norms a deep net's samples draw together, and what decides is the way that their mean takes through the
     weights as they were drawn: moments over all weights miss it by √(5 Σ 1/n) of ln g² (research/signal.md §2).
     """
-    run = _Run(graph, inputs)
+    run = Run(graph, inputs)
     try:
         run.forward()
         run.backward(loss)
     except (Beyond, np.linalg.LinAlgError):
         return None
-    return run.found()
+    return run
 
 
 @dataclass
-class _Run:
+class Run:
+    """One walk through the graph and back; the input has the given mean and standard deviation at every sample."""
+
     graph: Graph
     inputs: Mapping[int, tuple[float, float]]
     known: dict[int, Units] = field(default_factory=dict)
@@ -53,7 +56,13 @@ class _Run:
     gradient: dict[int, float] = field(default_factory=dict)
     through: dict[int, float] = field(default_factory=dict)
 
+    @property
+    def source(self) -> int:
+        """The input that is followed."""
+        return self.graph.inputs[0]
+
     def forward(self) -> None:
+        """Enter the law of every value. Raises Beyond where one is not followed."""
         if any(op.kind not in STEPS or len(op.outputs) != 1 for op in self.graph.ops):
             raise Beyond("an op without a step")
         data = [self.graph.values[value] for value in self.graph.inputs]
@@ -74,6 +83,7 @@ class _Run:
         self.known[op.outputs[0]] = found.output
 
     def backward(self, loss: str) -> None:
+        """Enter the gradient of every value and parameter."""
         value = next((v for v in self.graph.outputs if self.graph.values[v].requires_grad), None)
         if value is None or loss not in LOSSES or value not in self.known or self.known[value].flat:
             raise Beyond(loss)
@@ -104,6 +114,7 @@ class _Run:
         self.waiting.add(value)
 
     def found(self) -> Unitwise:
+        """The sizes that were entered."""
         inputs = {v: decades(float(self.given[v].own.mean())) for v in self.graph.inputs if v in self.given}
         return Unitwise(
             activation={value: decades(units.square) for value, units in self.known.items()},
