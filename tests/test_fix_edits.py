@@ -110,6 +110,11 @@ CASES = {
     "output_call": [swap("return", "torch.sigmoid", new="identity")],
     "init_call": [draw("self.a"), draw("self.b")],
     "init_data": [draw("self.a", "orthogonal", 1.0), draw("self.b", "orthogonal", 1.0)],
+    "init_by_name": [draw("self.main[0]", kind="Conv1d"), draw("self.main[-1]", kind="Conv1d")],
+    "init_reset": [draw("self.seq[0]", bias=""), draw("self.seq[-1]", bias="")],
+    "init_every_rank": [draw("self.a"), draw("self.b")],
+    "init_each_by_name": [draw("self.a"), draw("self.b", "xavier_normal", 1.0)],
+    "init_one_of_two": [draw("self.a"), draw("self.b")],
     "init_generated": [
         draw("self.conv1", kind="Conv2d"),
         draw("self.conv2", kind="Conv2d"),

@@ -9,7 +9,8 @@ class Net(nn.Module):
 
     def _init_weights(self):
         for name, param in self.named_parameters():
-            nn.init.constant_(param, 0.01)
+            if "bias" in name:
+                nn.init.constant_(param, 0.01)
 
     def forward(self, x):
         return self.a(x)

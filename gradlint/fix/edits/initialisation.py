@@ -10,14 +10,14 @@ from dataclasses import replace
 import libcst as cst
 
 from gradlint.finding import Change
+from gradlint.fix.edits.drawn import Drawing, asks_rank, drawings
 from gradlint.fix.edits.scope import Scope, root
-from gradlint.fix.edits.syntax import Syntax, inside
+from gradlint.fix.edits.syntax import Syntax
 from gradlint.fix.edits.text import METHOD, Edit, NoEditError
 
 MOST_NAMED = 8  # layers that the generated method names one by one
 MOST_LEFT = 3  # layers that it leaves out by name
 METHODS = ("_init_weights", "_draw_weights", "_draw_weights_anew", "_draw_weights_once_more")  # the first that is free
-DRAWS = frozenset({"normal_", "uniform_", "fill_", "zero_"})  # methods of a tensor that overwrite it
 KAIMING: tuple[tuple[float, str], ...] = (
     (math.sqrt(2.0), 'nonlinearity="relu"'),
     (math.sqrt(2.0 / (1.0 + 0.01**2)), 'a=0.01, nonlinearity="leaky_relu"'),
@@ -30,8 +30,8 @@ def initialised(syntax: Syntax, changes: Sequence[Change]) -> list[Edit]:
     drawn = [change for change in changes if change.kind == "init"]
     single = [change for change in changes if change.kind == "draw"]
     groups = _groups(drawn)
-    if calls := [] if single else _weight_calls(syntax, drawn):
-        return [_rewritten(syntax, call, groups[0][0]) for call in calls]
+    if calls := [] if single else drawings(syntax, drawn):
+        return [_rewritten(syntax, call, groups) for call in calls]
     return _generated(syntax, groups, [change for change in changes if change.kind == "untouched"], single)
 
 
@@ -46,40 +46,23 @@ def _groups(changes: Iterable[Change]) -> list[list[Change]]:
 # -- calls that are there ----------------------------------------------------------------------------------------------
 
 
-def _weight_calls(syntax: Syntax, changes: Sequence[Change]) -> list[cst.Call]:
-    """The calls that initialise weights of these layers' classes."""
-    types = {change.types[0] for change in changes}
-    calls = [call for call in syntax.all(cst.Call) if _drawn_weight(syntax, call) is not None]
-    return [call for call in calls if _guarding(syntax, call) <= types]
+def _rewritten(syntax: Syntax, drawing: Drawing, groups: Sequence[Sequence[Change]]) -> Edit:
+    """The call, drawing as most of its layers need it; a parameter of any rank is first asked for its rank."""
+    change = next(group for group in groups if set(group) & set(drawing.changes))[0]
+    call, init = drawing.call, f"{syntax.owner('torch.nn')}.init"
+    text = DRAW[change.new](init, drawing.tensor, change.gain)
+    ranked = not drawing.bare or asks_rank(syntax, call) or not any(each.bias for each in drawing.changes)
+    return syntax.replace(call, text) if ranked else _by_rank(syntax, drawing, text, init)
 
 
-def _drawn_weight(syntax: Syntax, call: cst.Call) -> str | None:
-    """The weight that the call overwrites, as it is written: "m.weight"; None for any other call."""
-    names = syntax.names(call.func)
-    if any(name.startswith("torch.nn.init.") for name in names) and call.args:
-        written = syntax.source(call.args[0].value)
-        return written if written.endswith(".weight") else None
-    if isinstance(call.func, cst.Attribute) and call.func.attr.value in DRAWS:
-        written = syntax.source(call.func.value).removesuffix(".data")
-        return written if written.endswith(".weight") else None
-    return None
-
-
-def _guarding(syntax: Syntax, call: cst.Call) -> set[str]:
-    """The classes that an `isinstance` around the call asks for; none without one."""
-    for parent, child in syntax.around(call):
-        if isinstance(parent, cst.If) and parent.body is child:
-            tests = (c for c in inside(parent.test, cst.Call) if syntax.source(c.func) == "isinstance")
-            named = [c.args[1].value for c in tests if len(c.args) == 2]
-            nodes = [n for value in named for n in (*inside(value, cst.Attribute), *inside(value, cst.Name))]
-            found = {name.rpartition(".")[2] for n in nodes for name in syntax.names(n)}
-            return {name for name in found if name[:1].isupper()}
-    return set()
-
-
-def _rewritten(syntax: Syntax, call: cst.Call, change: Change) -> Edit:
-    weight = str(_drawn_weight(syntax, call))
-    return syntax.replace(call, _draw(syntax, weight.removesuffix(".weight"), change))
+def _by_rank(syntax: Syntax, drawing: Drawing, text: str, init: str) -> Edit:
+    """The statement of the call, made one for matrices; what has one axis, such as a bias, becomes zero."""
+    statement = syntax.statement(drawing.call)
+    if syntax.source(statement).strip() != syntax.source(drawing.call):
+        raise NoEditError("the parameters are drawn in the middle of an expression")
+    rows = [f"if {drawing.tensor}.dim() > 1:", "\t" + text, "else:", f"\t{init}.zeros_({drawing.tensor})"]
+    indent, step = syntax.indent(statement), syntax.module.default_indent
+    return syntax.replace(drawing.call, f"{syntax.newline}{indent}".join(rows).replace("\t", step))
 
 
 # -- a method that is generated ----------------------------------------------------------------------------------------
@@ -163,34 +146,36 @@ def _drawing(syntax: Syntax, module: str, change: Change, *, optional: bool) -> 
 
 
 def _draw(syntax: Syntax, module: str, change: Change) -> str:
-    return DRAW[change.new](f"{syntax.owner('torch.nn')}.init", module, change.gain)
+    return DRAW[change.new](f"{syntax.owner('torch.nn')}.init", f"{module}.weight", change.gain)
 
 
-def _kaiming(init: str, module: str, gain: float) -> str:
+def _kaiming(init: str, weight: str, gain: float) -> str:
     for known, arguments in KAIMING:
         if math.isclose(known, gain, rel_tol=1e-6):
-            return f"{init}.kaiming_normal_({module}.weight, {arguments})"
-    return _normal(init, module, gain)
+            return f"{init}.kaiming_normal_({weight}, {arguments})"
+    return _normal(init, weight, gain)
 
 
-def _lecun(init: str, module: str, gain: float) -> str:
-    return f'{init}.kaiming_normal_({module}.weight, nonlinearity="linear")'
+def _lecun(init: str, weight: str, gain: float) -> str:
+    return f'{init}.kaiming_normal_({weight}, nonlinearity="linear")'
 
 
-def _normal(init: str, module: str, gain: float) -> str:
-    return f"{init}.normal_({module}.weight, std={gain:.4g} / {module}.weight[0].numel() ** 0.5)"
+def _normal(init: str, weight: str, gain: float) -> str:
+    return f"{init}.normal_({weight}, std={gain:.4g} / {weight}[0].numel() ** 0.5)"
 
 
-def _xavier(init: str, module: str, gain: float) -> str:
-    return f"{init}.xavier_normal_({module}.weight{_gain(gain)})"
+def _xavier(init: str, weight: str, gain: float) -> str:
+    return f"{init}.xavier_normal_({weight}{_gain(gain)})"
 
 
-def _orthogonal(init: str, module: str, gain: float) -> str:
-    return f"{init}.orthogonal_({module}.weight{_gain(gain)})"
+def _orthogonal(init: str, weight: str, gain: float) -> str:
+    return f"{init}.orthogonal_({weight}{_gain(gain)})"
 
 
-def _default(init: str, module: str, gain: float) -> str:
-    return f"{module}.reset_parameters()"
+def _default(init: str, weight: str, gain: float) -> str:
+    """As torch draws it: by the layer itself, where the tensor is a layer's weight."""
+    module = weight.removesuffix(".weight")
+    return f"{init}.kaiming_uniform_({weight}, a=5**0.5)" if module == weight else f"{module}.reset_parameters()"
 
 
 def _gain(gain: float) -> str:
