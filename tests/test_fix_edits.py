@@ -82,6 +82,15 @@ def one(module, scheme, gain=1.0, size=4, fans=(4, 4), rank=2):
     )
 
 
+def parameter(name, scheme="", gain=1.0):
+    """One of many parameters: drawn, or left as it is without a scheme."""
+    if not scheme:
+        return lambda path: Change("untouched", old=name)
+    owner, _, last = name.rpartition(".")
+    module = f"self.{owner}[{last}]" if last.isdigit() else f"self.{name}"
+    return lambda path: replace(one(module, scheme, gain)(path), old=name, types=("", "Net"))
+
+
 def made(change, mark, kind="Sequential"):
     """The change for a model that a line makes and no class of the file."""
     return lambda path: replace(change(path), types=(change(path).types[0], kind), span=Span(str(path), at(path, mark)))
@@ -128,6 +137,14 @@ CASES = {
         one("self.rnn.weight_hh_l0", "orthogonal_gates", 1.0, 16),
         one("self.rnn.bias_ih_l0", "forget_bias", 1.0, 16, (1, 1), 1),
         one("self.rnn.bias_hh_l0", "zeros", 1.0, 16, (1, 1), 1),
+    ],
+    "init_endings": [
+        *(parameter(f"blocks.{i}.proj.weight", "scale", 1 / 3) for i in range(9)),
+        *(parameter(f"blocks.{i}.{end}") for i in range(9) for end in ("inner.weight", "inner.bias", "proj.bias")),
+    ],
+    "init_parameter_list": [
+        *(parameter(f"weights.{i}", "xavier_normal", 5 / 3) for i in range(3)),
+        *(parameter(f"head.{end}") for end in ("weight", "bias")),
     ],
     "init_own_method": [draw("self.a", "default", 1.0)],
     "init_module_level": [made(draw("self[0]", root="Sequential"), "the model"), made(keep("self[2]"), "the model")],

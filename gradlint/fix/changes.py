@@ -79,7 +79,7 @@ class Places:
         owner, _, name = path.rpartition(".")
         if owner and owner not in self.modules:
             raise NoChangeError
-        return f"{self.expression(owner) if owner else 'self'}.{name}"
+        return f"{self.expression(owner) if owner else 'self'}{f'[{name}]' if name.isdigit() else f'.{name}'}"
 
 
 def changes(graph: Graph, steps: Sequence[Step]) -> tuple[Change, ...]:
@@ -280,7 +280,9 @@ def _initialised(places: Places, inits: Sequence[Initialise]) -> list[Change]:
     schemes = {step.scheme for step in weights.values()} <= {*SCHEMES} and {*biases.values()} <= {*BIASES}
     root = places.root
     if not (known and schemes) or len(weights) + len(biases) != len(inits):
-        return [_drawn(places, step, root) for step in inits]
+        drawn = {step.param for step in inits}
+        others = [Change("untouched", old=path) for path in places.graph.params if path not in drawn]
+        return [*(_drawn(places, step, root) for step in inits), *others]
     made = [
         Change("init", step.scheme, module=places.expression(path), gain=step.gain, bias=biases.get(path, ""))
         for path, step in weights.items()

@@ -10,7 +10,7 @@ class Net(nn.Module):
         self._init_weights()
 
     def _init_weights(self):
-        nn.init.normal_(self.weight, std=1.414 / 4 ** 0.5)
+        nn.init.kaiming_normal_(self.weight, nonlinearity="relu")
         nn.init.orthogonal_(self.rnn.weight_ih_l0)
         for gate in self.rnn.weight_hh_l0.data.chunk(4):
             nn.init.orthogonal_(gate)

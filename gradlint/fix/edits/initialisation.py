@@ -16,6 +16,7 @@ from gradlint.fix.edits.syntax import Syntax
 from gradlint.fix.edits.text import METHOD, Edit, NoEditError
 
 MOST_NAMED = 8  # layers that the generated method names one by one
+MOST_ENDINGS = 4  # endings of names that tell the parameters drawn alike from all others
 MOST_LEFT = 3  # layers that it leaves out by name
 METHODS = ("_init_weights", "_draw_weights", "_draw_weights_anew", "_draw_weights_once_more")  # the first that is free
 KAIMING: tuple[tuple[float, str], ...] = (
@@ -80,7 +81,7 @@ def _generated(
     body = _loop(syntax, scope, groups[0], [*named, *rest], step) if groups else []
     for each in named:
         body += _drawing(syntax, scope.named(each.module), each, optional=False)
-    body += _drawn(syntax, scope, single, step)
+    body += _drawn(syntax, scope, single, rest, step)
     if scope.owner is None:
         return scope.appended(body)
     method = next(name for name in METHODS if not _has(scope.owner, name))
@@ -95,22 +96,45 @@ def _has(owner: cst.ClassDef, name: str) -> bool:
     return any(f.name.value == name for f in owner.body.body if isinstance(f, cst.FunctionDef))
 
 
-def _drawn(syntax: Syntax, scope: Scope, changes: Sequence[Change], step: str) -> list[str]:
+def _drawn(
+    syntax: Syntax, scope: Scope, changes: Sequence[Change], rest: Sequence[Change], step: str
+) -> list[str]:
     """The statements that draw single parameters: one each, or a loop over those that are drawn alike."""
     alike: dict[str, list[Change]] = defaultdict(list)
     for change in changes:
         alike[DRAW_ONE[change.new](f"{syntax.owner('torch.nn')}.init", "{0}", change)].append(change)
     lines: list[str] = []
     for text, group in alike.items():
-        names = [scope.named(change.module) for change in group]
-        if len(names) > MOST_NAMED:
-            raise NoEditError("too many parameters to name")
-        if len(names) == 1:
-            lines += [row.format(names[0], step) for row in text.splitlines()]
-        else:
-            loop = [step + row.format("param", step) for row in text.splitlines()]
-            lines += [f"for param in ({', '.join(names)}):", *loop]
+        others = [change.old for change in (*changes, *rest) if change not in group]
+        heads, depth = _over(scope, group, others) if len(group) > 1 else ([], 0)
+        name = "param" if heads else scope.named(group[0].module)
+        rows = [row.format(name, step) for row in text.splitlines()]
+        lines += [*(step * place + head for place, head in enumerate(heads)), *(step * depth + row for row in rows)]
     return lines
+
+
+def _over(scope: Scope, group: Sequence[Change], others: Sequence[str]) -> tuple[list[str], int]:
+    """The head of a loop over these parameters and no other one, and how deep its body stands."""
+    owners = {change.module.rpartition("[")[0] for change in group if change.module.endswith("]")}
+    path = group[0].old.rpartition(".")[0]
+    if len(owners) == 1 and path and not any(other.startswith(f"{path}.") for other in others):
+        return [f"for param in {scope.named(owners.pop())}:"], 1
+    if len(group) <= MOST_NAMED:
+        names = ", ".join(scope.named(change.module) for change in group)
+        return [f"for param in ({names}):"], 1
+    ends = list(dict.fromkeys(_ending(change.old, others) for change in group))
+    if "" in ends or len(ends) > MOST_ENDINGS:
+        raise NoEditError("too many parameters to name")
+    quoted = ", ".join(f'"{end}"' for end in ends)
+    listed = quoted if len(ends) == 1 else f"({quoted})"
+    return [f"for name, param in {scope.model}.named_parameters():", f"if name.endswith({listed}):"], 2
+
+
+def _ending(path: str, others: Sequence[str]) -> str:
+    """The fewest last parts of the parameter's path that none of the others ends in; empty without any."""
+    parts = path.split(".")
+    endings = (".".join(parts[-count:]) for count in range(1, len(parts)))
+    return next((end for end in endings if not any(other.endswith(end) for other in others)), "")
 
 
 def _loop(syntax: Syntax, scope: Scope, group: Sequence[Change], rest: Sequence[Change], step: str) -> list[str]:
@@ -196,6 +220,13 @@ DRAW: Mapping[str, Callable[[str, str, float], str]] = {
 
 
 def _std(init: str, param: str, change: Change) -> str:
+    """As torch writes it for a matrix; a weight that is multiplied from the left has its inputs on the first axis."""
+    known = next((arguments for gain, arguments in KAIMING if math.isclose(gain, change.gain, rel_tol=1e-6)), "")
+    known = 'nonlinearity="linear"' if change.new == "lecun_normal" else known
+    turned = change.size == change.fans[0] != change.fans[1]
+    if known and change.of == 2 and (turned or change.size == change.fans[1]):
+        mode = 'mode="fan_out", ' if turned else ""
+        return f"{init}.kaiming_normal_({param}, {mode}{known})"
     return f"{init}.normal_({param}, std={change.gain:.4g} / {change.fans[0]} ** 0.5)"
 
 
