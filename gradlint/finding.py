@@ -85,14 +85,17 @@ class Change:
     `kind` is "activation" (`old` becomes `new` where `span` constructs or calls it), "call" (the same for one call of
     a module that serves elsewhere, too), "norm" (`new` of `size` features after the layer `old` that `span` makes),
     "skip" (the input of the `size` calls from `span` to `end` is added to their output), "guard" (the argument of the
-    function `old` at `span` is kept within `gain`), "register" (the list of modules at `span` becomes one of torch's),
-    "init" (the weights of a layer are drawn by the scheme `new`), "draw" (one parameter is) or "untouched" (a layer
-    whose weights stay as they are).
+    function `old` at `span` is kept within `gain`), "fuse" (the call of `old` at `span`, on what `last` made, becomes
+    one of `new`), "loss" (the file's loss becomes the one called `new`), "register" (the list of modules at `span`
+    becomes one of torch's), "init" (the weights of a layer are drawn by the scheme `new`), "draw" (one parameter is) or
+    "untouched" (a layer, or the parameter `old`, that stays as it is).
     `module` is the layer, or the parameter, as the root module's methods write it, "self.head"; `types` are its class
     and the root's. `place` is the position among the `of` sites alike that the same line makes.
     """
 
-    kind: Literal["activation", "call", "norm", "skip", "guard", "register", "init", "draw", "untouched"]
+    kind: Literal[
+        "activation", "call", "norm", "skip", "guard", "fuse", "loss", "register", "init", "draw", "untouched"
+    ]
     new: str = ""
     old: str = ""
     name: str = ""  # what was called, "torch.sigmoid"; empty for a module

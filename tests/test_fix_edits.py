@@ -71,6 +71,12 @@ def guard(mark, old, name, gain=1e-6, place=0, of=1):
     return lambda path: Change("guard", "", old, name, Span(str(path), at(path, mark)), place, of, gain=gain)
 
 
+def fuse(mark, new, old="log", last="softmax", place=0, of=1, axis=1):
+    return lambda path: Change(
+        "fuse", new, old, f"torch.{old}", Span(str(path), at(path, mark)), place, of, fans=(axis, 0), last=last
+    )
+
+
 def call(mark, old, new="identity"):
     return lambda path: Change("call", new, old, span=Span(str(path), at(path, mark)))
 
@@ -188,6 +194,17 @@ CASES = {
         guard("# power", "pow", "torch.Tensor.__pow__"),
         guard("# quotient", "div", "torch.Tensor.div"),
     ],
+    "fuse_log": [
+        fuse("# inline", "log_softmax"),
+        fuse("# several", "log_softmax", place=0, of=5),
+        fuse("# several", "log_softmax", place=1, of=5),
+        fuse("# several", "logsigmoid", last="sigmoid", place=2, of=5),
+        fuse("# several", "negative_logsigmoid", last="sigmoid", place=3, of=5),
+        fuse("# several", "negative_logsigmoid", last="sigmoid", place=4, of=5),
+    ],
+    "fuse_exp": [fuse("share = ", "softmax", "div", "exp"), fuse("log(total)", "logsumexp", last="exp")],
+    "loss_class": [lambda path: Change("loss", "bce_logits")],
+    "loss_function": [lambda path: Change("loss", "ce")],
     "register": [
         lambda path, old=old, new=new: Change("register", new, old=old, types=("", "Net"))
         for old, new in (("blocks", "ModuleList"), ("heads", "ModuleList"), ("gain", "Parameter"))
@@ -222,13 +239,14 @@ def test_what_was_edited_builds_and_runs(name):
 
     module = types.ModuleType("edited")
     exec(compile((FOLDER / f"{name}.after.py").read_bytes(), name, "exec"), module.__dict__)
-    assert module.Net()(torch.randn(2, *getattr(module, "SHAPE", (4,)))).shape[0] == 2
+    result = module.Net()(torch.randn(2, *getattr(module, "SHAPE", (4,))))
+    assert all(len(each) == 2 for each in (result if isinstance(result, tuple) else (result,)))
 
 
 SWAPS = [
     name
     for name in CASES
-    if not name.startswith(("init", "loop", "both", "norm", "skip", "guard", "shared", "register"))
+    if not name.startswith(("init", "loop", "both", "norm", "skip", "guard", "shared", "register", "fuse", "loss"))
 ]
 
 
@@ -256,6 +274,8 @@ def changes_at(path, line):
         yield Change("skip", name="torch.tanh", span=span, end=span, size=2, partial=line % 2 == 0)
         yield Change("skip", name="torch.tanh", span=span, end=replace(span, line=line + 1), size=2)
         yield Change("guard", "", "log" if line % 2 else "div", "torch.log", span, gain=1e-6)
+        yield Change("fuse", "log_softmax", "log", "torch.log", span, line % 2, 1 + line % 2, last=old)
+        yield Change("fuse", "softmax", "div", "torch.div", span, last="exp")
         yield Change("register", "ModuleList", old=old, types=("", "Net"))
         yield Change("draw", "orthogonal_gates", module="self.a", types=(old, "Sequential"), span=span, fans=(4, 4))
         yield Change("init", "default", module="self.a", types=(old, "Net"), span=span)

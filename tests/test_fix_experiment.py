@@ -53,7 +53,7 @@ def fixes(model: nn.Module, rule: str, family: str, *functions: str) -> tuple[Fi
 @pytest.mark.parametrize(
     ("body", "rule", "function"),
     [
-        (lambda z: torch.log(torch.sigmoid(z)), "log-of-zero", "log"),
+        (lambda z: torch.log(2 * torch.sigmoid(z)), "log-of-zero", "log"),
         (lambda z: torch.sqrt(z.square().sum(1, keepdim=True)) * z, "root-at-zero", "sqrt"),
         (lambda z: z / z.square().sum(1, keepdim=True), "division-by-zero", "div"),
     ],

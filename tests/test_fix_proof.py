@@ -188,7 +188,7 @@ def test_a_logarithm_is_proven_safe_by_an_argument_of_zero():
             self.layer, self.head = nn.Linear(8, 8), nn.Linear(8, 3)
 
         def forward(self, x):
-            return self.head(torch.log(torch.sigmoid(self.layer(x))))
+            return self.head(torch.log(2 * torch.sigmoid(self.layer(x))))
 
     torch.manual_seed(0)
     subject = loaded(Log(), 16, 8)

@@ -42,7 +42,7 @@ def apply(first, then, **options):
 
 
 def test_a_fix_that_changes_the_function_is_unsafe_and_one_of_weights_is_safe(path, finding):
-    path.write_bytes(TEXT + b"nn.init.normal_(act.weight)\n")
+    path.write_bytes(TEXT + b"nn.init.normal_(layer.weight)\n")
     draw = Change("init", "orthogonal", module="self.act", types=("Linear", "Net"))
     fixes = (*finding.fixes, Fix("draw it", {}, {}, changes=(draw,)), Fix("add a skip", {}, {}))
     annotated = rounds.annotate(report(path, replace(finding, fixes=fixes)))

@@ -67,10 +67,32 @@ class Guard:
 
 
 @dataclass(frozen=True)
+class Fuse:
+    """Give op `end` the result of one function (see `interventions.FUSED`) of the data input of op `start`.
+
+    The ops from the one to the other compute the same in steps that round to 0 or overflow.
+    """
+
+    start: int
+    end: int
+    function: str
+    dims: tuple[int, ...] = ()  # along which it normalises or sums
+    keepdim: bool = False
+
+
+@dataclass(frozen=True)
+class Score:
+    """Judge the model's output by another loss."""
+
+    loss: str
+
+
+@dataclass(frozen=True)
 class Stress:
     """Provoke the fault at this op.
 
     "zero" makes its argument 0 for one sample, "large" makes it 1000 times larger, "high" the same without its sign.
+    "extreme" makes every entry of one sample ±1000.
     """
 
     op: int
@@ -85,7 +107,7 @@ class Witness:
     kind: str
 
 
-Step = Swap | Normalise | Skip | Initialise | Rescale | Guard | Stress | Witness
+Step = Swap | Normalise | Skip | Initialise | Rescale | Guard | Fuse | Score | Stress | Witness
 
 
 @dataclass(frozen=True)

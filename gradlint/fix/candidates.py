@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 
 from gradlint.finding import Finding
 from gradlint.fix import cost, wording
-from gradlint.fix.candidate import Candidate, Guard, Initialise, Normalise, Rescale, Skip, Step, Swap
+from gradlint.fix.candidate import Candidate, Guard, Initialise, Normalise, Rescale, Score, Skip, Step, Swap
+from gradlint.fix.fusion import fusions
 from gradlint.fix.recipes import Recipe, recipes
 from gradlint.fix.residual import branch_ends
 from gradlint.fix.stretch import Layer, Stretch, bias_of, stretch
@@ -313,10 +314,21 @@ def _guards(recipe: Recipe, scope: Stretch, finding: Finding) -> tuple[Step, ...
     return exponentials or tuple(Guard(op.index, recipe.guard) for op in ops if op.function in GUARDED)
 
 
+def _fusions(recipe: Recipe, scope: Stretch, finding: Finding) -> tuple[Step, ...]:
+    return fusions(scope.graph, _named(finding))
+
+
+def _losses(recipe: Recipe, scope: Stretch, finding: Finding) -> tuple[Step, ...]:
+    """The loss of logits in place of the same one of probabilities."""
+    loss = LOGITS.get(str(finding.predicted.get("loss")))
+    return (Score(loss),) if loss else ()
+
+
 def _named(finding: Finding) -> tuple[int, ...]:
     return finding.ops or (() if finding.op is None else (finding.op,))
 
 
+LOGITS: Mapping[str, str] = {"nll": "ce", "bce": "bce_logits"}
 EXPONENTIAL = frozenset({"exp", "expm1"})
 GUARDED = frozenset({"log", "log2", "log10", "sqrt", "rsqrt", "div", "reciprocal", "acos", "asin", "pow"})
 Builder = Callable[[Recipe, Stretch, Finding], tuple[Step, ...]]
@@ -329,6 +341,8 @@ BUILDERS: Mapping[str, Builder] = {
     "recurrent": _recurrences,
     "output": _outputs,
     "drop": _drops,
+    "fused": _fusions,
+    "loss": _losses,
     "guard": _guards,
 }
 INITS: Mapping[str, Callable[[Recipe, Stretch], tuple[Step, ...]]] = {

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from gradlint.finding import Change
-from gradlint.fix.candidate import Guard, Initialise, Normalise, Skip, Step, Swap
+from gradlint.fix.candidate import Fuse, Guard, Initialise, Normalise, Score, Skip, Step, Swap
 from gradlint.fix.cost import widths
 from gradlint.fix.stretch import operands
 from gradlint.fix.wording import is_module
@@ -267,6 +267,32 @@ def _guarded(places: Places, guards: Sequence[Guard]) -> Iterator[Change]:
         yield Change("guard", "", op.function, op.name, op.span, alike.index(op), len(alike), gain=step.bound)
 
 
+def _fused(places: Places, fuses: Sequence[Fuse]) -> Iterator[Change]:
+    """One change a call of the last function; `fans` has the axis that a softmax written as a module does not say."""
+    for step in fuses:
+        op, start = places.graph.ops[step.end], places.graph.ops[step.start]
+        if op.span is None or start.span is None:
+            raise NoChangeError
+        alike = [o for o in places.graph.ops if o.span == op.span and o.function == op.function]
+        axis = step.dims[0] if step.dims else 0
+        yield Change(
+            "fuse",
+            step.function,
+            op.function,
+            op.name,
+            op.span,
+            alike.index(op),
+            len(alike),
+            fans=(axis, 0),
+            last=start.function,
+        )
+
+
+def _scored(places: Places, scores: Sequence[Score]) -> Iterator[Change]:
+    """One change: every use of the loss in the file is about the same outputs."""
+    yield from (Change("loss", step.loss) for step in scores)
+
+
 # -- initialisations ---------------------------------------------------------------------------------------------------
 
 
@@ -343,5 +369,7 @@ WRITERS: Mapping[type, Callable[[Places, Sequence[Any]], Iterator[Change] | list
     Normalise: _normalised,
     Skip: _skipped,
     Guard: _guarded,
+    Fuse: _fused,
+    Score: _scored,
     Initialise: _initialised,
 }

@@ -15,6 +15,8 @@ from gradlint.quantity import QUANTITIES
 SHARES = ("dead-share", "saturated-share", "constant-share")
 HALF = 0.5  # of the units: what a share must fall below
 RECTIFIED = -0.02  # decades: what a rectifier that is off for a tenth of the entries takes off the gradient
+BLIND = "loss-above-chance"
+GUESS = 0.3  # decades about the loss of a blind guess: where the first loss of a model that knows nothing lies
 HALFWAY = 0.5  # of the distance to its limit: what a claim that still holds must have moved
 NAMES = {"distinct": "distinct-share", "variety": "units unlike each other", "width": "output range"}
 
@@ -44,7 +46,7 @@ def helped(graph: Graph, finding: Finding, pair: Pair) -> bool:
     if not after.finite or after.health.state == "error" or after.rank > found.rank:
         return False
     if pair.setup is not None and pair.provoked is not None:
-        return _shown(pair.setup, *pair.provoked)
+        return _shown(graph, pair.setup, *pair.provoked)
     healthier = after.rank < found.rank
     claim = claim_of(graph, finding)
     first, last = (None, None) if claim is None else (value(graph, found, claim), value(graph, after, claim))
@@ -55,8 +57,15 @@ def helped(graph: Graph, finding: Finding, pair: Pair) -> bool:
     return healthier and first is not None and _halfway(claim, first, last)
 
 
-def _shown(setup: Experiment, before: Trial, after: Trial) -> bool:
+def _shown(graph: Graph, setup: Experiment, before: Trial, after: Trial) -> bool:
+    if setup.blind:
+        first, last = _above_chance(graph, before), _above_chance(graph, after)
+        return isinstance(first, float) and isinstance(last, float) and abs(last) <= GUESS < abs(first)
     return setup.better(before.notes, after.notes) if setup.better else after.finite and not before.finite
+
+
+def _above_chance(graph: Graph, trial: Trial) -> Number:
+    return QUANTITIES[BLIND].function(graph, trial.measurement, ())
 
 
 def claim_of(graph: Graph, finding: Finding) -> Claim | None:
@@ -86,6 +95,8 @@ def compare(graph: Graph, finding: Finding, pair: Pair) -> tuple[dict[str, Numbe
     shown = pair.provoked or (pair.before, pair.after)
     if not (shown[0].finite and shown[1].finite):
         first, last = {"finite": shown[0].finite, **first}, {"finite": shown[1].finite, **last}
+    if pair.setup is not None and pair.setup.blind:
+        first, last = ({BLIND: _above_chance(graph, trial)} for trial in shown)
     first |= {NAMES[kind]: number for kind, number in shown[0].notes.items()}
     last |= {NAMES[kind]: number for kind, number in shown[1].notes.items()}
     names = [name for name in first if name in last and first[name] != last[name]]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from gradlint.finding import Finding
-from gradlint.fix.candidate import Step, Stress, Witness
+from gradlint.fix.candidate import Candidate, Fuse, Score, Step, Stress, Witness
 
 DISTINCT = 0.9  # share of units that differ, from which symmetry counts as broken
 WIDER = 1.2  # how much wider an output's range must become
@@ -18,11 +18,13 @@ class Experiment:
     """Steps for a pair of runs without and with the fix, and what they are called in the fix's price.
 
     `better` compares the notes of the two runs; without it the first must not be finite and the second must be.
+    `blind` asks instead whether the first loss becomes that of a blind guess.
     """
 
     steps: tuple[Step, ...]
     setting: str = ""
     better: Callable[[Mapping[str, float], Mapping[str, float]], bool] | None = None
+    blind: bool = False
 
     @property
     def provokes(self) -> bool:
@@ -36,6 +38,19 @@ def experiment(finding: Finding) -> Experiment | None:
     keys = (finding.cause, finding.rule, finding.family)
     maker = next((EXPERIMENTS[key] for key in keys if key in EXPERIMENTS), None)
     return None if maker is None or not ops else maker(ops)
+
+
+def experiment_of(finding: Finding, candidate: Candidate) -> Experiment | None:
+    """The experiment that shows what a candidate does for a finding: the finding's, or the candidate's own.
+
+    A function that takes the place of several is provoked by what goes into the first of them, another loss by none.
+    """
+    starts = dict.fromkeys(step.start for step in candidate.steps if isinstance(step, Fuse))
+    if starts:
+        return Experiment(tuple(Stress(op, "extreme") for op in starts), "shown with the logits of one sample at ±1000")
+    if any(isinstance(step, Score) for step in candidate.steps):
+        return Experiment((), blind=True)
+    return experiment(finding)
 
 
 def _symmetry(ops: tuple[int, ...]) -> Experiment:

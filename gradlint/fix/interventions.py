@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +16,19 @@ from torch import Tensor
 from gradlint.capture.calls import signature
 from gradlint.capture.recorder import Intervention
 from gradlint.error import ProbeError
-from gradlint.fix.candidate import Guard, Initialise, Normalise, Rescale, Skip, Step, Stress, Swap, Witness
+from gradlint.fix.candidate import (
+    Fuse,
+    Guard,
+    Initialise,
+    Normalise,
+    Rescale,
+    Score,
+    Skip,
+    Step,
+    Stress,
+    Swap,
+    Witness,
+)
 from gradlint.fix.initialisation import initialise
 from gradlint.graph.ir import Graph, Op
 from gradlint.probe import ParamEdit
@@ -43,6 +55,7 @@ class Store:
     lasting: bool = False
     rescaled: set[int] = field(default_factory=set)
     inputs: dict[int, Tensor] = field(default_factory=dict)
+    fused: dict[int, Tensor] = field(default_factory=dict)
     notes: dict[str, float] = field(default_factory=dict)
 
 
@@ -56,7 +69,7 @@ ACTIVATIONS: Mapping[str, Transform] = {
     "selu": F.selu,
     "tanh": torch.tanh,
     "sigmoid": torch.sigmoid,
-    "log_softmax": partial(F.log_softmax, dim=-1),
+    "log_softmax": lambda x: F.log_softmax(x, 1 if x.ndim > 1 else -1),  # torch's losses have the classes there
 }
 RECURRENT: Mapping[str, Function] = {"rnn_relu": torch.rnn_relu, "rnn_relu_cell": torch.rnn_relu_cell}
 
@@ -88,9 +101,9 @@ def apply(graph: Graph, steps: Iterable[Step], seed: int, *, lasting: bool = Fal
 
 
 def _indices(step: Step) -> tuple[int, ...]:
-    if isinstance(step, Initialise):
+    if isinstance(step, (Initialise, Score)):
         return ()
-    return tuple({step.start, step.end}) if isinstance(step, Skip) else (step.op,)
+    return tuple({step.start, step.end}) if isinstance(step, (Skip, Fuse)) else (step.op,)
 
 
 def _edit(step: Initialise, seed: int) -> ParamEdit:
@@ -117,6 +130,8 @@ def _swap(step: Any, call: Function, op: Op, store: Store) -> Function:
         return RECURRENT[step.function]
 
     def swapped(*args: Any, **kwargs: Any) -> Tensor:
+        if op.kind == "softmax" and step.function == "log_softmax":
+            return F.log_softmax(_data(args, kwargs)[1], cast(int, op.attrs.get("dim", 1)))
         return ACTIVATIONS[step.function](_data(args, kwargs)[1])
 
     return swapped
@@ -128,6 +143,18 @@ def _guard(step: Any, call: Function, op: Op, store: Store) -> Function:
 
 def _stress(step: Any, call: Function, op: Op, store: Store) -> Function:
     return _with_argument(call, op, STRESSES[step.kind])
+
+
+def _fuse(step: Any, call: Function, op: Op, store: Store) -> Function:
+    """At the first op its input is kept, and at the last one the function of it takes the place of the result."""
+
+    def fused(*args: Any, **kwargs: Any) -> Any:
+        if op.index != step.end:
+            store.fused[step.start] = _data(args, kwargs)[1].clone()
+            return call(*args, **kwargs)
+        return FUSED[step.function](store.fused[step.start], step).reshape(call(*args, **kwargs).shape)
+
+    return fused
 
 
 def _witness(step: Any, call: Function, op: Op, store: Store) -> Function:
@@ -248,6 +275,12 @@ def _larger(x: Tensor) -> Tensor:
     return x * STRESS
 
 
+def _extreme(x: Tensor) -> Tensor:
+    """The first sample's entries ±1000, by their sign."""
+    signs = torch.where(x[:1] < 0, -STRESS, STRESS).to(x.dtype)
+    return torch.cat([signs + 0.0 * x[:1], x[1:]])
+
+
 def _distinct(x: Tensor, op: Op) -> float:
     """The share of units (channels of a convolution, features else) that are not copies of another one."""
     units = _units(x, op)
@@ -305,15 +338,24 @@ SAFE: Mapping[str, Callable[[Tensor, float], Tensor]] = {
     "exp": _at_most,
     "expm1": _at_most,
 }
+FUSED: Mapping[str, Callable[[Tensor, Fuse], Tensor]] = {
+    "log_softmax": lambda z, step: F.log_softmax(z, step.dims[0]),
+    "logsigmoid": lambda z, step: F.logsigmoid(z),
+    "negative_logsigmoid": lambda z, step: F.logsigmoid(-z),
+    "logsumexp": lambda z, step: torch.logsumexp(z, step.dims, step.keepdim),
+    "softmax": lambda z, step: F.softmax(z, step.dims[0]),
+}
 STRESSES: Mapping[str, Transform] = {
     "zero": _first_zero,
     "large": _larger,
     "high": lambda x: _larger(x.abs()),  # nothing but an overflow: what is far below 0 becomes 0 in an exponential
+    "extreme": _extreme,
 }
 WITNESSES: Mapping[str, Callable[[Tensor, Op], float]] = {"distinct": _distinct, "variety": _variety, "width": _width}
 # The order in which steps at one op wrap the call: from the function itself outwards.
 WRAPPERS: Mapping[type, Callable[[Any, Function, Op, Store], Function]] = {
     Swap: _swap,
+    Fuse: _fuse,
     Guard: _guard,
     Rescale: _rescale,
     Stress: _stress,

@@ -12,7 +12,7 @@ from gradlint.fix.candidate import Candidate
 from gradlint.fix.candidates import candidates
 from gradlint.fix.changes import changes
 from gradlint.fix.evidence import Pair, compare, helped
-from gradlint.fix.experiment import Experiment, experiment
+from gradlint.fix.experiment import Experiment, experiment_of
 from gradlint.fix.registration import registered
 from gradlint.fix.symptom import clipping
 from gradlint.fix.training import School, contrast, trained
@@ -98,11 +98,11 @@ def _wanted(finding: Finding) -> bool:
 
 def _search(laboratory: Laboratory, finding: Finding) -> tuple[list[Proof], list[Proof]]:
     """What helped and what did not, tried in the order of the evidence until enough leave the model healthy."""
-    graph, setup = laboratory.graph, experiment(finding)
+    graph = laboratory.graph
     proofs, vain = list[Proof](), list[Proof]()
     found = candidates(graph, finding, laboratory.found.measurement.loss)[:TRIED]
     for place, candidate in enumerate(found):
-        pair = None if _enough(proofs, candidate) else _tried(laboratory, setup, candidate)
+        pair = None if _enough(proofs, candidate) else _tried(laboratory, experiment_of(finding, candidate), candidate)
         if pair is not None:
             (proofs if helped(graph, finding, pair) else vain).append(Proof(candidate, pair, place))
     return proofs, vain

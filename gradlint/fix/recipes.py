@@ -19,6 +19,8 @@ class Recipe:
     `project`: a projection around the other ones, too, where most blocks change the shape.
     `recurrent`: "irnn", "orthogonal-rnn" or "forget-bias". `output`: the function in place of the output activation.
     `drop`: the first of the finding's ops is taken out.
+    `fused`: the finding's ops, with those before them, become one function that is finite for all numbers.
+    `loss`: the loss that takes the output as it is, in place of the one it is given to.
     `guard`: how far the arguments of the finding's ops are kept from a singularity.
     """
 
@@ -30,6 +32,8 @@ class Recipe:
     recurrent: str = ""
     output: str = ""
     drop: bool = False
+    fused: bool = False
+    loss: bool = False
     guard: float = 0.0
 
 
@@ -63,6 +67,8 @@ FORGET = Recipe(recurrent="forget-bias")
 DROP = Recipe(drop=True)
 GUARD = Recipe(guard=1e-6)
 STRICT_GUARD = Recipe(guard=1e-3)
+FUSED = Recipe(fused=True)
+OTHER_LOSS = Recipe(loss=True)
 NO_OUTPUT = Recipe(output="identity")
 SIGMOID_OUTPUT = Recipe(output="sigmoid")
 LOG_SOFTMAX_OUTPUT = Recipe(output="log_softmax")
@@ -93,15 +99,16 @@ TABLE: Mapping[str, tuple[Recipe, ...]] = {
     "units": DYING,
     "one-unit-softmax": (SIGMOID_OUTPUT, NO_OUTPUT),
     "double-activation": (DROP,),
-    "not-finite": (GUARD, STRICT_GUARD, *GROWING),
+    "not-finite": (FUSED, GUARD, STRICT_GUARD, *GROWING),
+    "wrong-range": (OTHER_LOSS, SIGMOID_OUTPUT, LOG_SOFTMAX_OUTPUT),
     "output": (NO_OUTPUT, SIGMOID_OUTPUT, LOG_SOFTMAX_OUTPUT),
-    "numerics": (GUARD, STRICT_GUARD),
+    "numerics": (FUSED, GUARD, STRICT_GUARD),
 }
 # What may stand at the output depends on the loss that reads it.
 OUTPUTS: Mapping[str, tuple[Recipe, ...]] = {
     "ce": (NO_OUTPUT,),
     "bce_logits": (NO_OUTPUT,),
-    "nll": (NO_OUTPUT, LOG_SOFTMAX_OUTPUT),
+    "nll": (LOG_SOFTMAX_OUTPUT,),  # bare logits are no log-probabilities: their loss has no bottom
     "nll_prob": (SIGMOID_OUTPUT,),
     "bce": (SIGMOID_OUTPUT,),
     "mse": (NO_OUTPUT,),

@@ -12,6 +12,7 @@ from gradlint.finding import Finding, Fix, Trained
 from gradlint.fix.candidate import Step
 from gradlint.fix.interventions import apply
 from gradlint.fix.rates import at_best_rate
+from gradlint.fix.trial import scored
 from gradlint.graph.ir import Graph
 from gradlint.probe import Training, train
 from gradlint.profile import Trace
@@ -47,14 +48,14 @@ class School:
         return self.runs[key]
 
     def _run(self, optimizer: str, steps: tuple[Step, ...]) -> Trace | None:
-        settings = self.settings
+        settings, loss = self.settings, scored(steps, self.loss)
         training = Training(
             settings.steps or STEPS,
             optimizer,
             settings.rate,
             settings.seed,
             settings.device,
-            self.loss if self.loss in LOSSES or ":" in self.loss else None,
+            loss if loss in LOSSES or ":" in loss else None,
             SHARE * settings.timeout / (len(OPTIMIZERS) * (1 + FIXES)),
         )
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from gradlint.config import Settings
 from gradlint.error import GradlintError
-from gradlint.fix.candidate import Step
+from gradlint.fix.candidate import Score, Step
 from gradlint.fix.interventions import apply
 from gradlint.graph.ir import Graph
 from gradlint.probe import measure
@@ -45,6 +45,11 @@ class Trial:
         return STATES.index(self.health.state) if self.finite else len(STATES)
 
 
+def scored(steps: Sequence[Step], loss: str) -> str:
+    """The loss that the steps put in the place of this one."""
+    return next((step.loss for step in steps if isinstance(step, Score)), loss)
+
+
 @dataclass
 class Laboratory:
     """Tries steps on one model at one seed, until its time is spent; nothing is tried twice."""
@@ -75,7 +80,7 @@ class Laboratory:
         return self.trials.get(steps)
 
     def _run(self, steps: Sequence[Step]) -> Trial | None:
-        seed, loss = self.settings.seed, self.found.measurement.loss
+        seed, loss = self.settings.seed, scored(steps, self.found.measurement.loss)
         applied = apply(self.graph, steps, seed)
         try:
             _, measured = measure(

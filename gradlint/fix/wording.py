@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from gradlint.fix.candidate import Guard, Initialise, Normalise, Rescale, Skip, Step, Swap
+from gradlint.fix.candidate import Fuse, Guard, Initialise, Normalise, Rescale, Score, Skip, Step, Swap
 from gradlint.fix.recipes import Recipe
 from gradlint.fix.stretch import Stretch
 from gradlint.graph.ir import Graph, Op
@@ -49,6 +49,17 @@ SPECIAL: Mapping[str, str] = {
     "forget-bias": "initialise the forget gate's bias with 1",
     "orthogonal-rnn": "initialise the recurrent weights with orthogonal_",
 }
+FUSED: Mapping[str, tuple[str, str]] = {
+    "log_softmax": ("log of softmax", "F.log_softmax"),
+    "logsigmoid": ("log of sigmoid", "F.logsigmoid"),
+    "negative_logsigmoid": ("log of 1 - sigmoid", "F.logsigmoid of the negative"),
+    "logsumexp": ("log of a sum of exp", "torch.logsumexp"),
+    "softmax": ("exp over a sum of exp", "torch.softmax"),
+}
+LOSSES: Mapping[str, str] = {
+    "ce": "use cross_entropy (nn.CrossEntropyLoss), which takes logits, in place of nll_loss (nn.NLLLoss)",
+    "bce_logits": "use nn.BCEWithLogitsLoss, which takes logits, in place of nn.BCELoss",
+}
 PRICES: Mapping[str, str] = {
     "batch_norm": "takes statistics of the batch: 8 or more samples a step, and train and eval mode differ",
     "layer_norm": "independent of the batch",
@@ -65,6 +76,8 @@ PRICES: Mapping[str, str] = {
     "depth": "changes only the scale at initialisation",
     "zero": "branches are the identity at first: their inner weights start to learn at the second step",
     "irnn": "unbounded state: clip gradients",
+    "fused": "the same function, finite for all numbers",
+    "loss": "outputs stay logits: put the softmax or sigmoid where predictions are read; a checkpoint still loads",
     "output": "the output's range changes: put the activation that belongs to the loss where predictions are read",
 }
 LOADS = "a checkpoint still loads, but was trained for another function"
@@ -104,6 +117,7 @@ def price(recipe: Recipe, scope: Stretch, steps: Sequence[Step], parameters: int
     """What the candidate costs, most important first; it adds `parameters`, and `work` as a share of the model's."""
     norms = list(dict.fromkeys(step.function for step in steps if isinstance(step, Normalise)))
     keys = [recipe.activation, *norms, recipe.init, recipe.recurrent, "output" * bool(recipe.output)]
+    keys += ["fused" * recipe.fused, "loss" * recipe.loss]
     texts = [f"{parameters} parameters more"] if parameters else []
     texts += [WORK.format(work)] if work >= NOTABLE else []
     texts += [PRICES[key] for key in keys if key in PRICES]
@@ -214,6 +228,18 @@ def _guarded(recipe: Recipe, graph: Graph, steps: Sequence[Step]) -> Phrase:
     return Phrase(text, f"guard {names}", ops)
 
 
+def _fused(recipe: Recipe, graph: Graph, steps: Sequence[Step]) -> Phrase:
+    fuses = [step for step in steps if isinstance(step, Fuse)]
+    names = [FUSED[function] for function in dict.fromkeys(step.function for step in fuses)]
+    text = " and ".join(f"{old} as {new}" for old, new in names)
+    return Phrase(f"compute {text}", f"use {names[0][1]}", [graph.ops[step.end] for step in fuses])
+
+
+def _scored(recipe: Recipe, graph: Graph, steps: Sequence[Step]) -> Phrase:
+    text = next(LOSSES[step.loss] for step in steps if isinstance(step, Score))
+    return Phrase(text, text)
+
+
 def _at(ops: Sequence[Op]) -> str:
     """Where: ' (net.1 … net.39)'; lines for calls outside a submodule; nothing when that is unknown."""
     where = list(dict.fromkeys(_place(op) for op in ops))
@@ -243,5 +269,7 @@ WRITERS: Mapping[type, Callable[[Recipe, Graph, Sequence[Step]], Phrase]] = {
     Normalise: _normalised,
     Skip: _skipped,
     Guard: _guarded,
+    Fuse: _fused,
+    Score: _scored,
     Initialise: _initialised,
 }

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from gradlint.finding import Change
 from gradlint.fix.edits.text import Edit, NoEditError, SourceFile, merged
 
-KINDS = ("skip", "norm", "activation", "call", "guard", "register", "init")  # each has a writer
+KINDS = ("skip", "norm", "activation", "call", "guard", "fuse", "loss", "register", "init")  # each has a writer
 
 
 def edits(source: SourceFile, changes: Sequence[Change]) -> list[Edit]:
     """The edits that make the changes in this file, in order. Raises NoEditError when one of them has no place."""
     # libcst takes time to import, and most runs write nothing
-    from gradlint.fix.edits import activation, guard, initialisation, norm, scope, skip
+    from gradlint.fix.edits import activation, fused, guard, initialisation, loss, norm, scope, skip
     from gradlint.fix.edits.syntax import parsed
 
     syntax, groups = parsed(source), _by_kind(changes)
@@ -26,6 +26,8 @@ def edits(source: SourceFile, changes: Sequence[Change]) -> list[Edit]:
             *activation.called(syntax, groups["call"]),
             *scope.held(syntax, groups["register"]),
             *guard.guarded(syntax, groups["guard"]),
+            *fused.fused(syntax, groups["fuse"]),
+            *loss.scored(syntax, groups["loss"]),
             *(initialisation.initialised(syntax, groups["init"]) if groups["init"] else ()),
         ]
     )

@@ -106,7 +106,7 @@ def _written_module(syntax: Syntax, call: cst.Call, change: Change) -> list[Edit
     """`nn.Sigmoid()` becomes `nn.ReLU()`; one that goes leaves its Sequential, or becomes nn.Identity()."""
     if change.new == "identity" and (removed := _removed(syntax, call)):
         return [removed]
-    arguments = _arguments(call, change.new)
+    arguments = (change.new in ARGUMENTS and _dim(syntax, call)) or _arguments(call, change.new)
     if isinstance(call.func, cst.Attribute):
         new, imports = f"{syntax.source(call.func.value)}.{CLASSES[change.new]}", list[Edit]()
     else:
@@ -122,6 +122,12 @@ def _arguments(call: cst.Call, function: str) -> str:
         return ARGUMENTS[function]
     inplace = any(arg.keyword and arg.keyword.value == "inplace" and _is_true(arg.value) for arg in call.args)
     return "inplace=True" if inplace and function in SELF_TAUGHT else ""
+
+
+def _dim(syntax: Syntax, call: cst.Call) -> str:
+    """The axis that the old activation is told to normalise along, as it is written."""
+    given = (arg for arg in call.args if arg.keyword is not None and arg.keyword.value == "dim")
+    return next((syntax.source(arg).rstrip(", ") for arg in given), "")
 
 
 def _is_true(node: cst.BaseExpression) -> bool:
@@ -158,7 +164,7 @@ def _written_call(syntax: Syntax, call: cst.Call, change: Change) -> list[Edit]:
     if change.new == "identity":
         return _kept(syntax, call, given.value)
     new, imports = _function(syntax, change.new, syntax.source(call.func))
-    arguments = _arguments(call, change.new)
+    arguments = (change.new in ARGUMENTS and _dim(syntax, call)) or _arguments(call, change.new)
     if len(call.args) == 1 and not arguments:
         return [syntax.replace(call.func, new), *imports]
     inner = syntax.span(call)[1] - 1

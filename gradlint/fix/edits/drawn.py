@@ -116,10 +116,11 @@ def _tests(syntax: Syntax, call: cst.Call) -> Iterator[cst.BaseExpression]:
 
 def _classes(syntax: Syntax, test: cst.BaseExpression) -> Iterator[str]:
     """What a test compares a class, or its name, with."""
-    for node in inside(test, cst.CSTNode):
-        if isinstance(node, cst.SimpleString) and (text := string(node)) and text[:1].isupper():
+    for text in (string(node) for node in inside(test, cst.SimpleString)):
+        if text and text[:1].isupper():
             yield f"{text}*"
-        elif isinstance(node, (cst.Attribute, cst.Name)) and not _within_attribute(syntax, node):
+    for node in (*inside(test, cst.Attribute), *inside(test, cst.Name)):
+        if not _within_attribute(syntax, node):
             last = {name.rpartition(".")[2] for name in syntax.names(node)}
             yield from (name for name in last if name.lstrip("_")[:1].isupper())
 

@@ -96,9 +96,7 @@ def _has(owner: cst.ClassDef, name: str) -> bool:
     return any(f.name.value == name for f in owner.body.body if isinstance(f, cst.FunctionDef))
 
 
-def _drawn(
-    syntax: Syntax, scope: Scope, changes: Sequence[Change], rest: Sequence[Change], step: str
-) -> list[str]:
+def _drawn(syntax: Syntax, scope: Scope, changes: Sequence[Change], rest: Sequence[Change], step: str) -> list[str]:
     """The statements that draw single parameters: one each, or a loop over those that are drawn alike."""
     alike: dict[str, list[Change]] = defaultdict(list)
     for change in changes:

@@ -30,7 +30,7 @@ SELF_TAUGHT = frozenset({"relu", "leaky_relu", "elu", "selu", "silu", "relu6", "
 ROOT = frozenset({"relu", "tanh", "sigmoid", "selu", "softmax", "log_softmax"})  # functions of torch itself
 METHODS = frozenset({"relu", "tanh", "sigmoid"})  # methods of a tensor
 # What a new activation needs as an argument that no other one has.
-ARGUMENTS: Mapping[str, str] = {"log_softmax": "dim=-1"}
+ARGUMENTS: Mapping[str, str] = {"log_softmax": "dim=1"}
 
 
 def classes(function: str) -> set[str]:
