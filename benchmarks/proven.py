@@ -248,9 +248,13 @@ def run(folder: Path, only: set[str], parts: set[str], known: dict[str, Row]) ->
 
 
 def commit() -> str:
-    """The short hash of what is checked out, with a + where files differ from it."""
-    told = subprocess.run(["git", "describe", "--always", "--dirty=+"], cwd=ROOT, capture_output=True, text=True)
-    return told.stdout.strip()
+    """The commit that last touched what decides a row, with a + where files differ from it."""
+    paths = ["--", "gradlint", "rules", *(f"benchmarks/{name}.py" for name in ("exercise", "labelled", "proven"))]
+    told = [
+        subprocess.run(["git", *command, *paths], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+        for command in (["log", "-1", "--format=%h"], ["status", "--porcelain"])
+    ]
+    return told[0] + ("+" if told[1] else "")
 
 
 def read() -> dict[str, Row]:
