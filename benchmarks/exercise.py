@@ -42,7 +42,7 @@ Label = dict[str, Any]
 
 FEW = 16  # features, of which a linear function is learnt in a few hundred steps
 CLASSES = 10
-FLOPS = 5e8  # of a forward pass: larger ones get smaller batches, down to LEAST
+FLOPS = 2e8  # of a forward pass: larger ones get smaller batches, down to LEAST
 LEAST = 4
 MARGIN = 4  # pixels around a digit of 20 × 20 (LeCun et al. 1998)
 COARSE = 4  # cells a side of a prototype's picture

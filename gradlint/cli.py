@@ -172,7 +172,11 @@ def cli() -> None:
 @click.option("--optimizer", type=click.Choice(OPTIMIZERS), help="what the model will be trained with [default: any]")
 @click.option("--steps", type=click.IntRange(0), metavar="N", help="follow the gradient through N training steps")
 @click.option(
-    "--lr", "rate", type=RATE, metavar="RATE", help="learning rate of --steps [default: sgd 0.01, adam 0.001]"
+    "--lr",
+    "rate",
+    type=RATE,
+    metavar="RATE",
+    help="learning rate of --steps [default: sgd 0.01, adam 0.001] and --prove [default: the best of three]",
 )
 @click.option("--dtype", type=click.Choice(DTYPES), help="measure what is lost in this number format, too (autocast)")
 @click.option("--timeout", type=click.FloatRange(0), metavar="SECONDS", help="limit for each target [default: 120]")

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from gradlint.fix.rates import FEWEST, PART, SPREAD, at_best_rate
+from gradlint.fix.rates import FEWEST, SPREAD, TIME, at_best_rate
 from gradlint.probe.trace import RATES, Training
 from gradlint.profile import Trace
 
@@ -70,15 +70,22 @@ def test_where_all_diverge_the_best_start_is_shown():
 
 
 def test_without_time_for_a_few_steps_the_usual_rate_is_run():
-    runs = Runs(falls(low=0.5, usual=0.99, high=0.5), duration=1.5)
+    runs = Runs(falls(low=0.5, usual=0.99, high=0.5), duration=0.4)
     found = at_best_rate(ASKED, runs)
     assert found.rate == USUAL
     assert all(len(runs(asked).losses) < FEWEST for asked in runs.asked[:3])
 
 
 def test_the_time_is_shared_between_the_first_runs_and_the_last():
-    runs = Runs(falls(low=0.99, usual=0.9, high=0.95), duration=0.2)
+    runs = Runs(falls(low=0.99, usual=0.9, high=0.95), duration=0.05)
     at_best_rate(ASKED, runs)
     *first, last = runs.asked
-    assert all(asked.seconds == PART * ASKED.seconds for asked in first)
-    assert last.seconds == pytest.approx(ASKED.seconds - 3 * 11 * 0.2)
+    assert all(asked.seconds == TIME * ASKED.seconds for asked in first)
+    assert last.seconds == pytest.approx((1 - len(SPREAD) * TIME) * ASKED.seconds)
+
+
+def test_runs_that_diverge_share_the_time_of_the_last():
+    runs = Runs(falls(low=0.99, usual=0.9, high=0.95), dict.fromkeys(falls(low=0, usual=0, high=0), 50), duration=0.02)
+    at_best_rate(ASKED, runs)
+    seconds = [asked.seconds for asked in runs.asked[len(SPREAD) :]]
+    assert seconds == pytest.approx([7.0 - i * 51 * 0.02 for i in range(3)])

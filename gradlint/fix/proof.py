@@ -15,7 +15,7 @@ from gradlint.fix.evidence import Pair, compare, helped
 from gradlint.fix.experiment import Experiment, experiment_of
 from gradlint.fix.registration import registered
 from gradlint.fix.symptom import clipping
-from gradlint.fix.training import School, contrast, trained
+from gradlint.fix.training import FIXES, School, contrast, trained
 from gradlint.fix.trial import Laboratory, Trial
 from gradlint.graph.ir import Graph
 from gradlint.layers import sizes
@@ -75,8 +75,9 @@ def prove(
         _fixed(laboratory, finding, proofs, vain) if _wanted(finding) else finding
         for finding, proofs, (_, vain) in zip(findings, kept, searched, strict=True)
     ]
-    school = School(loaded, graph, settings, measurement.loss)
     steps = [[proof.candidate.steps for proof in proofs] for proofs in kept]
+    best = {own[0] for own in steps if own}
+    school = School(loaded, graph, settings, measurement.loss, 1 + max(1, min(FIXES, len(best))))
     done = [trained(school, f, own) for f, own in zip(done, steps, strict=True)] if settings.prove else done
     return [_held(school, finding, found) if _wanted(finding) else finding for finding in done]
 

@@ -12,7 +12,8 @@ from gradlint.profile import Trace
 # Multiples of the usual rate. What suits a net differs by decades (Bengio 2012, arXiv:1206.5533, section 3.1.1), so a
 # comparison of two nets at one rate is one of how that rate suits them (Choi et al. 2019, arXiv:1910.05446).
 SPREAD = (1.0, 0.1, 10.0)
-PART = 0.2  # of the steps, and of the time, for each of them
+PART = 0.2  # of the steps, for each of them …
+TIME = 0.1  # … and of the time
 FEWEST = 5  # steps that a rate is judged by
 
 
@@ -25,12 +26,12 @@ def at_best_rate(training: Training, run: Callable[[Training], Trace]) -> Trace:
     """
     if training.rate is not None:
         return run(training)
-    short = replace(training, steps=max(FEWEST, round(PART * training.steps)), seconds=PART * training.seconds)
+    short = replace(training, steps=max(FEWEST, round(PART * training.steps)), seconds=TIME * training.seconds)
     tried = [run(replace(short, rate=RATES[training.optimizer] * times)) for times in SPREAD]
-    spent, found = math.fsum(trace.seconds for trace in tried), list[Trace]()
+    left, found = (1.0 - TIME * len(SPREAD)) * training.seconds, list[Trace]()
     for rate in _ranked(tried):
-        found.append(run(replace(training, rate=rate, seconds=max(0.0, training.seconds - spent))))
-        spent += found[-1].seconds
+        found.append(run(replace(training, rate=rate, seconds=max(0.0, left))))
+        left -= found[-1].seconds
         if found[-1].finite:
             return found[-1]
     return found[0]

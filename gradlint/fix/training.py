@@ -34,6 +34,7 @@ class School:
     graph: Graph
     settings: Settings
     loss: str
+    versions: int = 1 + FIXES  # that share the time
     runs: dict[tuple[str, tuple[Step, ...]], Trace | None] = field(default_factory=dict)
 
     def compare(self, steps: tuple[Step, ...]) -> tuple[Trained, ...]:
@@ -56,7 +57,7 @@ class School:
             settings.seed,
             settings.device,
             loss if loss in LOSSES or ":" in loss else None,
-            SHARE * settings.timeout / (len(OPTIMIZERS) * (1 + FIXES)),
+            SHARE * settings.timeout / (len(OPTIMIZERS) * self.versions),
         )
 
         def run(asked: Training) -> Trace:

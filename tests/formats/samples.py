@@ -82,7 +82,9 @@ CHAIN = Finding(
             layers=tuple(Size(i, 0.9, 0.03 * 1.01**i) for i in range(2 * DEPTH + 1)),
             trained=(
                 Trained("sgd", 0.01, "made up", (2.31, 2.31, 2.3), (2.62, 1.4, 0.71), 1.04),
-                Trained("adam", 0.001, "given", (2.31, 2.3, 2.3), (2.62, 0.9, math.nan), 1.06, ("", "not finite")),
+                Trained(
+                    "adam", 0.001, "given", (2.31, 2.3, 2.3), (2.62, 0.9, math.nan), 1.06, ("", "not finite"), 0.01
+                ),
             ),
         ),
         Fix(
