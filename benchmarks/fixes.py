@@ -34,7 +34,7 @@ from gradlint.error import GradlintError
 from gradlint.finding import Finding, settled
 from gradlint.fix.candidates import candidates
 from gradlint.fix.evidence import helped
-from gradlint.fix.experiment import experiment
+from gradlint.fix.experiment import experiment_of
 from gradlint.fix.proof import TRIED, _tried
 from gradlint.fix.training import OPTIMIZERS, STEPS, School
 from gradlint.fix.trial import Laboratory, Trial
@@ -91,9 +91,8 @@ def tried(laboratory: Laboratory, findings: list[Finding], school: School, base:
     """A row for each candidate that could be measured, each change once."""
     graph, seen = laboratory.graph, set()
     for finding in findings:
-        setup = experiment(finding)
         for candidate in candidates(graph, finding, school.loss)[:TRIED]:
-            pair = None if candidate.steps in seen else _tried(laboratory, setup, candidate)
+            pair = None if candidate.steps in seen else _tried(laboratory, experiment_of(finding, candidate), candidate)
             seen.add(candidate.steps)
             if pair is None:
                 continue
