@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from gradlint.finding import Size
 from gradlint.graph.ir import Graph, Op
 from gradlint.profile import Profile
 from gradlint.result import Layer
+from gradlint.ways import steps, ways
 
 CHARTED = frozenset(
     {
@@ -30,7 +32,14 @@ EMPTY = Profile()
 
 def layers(graph: Graph, predicted: Profile, measured: Profile | None) -> tuple[Layer, ...]:
     """One row per charted op whose output a gradient can reach; RMS values as plain numbers, None where unknown."""
-    return tuple(_layer(op, _output(graph, op), predicted, measured or EMPTY) for op in _charted(graph))
+    reached = steps(graph, predicted)
+    rows = ((op, _output(graph, op)) for op in _charted(graph))
+    return tuple(
+        replace(_layer(op, value, predicted, measured or EMPTY), ways=ways(graph, predicted, value))
+        if reached.get(value)
+        else _layer(op, value, predicted, measured or EMPTY)
+        for op, value in rows
+    )
 
 
 def sizes(graph: Graph, measured: Profile) -> tuple[Size, ...]:

@@ -36,6 +36,8 @@ class Profile:
     gains: Mapping[int, Gain] = field(default_factory=dict)  # by op index
     spread: Mapping[int | str, float] = field(default_factory=dict)
     correlation: Mapping[int, float] = field(default_factory=dict)  # mean cosine between samples, by value id
+    # by value id: log10 RMS of the gradient that each op (by index) that reads the value sends to it; predicted only
+    ways: Mapping[int, Mapping[int, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

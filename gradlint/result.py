@@ -36,6 +36,20 @@ class InputUsed:
 
 
 @dataclass(frozen=True)
+class Ways:
+    """The ways of a gradient from the loss to a value, by what accumulates along each: decades of RMS.
+
+    `strongest` takes the largest share wherever ways meet; `least` and `greatest` bound all of them. `shares` is how
+    much of the mean square comes from each consumer (op index), where there are several.
+    """
+
+    strongest: float
+    least: float
+    greatest: float
+    shares: Mapping[int, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Layer:
     """One op of the gradient chart; RMS values are plain numbers in float64 (None: unknown, or not finite)."""
 
@@ -49,6 +63,7 @@ class Layer:
     predicted_gradient_rms: float | None
     predicted_activation_rms: float | None = None
     index: int | None = None  # the op's index in its graph, which `Finding.ops` speaks of
+    ways: Ways | None = None  # predicted, of the gradient to the op's output
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from gradlint.report.fingerprint import fingerprints
 from gradlint.report.outcome import counts
 from gradlint.report.source import shown
 from gradlint.report.view import View
-from gradlint.result import Failure, FormatRun, InputUsed, Layer, ProbeRun, Report, TargetReport, TraceRun
+from gradlint.result import Failure, FormatRun, InputUsed, Layer, ProbeRun, Report, TargetReport, TraceRun, Ways
 
 SCHEMA = "gradlint/1"
 
@@ -244,6 +244,16 @@ def _layer(layer: Layer) -> dict[str, object]:
         "predicted_activation_rms": layer.predicted_activation_rms,
         "kind": layer.kind,
         "index": layer.index,
+        "ways": _ways(layer.ways) if layer.ways else None,
+    }
+
+
+def _ways(ways: Ways) -> dict[str, object]:
+    return {
+        "strongest": ways.strongest,
+        "least": ways.least,
+        "greatest": ways.greatest,
+        "shares": [{"index": op, "share": share} for op, share in ways.shares.items()],
     }
 
 

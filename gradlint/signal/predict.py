@@ -66,6 +66,7 @@ class _Run:
     unknown: dict[int, str] = field(default_factory=dict)
     gains: dict[int, Gain] = field(default_factory=dict)
     spread: dict[int | str, float] = field(default_factory=dict)
+    ways: dict[int, dict[int, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.closer is not None:
@@ -217,6 +218,7 @@ class _Run:
             return
         if not found.requires_grad and found.origin != "input":
             return
+        self.ways.setdefault(value, {})[op.index] = _decades(contribution.table.square)
         if value not in self.cotangents:
             self.cotangents[value] = contribution
             return
@@ -257,6 +259,7 @@ class _Run:
             gains=self.gains,
             spread=self._spread(gradient),
             correlation={value: correlation(found.table) for value, found in self.fields.items()},
+            ways=self.ways,
         )
         closer = profile if self.closer is None else refined(self.graph, profile, self.closer)
         return Signal(closer, loss, self.unknown, zeros)
@@ -293,6 +296,7 @@ def refined(graph: Graph, profile: Profile, closer: Unitwise) -> Profile:
         params=params,
         gains=gains,
         correlation=closer.correlation,
+        ways={**profile.ways, **closer.ways},
     )
 
 

@@ -23,6 +23,7 @@ class Unitwise:
     gradient: Mapping[int, float]
     params: Mapping[str, float]
     correlation: Mapping[int, float]
+    ways: Mapping[int, Mapping[int, float]]  # by value id: log10 RMS of the gradient that each op sends to it
     through: Mapping[int, float]  # by op index: decades that its first input's gradient has on its output's
     scatter: Mapping[int | str, float] = field(default_factory=dict)  # decades² that the size of one batch varies by
 
@@ -55,6 +56,7 @@ class Run:
     squares: dict[str, float] = field(default_factory=dict)
     gradient: dict[int, float] = field(default_factory=dict)
     through: dict[int, float] = field(default_factory=dict)
+    ways: dict[int, dict[int, float]] = field(default_factory=dict)
 
     @property
     def source(self) -> int:
@@ -106,7 +108,9 @@ class Run:
             self.squares[path] = self.squares.get(path, 0.0) + square
         for value, spread in into.items():
             self._give(value, spread)
-            self.through.setdefault(op.index, decades(float(spread.own.mean())) - size)
+            sent = decades(float(spread.own.mean()))
+            self.ways.setdefault(value, {})[op.index] = sent
+            self.through.setdefault(op.index, sent - size)
 
     def _give(self, value: int, spread: Spread) -> None:
         first = self.given.get(value)
@@ -121,5 +125,6 @@ class Run:
             gradient=self.gradient | inputs,
             params={path: decades(square) for path, square in self.squares.items()},
             correlation={value: units.correlation for value, units in self.known.items()},
+            ways=self.ways,
             through=self.through,
         )

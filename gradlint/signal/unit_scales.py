@@ -100,6 +100,7 @@ def blended(parts: Sequence[Unitwise], samples: int) -> Unitwise:
         mean([part.gradient for part in parts], kept=True),
         mean([part.params for part in parts], kept=True),
         {value: _correlation(parts, value, activation[value]) for value in activation},
+        {value: mean([part.ways[value] for part in parts]) for value in parts[0].ways},
         mean([part.through for part in parts]),
         scatter,
     )
