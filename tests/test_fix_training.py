@@ -10,10 +10,11 @@ from torch import nn
 from gradlint.config import Settings
 from gradlint.finding import Finding, Fix, settled
 from gradlint.fix import prove
-from gradlint.fix.candidate import Initialise, Rescale, Swap
+from gradlint.fix.candidate import Initialise, Normalise, Rescale, Skip, Swap
+from gradlint.fix.interventions import apply
 from gradlint.fix.training import FIXES, School, trained
 from gradlint.load import LoadedModel
-from gradlint.probe import measure
+from gradlint.probe import Training, measure, train
 
 
 def net(depth=6, width=16):
@@ -122,3 +123,42 @@ def test_registered_modules_have_no_such_fix():
     graph, measured = measure(loaded, settings=settings)
     about = Finding("GL901", "unregistered-module", "wiring", "error", "not-probed", "they are not registered")
     assert prove(loaded, graph, [about], measured, settings)[0].fixes == ()
+
+
+ADDED = {
+    "norm": (lambda: [nn.Linear(8, 16), nn.BatchNorm1d(16), nn.Tanh(), nn.Linear(16, 3)], Normalise(0, "batch_norm")),
+    "layer": (lambda: [nn.Linear(8, 16), nn.LayerNorm(16), nn.Tanh(), nn.Linear(16, 3)], Normalise(0, "layer_norm")),
+}
+
+
+@pytest.mark.parametrize("name", ADDED)
+def test_a_norm_that_a_step_inserts_is_trained_as_the_written_one_is(name):
+    made, step = ADDED[name]
+    torch.manual_seed(0)
+    written = nn.Sequential(*made())
+    plain = nn.Sequential(written[0], *written[2:])
+    losses, learned = [], ()
+    for model, steps in ((plain, (step,)), (written, ())):
+        x = torch.randn(16, 8, generator=torch.Generator().manual_seed(0))
+        loaded = LoadedModel(model, (x,), {}, (), "net", None, None, lambda seed, x=x: ((x,), {}))
+        graph, _ = measure(loaded, settings=Settings(device="cpu", loss="ce"))
+        applied = apply(graph, steps, 0, lasting=True)
+        training = Training(40, "sgd", 0.1, loss="ce")
+        run = train(loaded, graph, training, interventions=applied.interventions, added=applied.learned)
+        losses.append(run.losses)
+        learned = learned or applied.learned()
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+    assert [tuple(param.shape) for param in learned] == [(16,), (16,)]
+    assert all(float(param.detach().std()) > 0 for param in learned)
+
+
+def test_a_projection_is_learned():
+    torch.manual_seed(0)
+    x = torch.randn(16, 8)
+    model = nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 3))
+    loaded = LoadedModel(model, (x,), {}, (), "net", None, None, lambda seed: ((x,), {}))
+    graph, _ = measure(loaded, settings=Settings(device="cpu", loss="ce"))
+    applied = apply(graph, (Skip(0, 1, graph.inputs[0], 1),), 0, lasting=True)
+    train(loaded, graph, Training(1, "sgd", 0.1, loss="ce"), interventions=applied.interventions, added=applied.learned)
+    (weight,) = applied.learned()
+    assert weight.shape == (16, 8) and weight.grad.abs().sum() > 0

@@ -281,10 +281,12 @@ def _orthogonal_recurrence(graph: Graph, op: Op) -> tuple[Step, ...]:
 
 
 def _forget_bias(graph: Graph, op: Op) -> tuple[Step, ...]:
-    """The forget gate starts open: its bias 1 (Jozefowicz et al. 2015); torch's gate order is i, f, g, o."""
+    """The forget gate starts open: of the biases, two in torch, its is 1 and the rest is 0 (Jozefowicz et al. 2015)."""
     if op.function != "lstm":
         return ()
-    return tuple(Initialise(path, "forget_bias", 1.0) for path in op.params if "bias_ih" in path)
+    biases = [path for path in op.params if len(graph.params[path].shape) == 1]
+    opened = [path for path in biases if "bias_ih" in path]
+    return tuple(Initialise(path, "forget_bias" if path in opened else "zeros") for path in biases if opened)
 
 
 def _hidden_weights(graph: Graph, op: Op) -> list[str]:

@@ -66,9 +66,9 @@ def _scale(old: Tensor, step: Initialise, generator: torch.Generator) -> Tensor:
 
 
 def _forget_bias(old: Tensor, step: Initialise, generator: torch.Generator) -> Tensor:
-    """The second quarter, torch's forget gate, set to the gain; the rest as it was."""
+    """The second quarter, torch's forget gate (its order is i, f, g, o), set to the gain; the rest zero."""
     hidden = old.shape[0] // 4
-    return torch.cat([old[:hidden], torch.full_like(old[:hidden], step.gain), old[2 * hidden :]])
+    return torch.cat([torch.zeros_like(old[:hidden]), torch.full_like(old[:hidden], step.gain), 0 * old[2 * hidden :]])
 
 
 def _normal(old: Tensor, std: float, generator: torch.Generator) -> Tensor:

@@ -49,7 +49,8 @@ SIMILAR = 1e-4  # of the units' RMS: rounding makes copies of a unit differ by l
 class Store:
     """What a run keeps: inputs of blocks until they are added, and the notes of witnesses.
 
-    `lasting` says that the runs are steps of one training, which rescales a weight once: `rescaled` are those done.
+    `lasting` says that the runs are steps of one training, which rescales a weight once: `rescaled` are those done. It
+    trains what the steps add, too: `learned` has the gains and shifts of norms and the projections, by op and name.
     """
 
     lasting: bool = False
@@ -57,6 +58,13 @@ class Store:
     inputs: dict[int, Tensor] = field(default_factory=dict)
     fused: dict[int, Tensor] = field(default_factory=dict)
     notes: dict[str, float] = field(default_factory=dict)
+    learned: dict[tuple[int, str], torch.nn.Parameter] = field(default_factory=dict)
+
+    def parameter(self, op: int, name: str, start: Tensor) -> Tensor:
+        """What a step adds, as it is at the start or, in a training, as it was learned until now."""
+        if not self.lasting:
+            return start
+        return self.learned.setdefault((op, name), torch.nn.Parameter(start.detach().clone()))
 
 
 ACTIVATIONS: Mapping[str, Transform] = {
@@ -76,11 +84,15 @@ RECURRENT: Mapping[str, Function] = {"rnn_relu": torch.rnn_relu, "rnn_relu_cell"
 
 @dataclass(frozen=True)
 class Applied:
-    """What carries steps out on one run, and what their witnesses noted in it: the smallest number of each kind."""
+    """What carries steps out on one run, and what their witnesses noted in it: the smallest number of each kind.
+
+    `learned` gives the parameters that the steps added, once a run has made them.
+    """
 
     interventions: tuple[Intervention, ...]
     edits: tuple[ParamEdit, ...]
     notes: dict[str, float] = field(default_factory=dict)
+    learned: Callable[[], tuple[torch.nn.Parameter, ...]] = tuple
 
 
 def apply(graph: Graph, steps: Iterable[Step], seed: int, *, lasting: bool = False) -> Applied:
@@ -97,7 +109,7 @@ def apply(graph: Graph, steps: Iterable[Step], seed: int, *, lasting: bool = Fal
         for index in _indices(step):
             calls[index].append(step)
     changes = (Intervention(i, replace=_call(graph.ops[i], found, store)) for i, found in sorted(calls.items()))
-    return Applied(tuple(changes), edits, store.notes)
+    return Applied(tuple(changes), edits, store.notes, lambda: tuple(store.learned.values()))
 
 
 def _indices(step: Step) -> tuple[int, ...]:
@@ -199,7 +211,19 @@ def _rescale(step: Any, call: Function, op: Op, store: Store) -> Function:
 
 
 def _normalise(step: Any, call: Function, op: Op, store: Store) -> Function:
-    return lambda *args, **kwargs: NORMS[step.function](call(*args, **kwargs), step)
+    def normalised(*args: Any, **kwargs: Any) -> Tensor:
+        found = NORMS[step.function](call(*args, **kwargs), step)
+        return _affine(found, step, store) if store.lasting else found
+
+    return normalised
+
+
+def _affine(x: Tensor, step: Normalise, store: Store) -> Tensor:
+    """The gain and shift that torch's norm has; RMSNorm has no shift."""
+    channels = step.function in ("batch_norm", "group_norm")
+    shape = [x.shape[1] if channels else x.shape[-1], *[1] * (x.ndim - 2 if channels else 0)]
+    scaled = x * store.parameter(step.op, "gain", x.new_ones(shape))
+    return scaled if step.function == "rms_norm" else scaled + store.parameter(step.op, "shift", x.new_zeros(shape))
 
 
 def _skip(step: Any, call: Function, op: Op, store: Store) -> Function:
@@ -214,21 +238,27 @@ def _skip(step: Any, call: Function, op: Op, store: Store) -> Function:
         if op.index != step.end:
             return result
         source = store.inputs.pop(step.source)
-        return result + (project(source, result, step) if step.stride else source)
+        if not step.stride:
+            return result + source
+        return result + project(source, store.parameter(op.index, "projection", projection(source, result, step)), step)
 
     return kept
 
 
-def project(x: Tensor, like: Tensor, step: Skip) -> Tensor:
-    """The tensor through a fixed random projection to the shape of another one, N(0, 1/fan_in) (LeCun 1998)."""
+def projection(x: Tensor, like: Tensor, step: Skip) -> Tensor:
+    """The weight from the one tensor's features or channels to the other's, as torch draws it: U(±1/√fan_in)."""
     axis = 1 if step.channels else -1
     generator = torch.Generator().manual_seed(step.source)
-    weight = torch.randn(like.shape[axis], x.shape[axis], generator=generator) / math.sqrt(x.shape[axis])
+    drawn = torch.rand(like.shape[axis], x.shape[axis], generator=generator)
+    return ((2.0 * drawn - 1.0) / math.sqrt(x.shape[axis])).to(x)
+
+
+def project(x: Tensor, weight: Tensor, step: Skip) -> Tensor:
+    """The tensor through a projection, in steps of the skip's stride between convolutions."""
     if not step.channels:
-        return F.linear(x, weight.to(x))
+        return F.linear(x, weight)
     places: list[Any] = [slice(None, None, step.stride)] * (x.ndim - 2)
-    strided = x[(..., *places)]
-    return torch.einsum("oc,nc...->no...", weight.to(x), strided)
+    return torch.einsum("oc,nc...->no...", weight, x[(..., *places)])
 
 
 def _batch_norm(x: Tensor, step: Normalise) -> Tensor:

@@ -84,6 +84,7 @@ TABLE: Mapping[str, tuple[Recipe, ...]] = {
     "saturating-chain": SATURATING,
     "vanishing-init": SHRINKING,
     "large-init": GROWING,
+    "exponential-activation": (RELU_HE, LEAKY_HE, ELU, TANH, SELU, RELU_HE_NORM),
     "constant-init": (DEFAULT, MATCHED),
     "zero-init": (DEFAULT, MATCHED),
     "missing-normalization": (NORM, NORM_SKIP, MATCHED, RELU_HE, RELU_HE_NORM_SKIP),

@@ -62,7 +62,14 @@ class School:
 
         def run(asked: Training) -> Trace:
             applied = apply(self.graph, steps, settings.seed, lasting=True)  # anew: some steps act once
-            return train(self.loaded, self.graph, asked, interventions=applied.interventions, edits=applied.edits)
+            return train(
+                self.loaded,
+                self.graph,
+                asked,
+                interventions=applied.interventions,
+                edits=applied.edits,
+                added=applied.learned,
+            )
 
         try:
             return at_best_rate(training, run)

@@ -46,7 +46,7 @@ BOUNDS: Mapping[str, str] = {
 SPECIAL: Mapping[str, str] = {
     "depth": "scale the last weight of {0} residual branches by 1/sqrt({0})",
     "zero": "zero-initialise the last weight of {0} residual branches",
-    "forget-bias": "initialise the forget gate's bias with 1",
+    "forget-bias": "initialise the forget gate's bias with 1 and the other biases with 0",
     "orthogonal-rnn": "initialise the recurrent weights with orthogonal_",
 }
 FUSED: Mapping[str, tuple[str, str]] = {
@@ -87,7 +87,6 @@ SCRATCH = "for training from scratch"
 NOTABLE = 0.01  # of a forward pass's multiply-adds: less is not worth a word
 EPSILON = "entries beyond the bound get no gradient there"
 PROJECTION = "identity only: a projection is needed at {0} more where the shape changes"
-FIXED = "its projections were measured, and trained, as they were drawn"
 IMAGE = "not batchnorm: the output is an image, where absolute differences between samples matter"
 
 
@@ -124,7 +123,6 @@ def price(recipe: Recipe, scope: Stretch, steps: Sequence[Step], parameters: int
     texts += [IMAGE] if "group_norm" in norms and scope.image_output else []
     bare = len(scope.layers) - sum(isinstance(step, Skip) for step in steps)
     texts += [PROJECTION.format(bare)] if recipe.skip and bare > 0 else []
-    texts += [FIXED] if recipe.project else []
     return "; ".join([*texts, *_validity(recipe, scope.graph, steps)])
 
 

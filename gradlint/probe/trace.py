@@ -51,11 +51,13 @@ def train(
     *,
     interventions: Sequence[Intervention] = (),
     edits: Sequence[ParamEdit] = (),
+    added: Callable[[], Sequence[nn.Parameter]] = tuple,
 ) -> Trace:
     """Train a copy of the model for a few steps, and follow the loss and the gradient of every weight.
 
     With data of the user's own (`LoadedModel.batches`) one batch after another is taken, else one drawn batch again and
-    again, which a net that can train learns by heart. `interventions` and `edits` are those of `measure`. The run stops
+    again, which a net that can train learns by heart. `interventions` and `edits` are those of `measure`, and `added`
+    gives the parameters that interventions made in the first pass, which are trained with the model's. The run stops
     early at a loss that is not finite, or when the time is spent. The model and every random state are left as they
     were. Raises UsageError for an optimizer that is not known, ForwardError when the model raises, and ProbeError when
     there is nothing to differentiate.
@@ -79,7 +81,7 @@ def train(
         names = Names(model)
         edit(names, edits)
         torch.manual_seed(training.seed)
-        return _Run(loaded, graph, model, names, plan).follow(training)
+        return _Run(loaded, graph, model, names, plan, added).follow(training)
 
 
 @dataclass
@@ -89,6 +91,7 @@ class _Run:
     model: nn.Module
     names: Names
     plan: Plan
+    added: Callable[[], Sequence[nn.Parameter]]
 
     def follow(self, training: Training) -> Trace:
         started = time.monotonic()
@@ -102,8 +105,10 @@ class _Run:
             batch = self._batch(step)
             if step == 0:
                 agreed = agreement(self.model, batch, self._backward)
+            self._join(update)
             update.zero_grad()
             value = self._backward(*batch)
+            self._join(update)
             found.append(float(value.total.detach()))
             name = value.name
             for path, size in _sizes(weights):
@@ -123,6 +128,12 @@ class _Run:
             agreement=agreed,
             seconds=time.monotonic() - started,
         )
+
+    def _join(self, update: torch.optim.Optimizer) -> None:
+        """Train what interventions added in the first pass, too."""
+        known = {id(param) for group in update.param_groups for param in group["params"]}
+        if fresh := [param for param in self.added() if id(param) not in known]:
+            update.add_param_group({"params": fresh})
 
     def _stopped(self, found: list[float], step: int, training: Training, spent: float) -> str:
         if not math.isfinite(found[-1]):

@@ -21,7 +21,7 @@ class Net(nn.Module):
     def _init_weights(self):
         for name, param in self.named_parameters():
             if name.endswith("proj.weight"):
-                param.data.mul_(0.3333)
+                param.data.mul_(9 ** -0.5)
 
     def forward(self, x):
         return self.blocks(x)

@@ -14,6 +14,7 @@ class Net(nn.Module):
         nn.init.orthogonal_(self.rnn.weight_ih_l0)
         for gate in self.rnn.weight_hh_l0.data.chunk(4):
             nn.init.orthogonal_(gate)
+        nn.init.zeros_(self.rnn.bias_ih_l0)
         nn.init.constant_(self.rnn.bias_ih_l0.data[4:8], 1)
         nn.init.zeros_(self.rnn.bias_hh_l0)
 

@@ -252,12 +252,16 @@ def _gates(init: str, param: str, change: Change) -> str:
 
 
 def _scaled(init: str, param: str, change: Change) -> str:
-    return f"{param}.data.mul_({change.gain:.4g})"
+    """GPT-2 writes a share of n residual branches as n ** -0.5."""
+    count = change.gain**-2.0
+    whole = math.isclose(count, round(count), rel_tol=1e-9)
+    return f"{param}.data.mul_({round(count)} ** -0.5)" if whole else f"{param}.data.mul_({change.gain:.4g})"
 
 
 def _forget(init: str, param: str, change: Change) -> str:
     quarter = change.size // 4
-    return f"{init}.constant_({param}.data[{quarter}:{2 * quarter}], {change.gain:g})"
+    opened = f"{init}.constant_({param}.data[{quarter}:{2 * quarter}], {change.gain:g})"
+    return f"{init}.zeros_({param})\n{opened}"
 
 
 DRAW_ONE: Mapping[str, Callable[[str, str, Change], str]] = {
