@@ -253,3 +253,13 @@ def test_a_change_that_makes_the_model_worse_elsewhere_does_not_help():
     huge = loaded(chain(20, nn.ReLU, std=1.0), 64, 64)
     _, exploded = measure(huge, settings=SETTINGS, graph=graph)
     assert not helped(graph, about, Pair(before, before, Trial(exploded, judge(graph, exploded))))
+
+
+def test_one_change_that_helps_several_findings_is_each_one_s_first():
+    subject = loaded(chain(20, nn.Sigmoid), 64, 64)
+    graph, measurement = measure(subject, settings=SETTINGS)
+    rules = {"saturating-chain": "vanishing", "late-norm": "normalization"}
+    about = [finding(graph, measurement, rule, family) for rule, family in rules.items()]
+    first, second = prove(subject, graph, about, measurement, SETTINGS)
+    assert first.fixes[0].title.startswith("replace nn.Sigmoid by nn.ReLU")
+    assert second.fixes[0].changes == first.fixes[0].changes

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from gradlint.load.model import LoadedModel
 
 # Families that are about the flow of the signal: what helps one of their findings may help another.
-FLOW = frozenset({"vanishing", "exploding", "init", "normalization", "architecture"})
+FLOW = frozenset({"vanishing", "exploding", "init", "normalization", "architecture", "units"})
 KEPT = 3  # fixes printed for a finding
 TRIED = 6  # candidates tried for a finding
 
@@ -69,7 +69,8 @@ def prove(
     laboratory = Laboratory(loaded, graph, settings, found, before)
     searched = [_search(laboratory, finding) if _wanted(finding) else ([], []) for finding in findings]
     general = [proof for proofs, _ in searched for proof in proofs if proof.pair.setup is None]
-    chosen = [own or _shared(laboratory, f, general) for f, (own, _) in zip(findings, searched, strict=True)]
+    # one change for several findings, where one does: a diff would else carry a change for each
+    chosen = [[*own, *_shared(laboratory, f, general, own)] for f, (own, _) in zip(findings, searched, strict=True)]
     kept = [sorted(proofs, key=lambda proof: proof.order)[:KEPT] for proofs in chosen]
     done = [
         _fixed(laboratory, finding, proofs, vain) if _wanted(finding) else finding
@@ -126,10 +127,12 @@ def _enough(proofs: Sequence[Proof], candidate: Candidate) -> bool:
     return len(healthy) >= KEPT or candidate.variant in variants
 
 
-def _shared(laboratory: Laboratory, finding: Finding, proofs: Iterable[Proof]) -> list[Proof]:
+def _shared(laboratory: Laboratory, finding: Finding, proofs: Iterable[Proof], own: Sequence[Proof]) -> list[Proof]:
     """What helped another finding and helps this one too, when it is about the flow of the signal."""
+    known = {proof.candidate.steps for proof in own}
     unique = {proof.candidate.steps: proof for proof in proofs}.values() if finding.family in FLOW else ()
-    return [proof for proof in unique if helped(laboratory.graph, finding, proof.pair)]
+    fresh = (proof for proof in unique if proof.candidate.steps not in known)
+    return [proof for proof in fresh if helped(laboratory.graph, finding, proof.pair)]
 
 
 def _fixed(laboratory: Laboratory, finding: Finding, kept: Sequence[Proof], vain: Iterable[Proof]) -> Finding:
