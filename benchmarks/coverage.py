@@ -1,10 +1,12 @@
 """How much of the architectures of the zoo the static signal predicts: ops with a transfer function, whole networks.
 
-    python benchmarks/coverage.py [--only PATTERN] [--timeout SECONDS] [--every N] [--write]
+    python benchmarks/coverage.py [--only PATTERN] [--timeout SECONDS] [--every N] [--passes N] [--rows FILE] [--write]
 
 Each network is built, fed and recorded in a process of its own, as `benchmarks/zoo.py` does, and predicted under the
 unit loss. An op counts as answered unless the signal says why it has no answer; a network counts as predicted end to
-end when every parameter on a way to its output has a prediction. `--write` writes the table to coverage.md.
+end when every parameter on a way to its output has a prediction. `--passes` holds the predictions to that many float64
+backward passes of the network itself, with fresh N(0, 1) inputs (integers in another order) and a fresh cotangent each.
+`--write` writes the table to coverage.md.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from __future__ import annotations
 import argparse
 import collections
 import json
+import math
 import multiprocessing
 import os
 import re
@@ -36,6 +39,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="a regular expression on family/name")
     parser.add_argument("--timeout", type=float, default=120.0)
     parser.add_argument("--every", type=int, default=1, help="take every N-th architecture")
+    parser.add_argument("--passes", type=int, default=0, help="real backward passes to hold the predictions to")
     parser.add_argument("--rows", type=Path, help="keep rows in this file, and do not run what it holds already")
     parser.add_argument("--write", action="store_true", help=f"write {TABLE.name}")
     options = parser.parse_args()
@@ -49,7 +53,7 @@ def main() -> None:
     for name in build.names()[:: options.every]:
         if name in rows or not re.match(options.only, name):
             continue
-        rows[name] = isolated(name, options.timeout)
+        rows[name] = isolated(name, options.timeout, options.passes)
         print(name, json.dumps(rows[name]), flush=True)
         if options.rows is not None:
             options.rows.write_text(json.dumps(rows))
@@ -59,10 +63,10 @@ def main() -> None:
         TABLE.write_text(text)
 
 
-def isolated(name: str, timeout: float) -> dict[str, Any]:
+def isolated(name: str, timeout: float, passes: int = 0) -> dict[str, Any]:
     """The row of one network, from a forked process."""
     receiver, sender = multiprocessing.Pipe(duplex=False)
-    worker = multiprocessing.get_context("fork").Process(target=predicted, args=(name, sender))
+    worker = multiprocessing.get_context("fork").Process(target=predicted, args=(name, passes, sender))
     started = time.monotonic()
     worker.start()
     sender.close()
@@ -79,7 +83,7 @@ def isolated(name: str, timeout: float) -> dict[str, Any]:
     return row
 
 
-def predicted(name: str, sender: Connection) -> None:
+def predicted(name: str, passes: int, sender: Connection) -> None:
     """In the child: build, feed, record, predict, and send the counts."""
     import torch
 
@@ -87,14 +91,14 @@ def predicted(name: str, sender: Connection) -> None:
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     try:
-        sender.send(row_of(name))
+        sender.send(row_of(name, passes))
     except BaseException as error:  # noqa: BLE001 the row says what any failure was
         sender.send({"message": " ".join(f"{type(error).__name__}: {error}".split())[:300]})
     sender.close()
     os._exit(0)
 
 
-def row_of(name: str) -> dict[str, Any]:
+def row_of(name: str, passes: int = 0) -> dict[str, Any]:
     """Counts of one network: its ops, those without an answer by reason, its parameters, those without a prediction."""
     from build import build
 
@@ -106,18 +110,75 @@ def row_of(name: str) -> dict[str, Any]:
     model = build(name)
     given = feed(model, Settings())
     graph, _ = capture(model, given.args, given.kwargs)
-    signal = predict(graph)
+    signal = predict(graph, loss_of(graph))
     reasons = collections.Counter(
         f"{graph.ops[index].kind} {graph.ops[index].function}: {reason}" for index, reason in signal.unknown.items()
     )
     wanted = reachable(graph)
-    return {
+    row = {
         "ops": len(graph.ops),
         "unknown": sum(reasons.values()),
         "reasons": dict(reasons.most_common(4)),
         "params": len(wanted),
         "missing": len(wanted - set(signal.profile.params)),
     }
+    return row | (errors(model, given, signal.profile, passes) if passes else {})
+
+
+def loss_of(graph: Any) -> str:
+    """ "own" for a network whose first output is its loss."""
+    first = next((value for value in graph.outputs if graph.values[value].requires_grad), None)
+    alone = first is not None and graph.values[first].shape == ()
+    return "own" if alone else "unit"
+
+
+def errors(model: Any, given: Any, profile: Any, passes: int) -> dict[str, Any]:
+    """Predicted minus measured log10 gradient RMS (decades) of the parameters that have a gradient."""
+    import numpy as np
+    from prediction import compared
+
+    squares: dict[str, float] = {}
+    model = model.double()
+    try:
+        measured(model, given, 0)
+    except RuntimeError:  # an operator that float64 does not have
+        model = model.float()
+    for place in range(passes):
+        for path, square in measured(model, given, place).items():
+            squares[path] = squares.get(path, 0.0) + square / passes
+    real = {path: 0.5 * math.log10(square) if square > 0.0 else -math.inf for path, square in squares.items()}
+    sizes = {path: (param.ndim, param.numel()) for path, param in model.named_parameters()}
+    found = compared(profile.params, profile.spread, real, sizes, 0.0)
+    off = np.abs([*found.matrices, *found.vectors])
+    row: dict[str, Any] = {"compared": len(off), "covered": sum(map(bool, found.covered)), "zeros": found.zeros}
+    if len(off):
+        row |= {"median": round(float(np.median(off)), 3), "p95": round(float(np.percentile(off, 95)), 3)}
+    return row
+
+
+def measured(model: Any, given: Any, seed: int) -> dict[str, float]:
+    """Mean squared gradients of one backward pass from the first output that carries a gradient."""
+    import torch
+    from torch.utils._pytree import tree_map
+
+    from gradlint.capture.structure import flatten
+
+    random = torch.Generator().manual_seed(seed)
+
+    def redrawn(entry: Any) -> Any:
+        if not isinstance(entry, torch.Tensor):
+            return entry
+        if entry.is_floating_point():
+            return torch.randn(entry.shape, generator=random).to(next(model.parameters()).dtype)
+        return entry.reshape(-1)[torch.randperm(entry.numel(), generator=random)].reshape(entry.shape)
+
+    torch.manual_seed(seed)
+    model.zero_grad(set_to_none=True)
+    output = model(*tree_map(redrawn, given.args), **tree_map(redrawn, given.kwargs))
+    first = next(tensor for _, tensor in flatten(output) if tensor.requires_grad)
+    first.backward((torch.randn(first.shape, generator=random) if first.ndim else torch.ones(())).to(first))
+    params = model.named_parameters()
+    return {path: float((param.grad**2).mean()) for path, param in params if param.grad is not None}
 
 
 def reachable(graph: Any) -> set[str]:

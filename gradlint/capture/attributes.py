@@ -215,6 +215,11 @@ def selected(call: Arguments) -> Attrs:
     return attrs | keep("index", "start", "end", "length", "step", "k", "shifts", "dims", "offset", "size")(call)
 
 
+def windowed(call: Arguments) -> Attrs:
+    """Windows along one dimension, which torch calls `dimension`."""
+    return {"dim": call.axis(int(call.get("dimension", 0)))} | keep("size", "step")(call)
+
+
 def sections(call: Arguments) -> Attrs:
     """The dimension that is split and the sizes of the parts."""
     dim = call.axis(call.get("dim", 0))

@@ -25,6 +25,7 @@ MANY = 400  # parameters of such a graph whose entries are kept
 if TYPE_CHECKING:
     from torch import nn
 
+    from gradlint.capture.fixed import Following
     from gradlint.capture.recording import Recording
 
 
@@ -62,14 +63,19 @@ def to_graph(recording: Recording) -> Graph:
     run = Run(recording.called, recording.module_types, *told)
     known = Known(names.params, names.tensors, names.tree, names.unregistered)
     outputs = [(name, ref) for (name, _), ref in zip(recording.outputs, tape.outputs, strict=True)]
-    return converted(run, known, tape.steps, outputs, tape.hidden)
+    return converted(run, known, tape.steps, outputs, tape.hidden, tape.following)
 
 
 def converted(
-    run: Run, names: Known, steps: Sequence[Leaf | Call], outputs: Sequence[tuple[str, Ref]], hidden: int = 0
+    run: Run,
+    names: Known,
+    steps: Sequence[Leaf | Call],
+    outputs: Sequence[tuple[str, Ref]],
+    hidden: int = 0,
+    following: Following | None = None,
 ) -> Graph:
-    """The calls as a graph; `outputs` are the model's with their names."""
-    return _Conversion(run, names).graph(steps, outputs, hidden)
+    """The calls as a graph; `outputs` are the model's with their names, `following` knows what depends on no input."""
+    return _Conversion(run, names).graph(steps, outputs, hidden, following)
 
 
 @dataclass
@@ -83,7 +89,9 @@ class _Conversion:
     notes: dict[str, None] = field(default_factory=dict)
     _ids: dict[tuple[int, int], int] = field(default_factory=dict)
 
-    def graph(self, steps: Sequence[Leaf | Call], outputs: Sequence[tuple[str, Ref]], hidden: int) -> Graph:
+    def graph(
+        self, steps: Sequence[Leaf | Call], outputs: Sequence[tuple[str, Ref]], hidden: int, following: Following | None
+    ) -> Graph:
         modules = self._modules()
         self.spans = {module.path: module.constructed for module in modules}
         for step in steps:
@@ -103,6 +111,8 @@ class _Conversion:
             coverage=self._coverage(hidden),
             output_names=tuple(name for name, _ in outputs),
             training=self.recording.training,
+            fixed={self._value(ref): found for ref, found in following.found.items()} if following else {},
+            masks={self._value(ref): found for ref, found in following.masks.items()} if following else {},
         )
 
     def _leaf(self, leaf: Leaf) -> None:
@@ -137,6 +147,8 @@ class _Conversion:
             attrs = self._attributes(entry, Arguments(short.rstrip("_") or short, bound, call.outputs))
         elif not call.custom:
             self.unknown[call.name] += 1
+        if call.curve is not None:
+            attrs["curve"] = call.curve
         inputs = tuple(self._value(operand) for _, operand in operands)
         outputs = [self._add((id(call), n), meta, "op", "", call.index) for n, meta in enumerate(call.outputs)]
         if call.rebased is not None:

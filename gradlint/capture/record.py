@@ -64,6 +64,7 @@ class Call:
     kwargs: Any = None
     paths: list[tuple[int | str, ...]] = field(default_factory=list)
     rebased: Meta | None = None
+    curve: dict[str, list[float]] | None = None  # of a custom function that works entry by entry
 
 
 class Ref(NamedTuple):

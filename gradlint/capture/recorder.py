@@ -15,6 +15,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from gradlint.capture import calls, copies, frames, patches, structure
+from gradlint.capture.curve import sampled
 from gradlint.capture.naming import Names
 from gradlint.capture.record import Call, Place
 from gradlint.capture.recording import Recording
@@ -240,6 +241,7 @@ class Recorder(TorchFunctionMode):
         outputs: tuple[torch.Tensor, ...],
         start: int,
         custom: str = "",
+        curve: dict[str, list[float]] | None = None,
     ) -> None:
         index = self.count
         self.count += 1
@@ -256,6 +258,7 @@ class Recorder(TorchFunctionMode):
                 not custom and calls.mutated(func, args, kwargs) is not None,
                 torch.is_grad_enabled(),
                 bool(custom),
+                curve=curve,
             )
             self.tape.add(call, args, kwargs, output, (start, _autograd_nodes()))
         if self.observer is not None:
@@ -294,10 +297,11 @@ class Recorder(TorchFunctionMode):
         with self._pause():
             change = self._changed if self.count in self._changes else _unchanged
             output = change(function, args, kwargs)
+            curve = None if self.tape is None else sampled(function, args, kwargs, output)
         outputs = tuple(calls.tensors(output))
         if outputs:
             with torch._C.DisableTorchFunction():
-                self._finish(function, args, kwargs, output, outputs, start, custom=name)
+                self._finish(function, args, kwargs, output, outputs, start, custom=name, curve=curve)
         return output
 
     def _locate(self, frame: FrameType) -> Located:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from gradlint.capture.fixed import Following
 from gradlint.capture.naming import Names
 from gradlint.capture.record import REBASED, Call, Leaf, Meta, Ref
 from gradlint.graph.ir import Origin
@@ -35,10 +36,12 @@ class Tape:
     steps: list[Leaf | Call] = field(default_factory=list)
     outputs: list[Ref] = field(default_factory=list)
     hidden: int = 0  # values whose producer showed no torch call
+    following: Following = field(default_factory=Following)
     _known: dict[int, _Entry] = field(default_factory=dict)
     _changed: dict[int, _Entry] = field(default_factory=dict)  # id of a base → what it became when it was last changed
     _leaves: dict[int, Ref] = field(default_factory=dict)
     _sequence: list[tuple[int, int, Call]] = field(default_factory=list)
+    _given: list[tuple[Ref, torch.Tensor]] = field(default_factory=list)  # the tensors of the call being noted
 
     @property
     def calls(self) -> Iterator[Call]:
@@ -55,15 +58,16 @@ class Tape:
         call.args = self._freeze(args, 0)
         call.kwargs = self._freeze(kwargs, 0) if kwargs else {}
         self.steps.append(call)
+        given, self._given = self._given, []
         if sequence[0] != sequence[1]:
             self._sequence.append((*sequence, call))
-        if isinstance(result, torch.Tensor):
-            call.paths.append(())
-            self._produce(result, Ref(call, 0), call)
-            return
-        for output, (path, tensor) in enumerate(_places(args[0] if result is None else result, ())):
+        places = (
+            [((), result)] if isinstance(result, torch.Tensor) else _places(args[0] if result is None else result, ())
+        )
+        for output, (path, tensor) in enumerate(places):
             call.paths.append(path)
             self._produce(tensor, Ref(call, output), call)
+        self.following.follow(call, given)
 
     def refer(self, tensor: torch.Tensor) -> Ref:
         """What the tensor currently is; parameters, buffers and unknown tensors become leaves."""
@@ -165,7 +169,9 @@ class Tape:
         if kind in _PLAIN:
             return value
         if kind is torch.Tensor or isinstance(value, torch.Tensor):
-            return self.refer(value)
+            ref = self.refer(value)
+            self._given.append((ref, value))
+            return ref
         if kind is tuple or kind is torch.Size:
             return tuple([self._freeze(item, depth + 1) for item in value]) if depth < _DEPTH else value
         if depth < _DEPTH:

@@ -62,10 +62,10 @@ ROWS = (
     Row("slice", "topk", "input k dim", at.keep("k", dim=-1)),
     Row("slice", "sort", "input dim", at.along(default=-1)),
     Row("slice", "kthvalue", "input k dim", at.keep("k", dim=-1)),
-    Row("slice", "torch.Tensor.unfold", "input dim size step", at.selected),
+    Row("slice", "torch.Tensor.unfold", "input dimension size step", at.windowed),
     Row("slice", "_pack_padded_sequence=pack_padded_sequence", "input lengths batch_first"),
     Row("pad", "_pad_packed_sequence=pad_packed_sequence", "input batch_sizes batch_first value"),
-    Row("slice", "as_strided", "input size stride"),
+    Row("slice", "as_strided", "input size stride", at.keep("size", "stride", storage_offset=0)),
     Row(
         "reshape",
         "view reshape view_as reshape_as ravel atleast_1d atleast_2d atleast_3d unsafe_view=view",

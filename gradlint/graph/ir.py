@@ -121,6 +121,20 @@ class Param:
 
 
 @dataclass(frozen=True)
+class Fixed:
+    """A value that depends on nothing that was fed in, as it was in the recorded run.
+
+    `numbers` are its entries' statistics as of a parameter; of integers, `moments["sums"]` counts equal pairs (see
+    `gradlint.capture.fixed`). For a value that is computed from parameters, `responses[path][S]` is the mean square of
+    a parameter's gradient when the value's has independent unit entries along the axes in S (as digits) and is
+    constant along the others.
+    """
+
+    numbers: Param
+    responses: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Module:
     """One module of the tree; `called` counts its calls in the recorded run."""
 
@@ -157,6 +171,10 @@ class Graph:
     coverage: Coverage = Coverage(method="recorded")
     output_names: tuple[str, ...] = ()
     training: bool = True
+    fixed: Mapping[int, Fixed] = field(default_factory=dict)  # by value id: what need not be predicted
+    masks: Mapping[int, Param] = field(
+        default_factory=dict
+    )  # truth values that depend on data: how often and where true
 
     def op_of(self, value: int) -> Op | None:
         """The op that produced the value, or None for an input, parameter, buffer or constant."""

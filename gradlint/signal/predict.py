@@ -12,6 +12,7 @@ import numpy as np
 
 from gradlint.graph import Graph, Op
 from gradlint.profile import Gain, Profile, Signal
+from gradlint.signal import known
 from gradlint.signal import table as tables
 from gradlint.signal.doubt import FLOOR, WIDTH_UNITWISE, Doubt
 from gradlint.signal.field import Cotangent, Field, white
@@ -19,6 +20,7 @@ from gradlint.signal.losses import cotangent
 from gradlint.signal.site import Dependent, Flow, Labels, Site, Square, Unanswered
 from gradlint.signal.table import Table
 from gradlint.signal.transfer import DERIVATIVE, RELABELLING, TRANSFER, WEIGHT
+from gradlint.signal.transfer_write import rebased
 from gradlint.signal.unit_run import Unitwise
 from gradlint.signal.unit_scales import unitwise
 
@@ -67,6 +69,7 @@ class _Run:
     gains: dict[int, Gain] = field(default_factory=dict)
     spread: dict[int | str, float] = field(default_factory=dict)
     ways: dict[int, dict[int, float]] = field(default_factory=dict)
+    exact: dict[int, Field] = field(default_factory=dict)  # of what depends on nothing that was fed in
 
     def __post_init__(self) -> None:
         if self.closer is not None:
@@ -79,6 +82,18 @@ class _Run:
         for op in self.graph.ops:
             if not self._label(op):
                 self._flow(op)
+                self._chance(op)
+                self._take_known(op)
+        for index in known.settled(self.graph):
+            self.unknown.pop(index, None)
+
+    def _take_known(self, op: Op) -> None:
+        """What was there in place of what was predicted; a mask of logits is no number."""
+        for value in op.outputs:
+            if value in self.exact:
+                self.fields[value] = self.exact[value]
+            elif value in self.graph.fixed:
+                self.fields.pop(value, None)
 
     def _feed(self) -> None:
         for number in self.graph.inputs:
@@ -87,6 +102,9 @@ class _Run:
             if value.origin in ("buffer", "constant") and _integer(value.dtype) and math.prod(value.shape) > 2:
                 dims = tables.dims_of(value.shape)
                 self.indices[value.id] = Labels(Field(tables.constant(dims, 1.0), np.zeros(1)), random=False)
+        self.exact = known.fields(self.graph)
+        self.fields.update(self.exact)
+        self.indices.update(known.labels(self.graph))
 
     def _input(self, number: int) -> None:
         value = self.graph.values[number]
@@ -102,6 +120,8 @@ class _Run:
         outputs = [self.graph.values[value] for value in op.outputs]
         if not outputs or not all(_integer(value.dtype) for value in outputs):
             return False
+        if all(value in self.graph.fixed for value in op.outputs):
+            return True
         if op.kind == "create" and op.function in ("arange", "range") and outputs[0].shape:
             dims = tables.dims_of(outputs[0].shape)
             self.indices[outputs[0].id] = Labels(Field(tables.constant(dims, 1.0), np.zeros(1)), random=False)
@@ -119,11 +139,14 @@ class _Run:
         for value, found in zip(op.outputs, flow.outputs, strict=False):
             if found is not None:
                 self.indices[value] = Labels(found, known[0].random)
+        self._chance(op)
         return True
 
     def _chance(self, op: Op) -> None:
         """Integers computed in a way that is not followed: two of them are equal by chance."""
         for value in op.outputs:
+            if value in self.indices or not _integer(self.graph.values[value].dtype):
+                continue
             dims = tables.dims_of(self.graph.values[value].shape)
             self.indices[value] = Labels(Field(tables.constant(dims, 1.0), np.zeros(1)), random=True)
 
@@ -134,7 +157,9 @@ class _Run:
         try:
             if transfer is None:
                 raise Unanswered(f"no transfer function for {op.kind} ({op.function or op.name})")
-            flow = transfer(Site(self.graph, op, self.fields, self.indices))
+            site = Site(self.graph, op, self.fields, self.indices)
+            flow = transfer(site)
+            flow = self._with_base(site, flow)
         except Dependent:
             return
         except Unanswered as reason:
@@ -148,6 +173,15 @@ class _Run:
             if found is not None and self.graph.values[value].shape == found.shape:
                 self.fields[value] = found
         self.doubt.produced(op, self.fields, flow.doubt)
+
+    def _with_base(self, site: Site, flow: Flow) -> Flow:
+        """The flow with the tensor that an in-place op changed through a view; without it where that is not known."""
+        if not site.op.inplace or len(site.op.outputs) <= len(flow.outputs):
+            return flow
+        try:
+            return rebased(site, flow)
+        except (Unanswered, *BROKEN):
+            return flow
 
     def backward(self, loss: str) -> None:
         self._start(loss)
@@ -174,6 +208,10 @@ class _Run:
         return floating[:1]
 
     def _back(self, op: Op, reached: Sequence[int]) -> None:
+        answers = known.arrived(self.graph, op, self.cotangents)
+        if answers is not None:
+            self._answer(op, answers)
+            return
         flow = self.flows.get(op.index)
         arrived = [self.cotangents.get(value) for value in op.outputs]
         if flow is None or any(self.cotangents[value] is None for value in reached):
@@ -190,6 +228,15 @@ class _Run:
         for value, contribution in contributions.items():
             self._add(op, value, contribution)
         self._gain(op, arrived, contributions)
+
+    def _answer(self, op: Op, answers: Mapping[str, Square | None]) -> None:
+        """Enter what reaches parameters through a value that is computed from them alone."""
+        ids = {value.name: value.id for value in self.graph.values if value.origin == "param"}
+        for path, square in answers.items():
+            if square is None:
+                self.squares[path] = None
+            elif path in ids:
+                self._add(op, ids[path], square)
 
     def _poison(self, op: Op) -> None:
         for value in op.inputs:
@@ -246,7 +293,7 @@ class _Run:
         gradient = {v: _decades(c.table.square) for v, c in self.cotangents.items() if c is not None}
         params, zeros = {}, {}
         for path, square in self.squares.items():
-            if square is None:
+            if square is None or math.isnan(square.value):
                 continue
             structural = square.value <= CANCELLED * square.magnitude
             params[path] = -math.inf if structural else _decades(square.value)

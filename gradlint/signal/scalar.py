@@ -237,6 +237,17 @@ def _fixed(key: str, value: Function, slope: Function) -> Callable[[Attrs], Scal
     return lambda attrs: scalar
 
 
+def _steps(value: Function) -> Callable[[Attrs], Scalar]:
+    """A piecewise constant function, through which no gradient passes."""
+    return _fixed(f"steps[{value.__name__}]", value, np.zeros_like)
+
+
+def _exponential(base: float) -> Scalar:
+    rate = math.log(base) if base > 0.0 else math.nan
+    return Scalar(f"{base:.9g}^x", lambda z: np.exp(rate * z), lambda z: rate * np.exp(rate * z))
+
+
+_LN2, _LN10 = math.log(2.0), math.log(10.0)
 _SELU_ALPHA, _SELU_SCALE = 1.6732632423543772, 1.0507009873554805
 
 FUNCTIONS: dict[str, Callable[[Attrs], Scalar]] = {
@@ -285,6 +296,19 @@ FUNCTIONS: dict[str, Callable[[Attrs], Scalar]] = {
     "sin": _fixed("sin", np.sin, np.cos),
     "cos": _fixed("cos", np.cos, lambda z: -np.sin(z)),
     "erf": _fixed("erf", erf, lambda z: 2.0 / math.sqrt(math.pi) * np.exp(-z * z)),
+    "floor": _steps(np.floor),
+    "ceil": _steps(np.ceil),
+    "round": _steps(np.round),
+    "trunc": _steps(np.trunc),
+    "sign": _steps(np.sign),
+    "log2": _fixed("log2", lambda z: np.log2(np.maximum(z, 1e-30)), lambda z: (z > 0) / (_LN2 * np.maximum(z, 1e-30))),
+    "log10": _fixed(
+        "log10", lambda z: np.log10(np.maximum(z, 1e-30)), lambda z: (z > 0) / (_LN10 * np.maximum(z, 1e-30))
+    ),
+    "exp2": _fixed("exp2", np.exp2, lambda z: _LN2 * np.exp2(z)),
+    "rpow": lambda attrs: _exponential(_number(attrs, "base", math.e)),
+    "sinh": _fixed("sinh", np.sinh, np.cosh),
+    "cosh": _fixed("cosh", np.cosh, np.sinh),
     "atan": _fixed("atan", np.arctan, lambda z: 1.0 / (1.0 + z * z)),
 }
 

@@ -77,7 +77,7 @@ class Site:
         """The field of a value; parameters that are used as data get their exact table."""
         found = self.fields.get(value)
         if found is None:
-            param = self._param(value)
+            param = self._param(value) or self._mask(value)
             found = None if param is None else field_of(param)
         if found is None:
             raise Dependent(f"input {self.graph.values[value].name or value} is unknown")
@@ -92,8 +92,18 @@ class Site:
         return self.value(role) is not None
 
     def _param(self, value: int) -> Param | None:
+        """The statistics of a parameter, or of a tensor that was there and is used as one."""
         found = self.graph.values[value]
-        return self.graph.params.get(found.name) if found.origin == "param" else None
+        if found.origin == "param":
+            return self.graph.params.get(found.name)
+        fixed = self.graph.fixed.get(value)
+        known = fixed is not None and fixed.numbers.shape == found.shape and "total" in fixed.numbers.moments
+        return fixed.numbers if fixed is not None and known else None
+
+    def _mask(self, value: int) -> Param | None:
+        """How often a truth value was true, for one that is reckoned with as 0 and 1."""
+        numbers = self.graph.masks.get(value)
+        return numbers if numbers is not None and numbers.shape == self.graph.values[value].shape else None
 
     def direct(self, role: str) -> bool:
         """Whether the operand is a parameter itself rather than computed."""

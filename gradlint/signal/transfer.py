@@ -10,41 +10,60 @@ from gradlint.signal.transfer_attention import attention, matmul, softmax
 from gradlint.signal.transfer_deconv import conv
 from gradlint.signal.transfer_embedding import embedding
 from gradlint.signal.transfer_linear import linear
+from gradlint.signal.transfer_mask import selected
 from gradlint.signal.transfer_merge import add, concat, constant, mul
 from gradlint.signal.transfer_norm import norm
-from gradlint.signal.transfer_pointwise import activation, copy, dropout, elementwise
+from gradlint.signal.transfer_pair import extreme, glu, running, triangle
+from gradlint.signal.transfer_pick import experts
+from gradlint.signal.transfer_pointwise import activation, copy, custom, dropout, elementwise
 from gradlint.signal.transfer_pool import pad, pool, reduce, resize
 from gradlint.signal.transfer_recurrent import recurrent
 from gradlint.signal.transfer_shape import expand, permute, reshape, slice_, split
+from gradlint.signal.transfer_window import fold
+from gradlint.signal.transfer_write import added, scatter, setitem
 
 Transfer = Callable[[Site], Flow]
 
+
+def by_function(kind: Transfer, others: dict[str, Transfer]) -> Transfer:
+    """A transfer function, with others for some functions of the kind."""
+    return lambda site: others.get(site.op.function, kind)(site)
+
+
 TRANSFER: dict[str, Transfer] = {
-    "linear": linear,
+    "linear": by_function(linear, {"grouped_mm": experts}),
     "conv": conv,
-    "matmul": matmul,
-    "activation": activation,
+    "matmul": by_function(matmul, {"grouped_mm": experts}),
+    "activation": by_function(activation, {"glu": glu}),
     "softmax": softmax,
     "norm": norm,
     "attention": attention,
     "recurrent": recurrent,
     "embedding": embedding,
-    "add": add,
+    "add": by_function(add, dict.fromkeys(("index_add", "scatter_add", "scatter_reduce"), added)),
     "mul": mul,
-    "concat": concat,
+    "concat": by_function(concat, {"setitem": setitem, "index_put": setitem, "scatter": scatter}),
     "split": split,
     "slice": slice_,
     "reshape": reshape,
     "permute": permute,
     "expand": expand,
     "pool": pool,
-    "reduce": reduce,
-    "resize": resize,
+    "reduce": by_function(reduce, {"cumsum": running}),
+    "resize": by_function(resize, {"fold": fold}),
     "pad": pad,
     "dropout": dropout,
-    "elementwise": elementwise,
+    "elementwise": by_function(
+        elementwise,
+        {
+            **dict.fromkeys(("where", "masked_fill"), selected),
+            **dict.fromkeys(("maximum", "minimum"), extreme),
+            **dict.fromkeys(("tril", "triu"), triangle),
+        },
+    ),
     "create": constant,
     "copy": copy,
+    "custom": custom,
     "loss": loss,
 }
 

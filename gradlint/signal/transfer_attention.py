@@ -13,6 +13,8 @@ from gradlint.signal import table as tables
 from gradlint.signal.field import Cotangent, Field
 from gradlint.signal.site import Contribution, Contributions, Dependent, Flow, Site, Unanswered
 from gradlint.signal.table import Array, Axis, Dims, Profile, Table
+from gradlint.signal.transfer_einsum import einsum, product_of
+from gradlint.signal.transfer_merge import plus
 
 
 def overlap(covariance: Array, lead: Array | float) -> Array:
@@ -135,54 +137,21 @@ def operand(table: Table, lead: Dims, free: int, contracted: int) -> Operand:
 
 
 def matmul(site: Site) -> Flow:
-    """x @ y of two activations, independent of each other."""
-    if site.op.function not in ("matmul", "bmm"):
+    """x @ y of two activations, independent of each other; baddbmm adds a third tensor."""
+    if site.op.function == "einsum":
+        return einsum(site)
+    if site.op.function not in ("matmul", "bmm", "mm", "baddbmm", "addmm"):
         raise Unanswered(f"no transfer function for {site.op.function}")
-    first, second = site.id("input"), site.id("other")
-    x, y = site.known(first), site.known(second)
-    if len(x.dims) < 2 or len(y.dims) < 2:
-        raise Unanswered("product with a vector")
-    lead = _lead(x.dims[:-2], y.dims[:-2])
-    a = tables.expand(x.table.collapse(), (*_keep(lead, x.dims[:-2]), *x.dims[-2:]))
-    b = tables.expand(y.table.collapse(), (*_keep(lead, y.dims[:-2]), *y.dims[-2:]))
-    values = product(operand(a, lead, -2, -1), operand(b, lead, -1, -2))
-    out = Table((*lead, x.dims[-2], y.dims[-1]), values)
-    mean = np.array([x.average * y.average * x.shape[-1]])
-
-    def backward(cotangents: Sequence[Cotangent | None]) -> Contributions:
-        cotangent = cotangents[0]
-        if cotangent is None:
-            return {}
-        given = tables.regroup(cotangent.table, out.dims).collapse()
-        into_x = Table(a.dims, product(operand(given, lead, -2, -1), operand(b, lead, -2, -1)))
-        into_y = Table(b.dims, _turned(product(operand(given, lead, -1, -2), operand(a, lead, -1, -2)), b, lead))
-        return _both(first, second, Cotangent(tables.sum_to(into_x, x.dims)), Cotangent(tables.sum_to(into_y, y.dims)))
-
-    return Flow((Field(out, mean),), backward)
-
-
-def _turned(values: Array, target: Table, lead: Dims) -> Array:
-    """(batch…, n, k) as (batch…, k, n)."""
-    start = 1 + sum(map(len, lead))
-    rows, columns = len(target.dims[-1]), len(target.dims[-2])
-    order = [*range(start), *range(start + rows, start + rows + columns), *range(start, start + rows)]
-    return np.transpose(values, order)
-
-
-def _both(first: int, second: int, into_x: Cotangent, into_y: Cotangent) -> dict[int, Contribution]:
-    if first == second:
-        return {first: into_x + into_y}
-    return {first: into_x, second: into_y}
+    flow = product_of(site, site.id("input"), site.id("other"))
+    if not site.has("bias"):
+        return flow
+    return plus(site, site.id("bias"), flow, site.number("alpha", 1.0), site.number("beta", 1.0))
 
 
 def _lead(first: Dims, second: Dims) -> Dims:
     rank = max(len(first), len(second))
     padded = [((),) * (rank - len(dims)) + dims for dims in (first, second)]
     return tuple(tables.refine(a, b) if a and b else a or b for a, b in zip(*padded, strict=True))
-
-
-def _keep(lead: Dims, own: Dims) -> Dims:
-    return lead
 
 
 def attention(site: Site) -> Flow:

@@ -80,10 +80,13 @@ def _gradients(
     out: dict[int, Contribution] = {}
     weight, bias = site.value("weight"), site.value("bias")
     if weight is not None and weight.requires_grad:
-        if not site.direct("weight"):
-            raise Unanswered("gradient of a computed transposed filter")
         batch = math.prod(axis.size for axis in x.dims[0])
-        out[weight.id] = filter_gradient(given, with_axes(x.table), batch, geometry)
+        found = filter_gradient(given, with_axes(x.table), batch, geometry)
+        if not site.direct("weight"):  # its entries are taken as uncorrelated
+            square = found.value if isinstance(found, Square) else found.table.square
+            out[weight.id] = Cotangent(tables.constant(tables.dims_of(weight.shape), square))
+        else:
+            out[weight.id] = found
     if bias is not None and bias.requires_grad:
         own = tables.take(given, 1, 1)
         sizes = [math.prod(axis.size for axis in dim) for position, dim in enumerate(y.dims) if position != 1]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -26,11 +27,28 @@ def gathered(site: Site, dim: int, role: str) -> Flow:
     """x indexed along one dimension by integers: the source's axis becomes those of the index."""
     source = site.id("input")
     x = site.known(source)
-    rows = x.shape[dim]
-    labels = site.labels(role, rows)
+    found = gather_of(x, dim, site.labels(role, x.shape[dim]), x.shape[dim])
+
+    def backward(cotangents: Sequence[Cotangent | None]) -> Contributions:
+        cotangent = cotangents[0]
+        return {} if cotangent is None else {source: found.back(cotangent)}
+
+    return Flow((found.field,), backward)
+
+
+@dataclass(frozen=True, eq=False)
+class Gathered:
+    """Rows picked by labels, and the way of a cotangent back to the tensor that they were picked from."""
+
+    field: Field
+    back: Callable[[Cotangent], Cotangent]
+
+
+def gather_of(x: Field, dim: int, labels: Table, rows: int) -> Gathered:
+    """The entries of x along one dimension at integers that are equal as `labels` says."""
     flat = tables.merge_dim(x.table.collapse_along(x.table.at(dim)), dim)
     if not flat.dims[dim]:
-        raise Unanswered("indexing of a single entry")
+        return _repeated(x, dim, labels)
     axis = flat.starts[dim]
     moved = flat.profile
     if moved is not None and moved.axis > axis:
@@ -42,18 +60,28 @@ def gathered(site: Site, dim: int, role: str) -> Flow:
     )
     mean = x.mean if len(x.mean) == len(out.values) else np.array([x.average])
 
-    def backward(cotangents: Sequence[Cotangent | None]) -> Contributions:
-        cotangent = cotangents[0]
-        if cotangent is None:
-            return {}
+    def back(cotangent: Cotangent) -> Cotangent:
         given = tables.regroup(cotangent.table, out.dims).collapse()
         axes = range(axis, axis + len(labels.axes))
         meeting = tables.pair_sum(given.values * equal, axes, out.sizes) / rows
         apart = tables.pair_sum(given.values * (1.0 - equal), axes, out.sizes) / (rows * (rows - 1.0))
         into = Table(flat.dims, tables.put(axis, meeting, apart))
-        return {source: Cotangent(tables.regroup(into, x.dims))}
+        return Cotangent(tables.regroup(into, x.dims))
 
-    return Flow((Field(out, mean),), backward)
+    return Gathered(Field(out, mean), back)
+
+
+def _repeated(x: Field, dim: int, labels: Table) -> Gathered:
+    """The only entry along a dimension, again and again."""
+    dims = (*x.dims[:dim], *labels.dims, *x.dims[dim + 1 :])
+    gone = range(dim, dim + len(labels.dims))
+    opened = Table((*x.dims[:dim], *((),) * len(labels.dims), *x.dims[dim + 1 :]), x.table.values, x.table.profile)
+
+    def back(cotangent: Cotangent) -> Cotangent:
+        summed = tables.total(tables.regroup(cotangent.table, dims), list(gone))
+        return Cotangent(tables.regroup(Table(x.dims, summed.values, summed.profile), x.dims))
+
+    return Gathered(Field(tables.expand(opened, dims), x.mean), back)
 
 
 def _opened(values: Array, axis: int, count: int) -> Array:

@@ -12,6 +12,8 @@ from gradlint.signal.rows import rows_of, tangent, weighed
 from gradlint.signal.site import Contribution, Contributions, Flow, Site, Square, Unanswered
 from gradlint.signal.sway import Sway, drawn, sampling, together
 from gradlint.signal.table import Array, Axis, Table
+from gradlint.signal.transfer_einsum import einsum, product_of
+from gradlint.signal.transfer_merge import plus
 from gradlint.signal.weights import Vector, Weight
 
 
@@ -21,11 +23,18 @@ def linear(site: Site) -> Flow:
     With x's contracted axis same (s) and different (d), the output axis is same: (F(s−d) + R d)/n_out, different:
     ((C−F)(s−d) + (T−R) d)/(n_out(n_out−1)); the cotangent is the same map with rows and columns exchanged.
     """
-    if site.op.function not in ("linear", "addmm", "matmul") or site.op.attrs.get("left"):
-        raise Unanswered(f"no transfer function for {site.op.function} with the weight on the left")
+    if site.op.function == "einsum":
+        return einsum(site)
+    if site.op.function == "baddbmm":
+        factors = [value for value, role in zip(site.op.inputs, site.op.roles, strict=True) if role != "bias"]
+        flow = product_of(site, factors[0], factors[1])
+        return plus(site, site.id("bias"), flow, site.number("alpha", 1.0), site.number("beta", 1.0))
+    if site.op.function not in ("linear", "addmm", "matmul"):
+        raise Unanswered(f"no transfer function for {site.op.function}")
+    stored = site.graph.values[site.id("weight")]
+    if site.op.attrs.get("left") or len(stored.shape) != 2:
+        return product_of(site, *site.op.inputs[:2])
     weight = site.weight("weight")
-    if len(weight.shape) != 2:
-        raise Unanswered("a weight of more than two axes")
     inward = site.op.attrs.get("layout", "oi") == "io"
     return contraction(site, site.field("input"), weight.transposed() if inward else weight, site.vector("bias"))
 

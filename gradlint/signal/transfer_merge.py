@@ -14,13 +14,14 @@ from gradlint.signal.distribution import law_of, split_cotangent, summed
 from gradlint.signal.edges import blended
 from gradlint.signal.field import Base, Cotangent, Field, push, through, white
 from gradlint.signal.kernels import kernel
+from gradlint.signal.known import HIDING
 from gradlint.signal.scalar import IDENTITY, Scalar, affine, compose, product, weighted_sum
 from gradlint.signal.site import Contribution, Contributions, Dependent, Flow, Site, Unanswered
 from gradlint.signal.sway import Sway, mixed
 from gradlint.signal.table import Array, Table
 from gradlint.signal.transfer_norm import written_norm
 from gradlint.signal.transfer_pointwise import masked_logits, pointwise, scaled
-from gradlint.signal.written_norm import written
+from gradlint.signal.written_norm import less_mean, written
 
 
 def add(site: Site) -> Flow:
@@ -41,13 +42,18 @@ def add(site: Site) -> Flow:
     first, second = site.id("input"), site.id("other")
     if first == second:
         return scaled(site, first, 1.0 + alpha)
+    difference = less_mean(site.graph, site.op)
+    if difference is not None:
+        from gradlint.signal.stages import centred, flow
+
+        return flow(difference[0], centred(difference[1])(site.known(difference[0])))
     masked = _masked_sum(site, first, second)
     if masked is not None:
         return masked
     x, y = site.known(first), site.known(second)
     if coherent(x, y):
         return _same_source(first, second, x, y, weighted_sum(x.law.function, y.law.function, alpha), (1.0, alpha))
-    return _independent_sum(first, second, x, y, alpha)
+    return independent_sum(first, second, x, y, alpha)
 
 
 def _masked_sum(site: Site, first: int, second: int) -> Flow | None:
@@ -60,21 +66,33 @@ def _masked_sum(site: Site, first: int, second: int) -> Flow | None:
 
 
 STEADY = 0.05  # relative variance of a factor up to which a product has the law of the other factor
-_PRODUCT = -1  # stands for the value of a product inside an op
+_PRODUCT, _NOTHING = -1, -2  # stand for a product inside an op, and for what it is not added to
 
 
 def _add_product(site: Site) -> Flow:
     values = [value for value, role in zip(site.op.inputs, site.op.roles, strict=True) if role in PARTS]
     if len(values) != 3:
         raise Unanswered("addcmul of numbers")
-    inner = _independent_product(values[1], values[2], site.known(values[1]), site.known(values[2]))
-    product_field = inner.outputs[0]
-    assert product_field is not None
-    outer = _independent_sum(values[0], _PRODUCT, site.known(values[0]), product_field, site.number("value", 1.0))
+    inner = independent_product(values[1], values[2], site.known(values[1]), site.known(values[2]))
+    return plus(site, values[0], inner, site.number("value", 1.0))
+
+
+def plus(site: Site, value: int, inner: Flow, alpha: float, beta: float = 1.0) -> Flow:
+    """βx + α times what another flow gives."""
+    found = inner.outputs[0]
+    assert found is not None
+    if beta == 0.0:
+        value, x = _NOTHING, white(found.dims, 0.0, 0.0)
+    elif beta == 1.0:
+        x = site.known(value)
+    else:
+        raise Unanswered(f"a product added to {beta} times a tensor")
+    outer = independent_sum(value, _PRODUCT, x, found, alpha)
 
     def backward(cotangents: Sequence[Cotangent | None]) -> Contributions:
         given = dict(outer.backward(cotangents))
         into = given.pop(_PRODUCT, None)
+        given.pop(_NOTHING, None)
         return given | dict(inner.backward([into])) if isinstance(into, Cotangent) else given
 
     return Flow(outer.outputs, backward)
@@ -85,7 +103,7 @@ def coherent(x: Field, y: Field) -> bool:
     return x.shape == y.shape and x.law.source == y.law.source and x.dims == y.dims
 
 
-def _independent_sum(first: int, second: int, x: Field, y: Field, alpha: float) -> Flow:
+def independent_sum(first: int, second: int, x: Field, y: Field, alpha: float) -> Flow:
     """M = M_x + α²M_y + 2α μ_x μ_y: a random matrix makes branches independent (Yang & Schoenholz 2017)."""
     a, b = tables.aligned(x.table, y.table)
     cross = 2.0 * alpha * x.average * y.average
@@ -98,7 +116,7 @@ def _independent_sum(first: int, second: int, x: Field, y: Field, alpha: float) 
     whole = max(x.variance + alpha**2 * y.variance, 1e-300)
     sway = mixed([(x.variance / whole, x.sway), (alpha**2 * y.variance / whole, y.sway)])
     edges = blended([(x.table.square, x.edges), (alpha**2 * y.table.square, y.edges)])
-    field = Field(table, mean, base, sway=sway, edges=edges)
+    field = Field(table, mean, base, sway=sway, edges=edges, causal=x.causal or y.causal)
 
     def backward(cotangents: Sequence[Cotangent | None]) -> Contributions:
         cotangent = cotangents[0]
@@ -183,13 +201,15 @@ def mul(site: Site) -> Flow:
         return _with_number(site, divide)
     first, second = site.id("input"), site.id("other")
     if divide:
-        raise Unanswered("quotient of two tensors")
+        from gradlint.signal.transfer_ratio import quotient
+
+        return quotient(site)
     if first == second:
         return pointwise(site, "input", Scalar("x²", lambda z: z * z, lambda z: 2.0 * z))
     x, y = site.known(first), site.known(second)
     if coherent(x, y):
         return _same_source(first, second, x, y, product(x.law.function, y.law.function), None)
-    return _independent_product(first, second, x, y)
+    return independent_product(first, second, x, y)
 
 
 def _with_number(site: Site, divide: bool) -> Flow:  # noqa: FBT001
@@ -205,7 +225,8 @@ def _with_number(site: Site, divide: bool) -> Flow:  # noqa: FBT001
     return scaled(site, value, 1.0 / number)
 
 
-def _independent_product(first: int, second: int, x: Field, y: Field) -> Flow:
+def independent_product(first: int, second: int, x: Field, y: Field) -> Flow:
+    """xy of independent tensors, pattern by pattern."""
     a, b = tables.aligned(x.table, y.table)
     table = tables.combine(a, b, np.multiply)
     mean = _means(a, x.mean) * _means(b, y.mean)
@@ -332,7 +353,7 @@ def constant(site: Site) -> Flow:
     """zeros, ones, full: one number everywhere; random factories are white. Their entries have no gradient."""
     dtype = site.graph.values[site.op.outputs[0]].dtype
     drawn = CREATED.get(site.op.function)
-    if dtype.startswith(("int", "bool", "uint")) or site.op.function == "empty" or 0 in site.shape():
+    if dtype.startswith(("int", "bool", "uint")) or 0 in site.shape():
         raise Dependent("no numbers that a gradient could depend on")
     if drawn is None:
         raise Unanswered(f"no transfer function for {site.op.function}")
@@ -342,8 +363,8 @@ def constant(site: Site) -> Flow:
 
 def _filled(site: Site) -> tuple[float, float]:
     value = site.op.attrs.get("fill_value", site.op.attrs.get("value"))
-    if not isinstance(value, int | float) or not math.isfinite(value):
-        raise Dependent("filled with a number that is not known or not finite")
+    if not isinstance(value, int | float) or not -HIDING < value < math.inf:
+        raise Dependent("filled with a number that is not known, or stands for minus infinity")
     return float(value), 0.0
 
 
@@ -356,8 +377,11 @@ def _coin(site: Site) -> tuple[float, float]:
 
 CREATED: dict[str, Callable[[Site], tuple[float, float]]] = {
     "zeros": lambda site: (0.0, 0.0),
+    "empty": lambda site: (0.0, 0.0),  # whatever it is, it is there to be overwritten
     "ones": lambda site: (1.0, 0.0),
     "full": _filled,
+    "full_like": _filled,
+    "fill": _filled,
     "bernoulli": _coin,
     "rand": lambda site: (0.5, math.sqrt(1.0 / 12.0)),
     "randn": lambda site: (site.number("mean", 0.0), site.number("std", 1.0)),

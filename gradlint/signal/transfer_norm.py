@@ -38,7 +38,8 @@ def written_norm(site: Site, found: Written) -> Flow:
     if not over:
         raise Unanswered("a norm over a single entry")
     x = x.collapse() if x.table.profile is not None and x.table.profile.axis in over else x
-    plan = Plan(x, over, over, found.eps, None, None, centred=found.centred)
+    count = math.prod(x.table.sizes[axis] for axis in over) if found.length else 1
+    plan = Plan(x, over, over, found.eps / count, None, None, centred=found.centred, scale=1.0 / count)
     return normalised(site, plan, found.source)
 
 
@@ -48,7 +49,7 @@ def normalised(site: Site, plan: Plan, value: int) -> Flow:
     table = plan.x.table
     centred = _centred(table.values, plan)
     variance = np.maximum(centred.reshape(len(centred), -1)[:, -1], 0.0)
-    if np.any(variance <= COLLAPSED * np.maximum(table.squares, 1e-300)):
+    if np.any((variance <= COLLAPSED * table.squares) & (table.squares > 0.0)) or not np.any(table.squares > 0.0):
         raise Unanswered("the norm's input does not vary over the axes that it normalises")
     inverse = plan.scale / (variance + plan.eps)
     unit = centred * outer(table, np.sqrt(inverse))
@@ -131,7 +132,7 @@ def _divided(unit: Array, plan: Plan) -> tuple[Array, Array]:
     for axis in plan.others:
         index[axis + 1] = 1
     out[tuple(index)] = moments * level.reshape((-1,) + (1,) * len(over))
-    return out, np.clip(inflation + plan.x.tail, 1.0, INFLATED)
+    return out, np.where(level > 0.0, np.clip(inflation + plan.x.tail, 1.0, INFLATED), 1.0)
 
 
 def _damping(plan: Plan, inflation: Array) -> float:
@@ -267,6 +268,7 @@ def _projected(plan: Plan, given: Table, g: Array, h: Array, pairs: Array) -> Ar
     of centred gradients leaves.
     """
     scale = given.per_class(h.reshape(len(h), -1)[:, -1])
+    scale = np.where(scale > 0.0, scale, np.inf)  # entries that are zero have no direction to project out
     full = given.per_class(g.reshape(len(g), -1)[:, -1])
     sizes = plan.x.table.sizes
     over = sorted(plan.over)

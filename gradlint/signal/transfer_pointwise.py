@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 
@@ -31,6 +31,20 @@ def activation(site: Site) -> Flow:
     if function is None:
         raise Unanswered(f"no function {name}")
     return pointwise(site, "input", function)
+
+
+def custom(site: Site) -> Flow:
+    """A user's own function that works entry by entry, as it was sampled: its backward need not be its derivative."""
+    curve = site.op.attrs.get("curve")
+    if not isinstance(curve, Mapping):
+        raise Unanswered(f"no transfer function for {site.op.function}")
+    at, values, slopes = (np.asarray(curve[name], np.float64) for name in ("at", "values", "slopes"))
+    sampled = Scalar(
+        f"{site.op.function}[{hash((tuple(values), tuple(slopes)))}]",
+        lambda z: np.interp(z, at, values),
+        lambda z: np.interp(z, at, slopes),
+    )
+    return pointwise(site, "input", sampled)
 
 
 def pointwise(site: Site, role: str, function: Scalar) -> Flow:
@@ -219,8 +233,6 @@ def elementwise(site: Site) -> Flow:
     name = site.op.function
     if name == "nan_to_num":
         return unchanged(site.id("input"), site.field())
-    if name in ("masked_fill", "where"):
-        return _filled(site)
     function = scalar_function(name, site.op.attrs)
     if function is None or site.has("other"):
         raise Unanswered(f"no transfer function for {name}")
@@ -236,30 +248,33 @@ def phases(site: Site, mean: float) -> Flow:
     return Flow((Field(table, np.array([mean])),), lambda cotangents: {}, masks.ASSUMED)
 
 
-def _filled(site: Site) -> Flow:
-    """Logits where a mask allows, a number elsewhere: left to the softmax that reads it."""
-    data = [v for v, role in zip(site.op.inputs, site.op.roles, strict=True) if role in ("input", "other")]
-    known = [value for value in data if value in site.fields and site.graph.values[value].requires_grad]
-    if len(known) != 1 or not site.has("mask"):
-        raise Unanswered(f"{site.op.function} outside attention")
-    return masked_logits(site, known[0], site.id("mask"))
-
-
 def masked_logits(site: Site, logits: int, mask: int) -> Flow:
     """Logits that a softmax will read, unchanged but for what the mask hides."""
     if not masks.masks_logits(site.graph, site.op.outputs[0]):
         raise Unanswered(f"{site.op.function} with a tensor whose numbers are not known")
     x = site.known(logits)
-    if x.shape != site.shape():
-        raise Unanswered("a mask that broadcasts the logits")
     hides = masks.causal(site.graph, mask)
-    flow = unchanged(logits, x)
-    return Flow((replace(x, causal=x.causal or hides),), flow.backward, 0.0 if hides else masks.ASSUMED)
+    doubt = 0.0 if hides else masks.ASSUMED
+    if x.shape == site.shape():
+        return Flow((replace(x, causal=x.causal or hides),), unchanged(logits, x).backward, doubt)
+    rank = len(site.shape())
+    target = tuple(
+        own or whole
+        for own, whole in zip(((),) * (rank - len(x.dims)) + x.dims, tables.dims_of(site.shape(), batch=0), strict=True)
+    )
+    wide = x.relabelled(lambda table: tables.expand(table, target), ("masked", target))
+
+    def backward(cotangents: Sequence[Cotangent | None]) -> Contributions:
+        cotangent = cotangents[0]
+        return {} if cotangent is None else {logits: Cotangent(tables.sum_to(cotangent.table, x.dims))}
+
+    return Flow((replace(wide, causal=x.causal or hides),), backward, doubt)
 
 
 def copy(site: Site) -> Flow:
     """The same numbers again; nothing flows back through detach."""
-    value = site.id("input")
+    told = site.op.function == "set" and not site.has("input")  # x.requires_grad = True
+    value = site.id("overwritten" if told else "input")
     x = site.known(value)
     detached = site.op.function == "detach"
 

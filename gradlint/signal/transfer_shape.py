@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -9,8 +10,12 @@ from gradlint.signal import layout
 from gradlint.signal import table as tables
 from gradlint.signal.field import Cotangent, Field
 from gradlint.signal.site import Contributions, Flow, Site, Unanswered
+from gradlint.signal.stages import Stage, exact
+from gradlint.signal.stages import flow as stage_flow
 from gradlint.signal.table import Axis, Dims, Table
 from gradlint.signal.transfer_embedding import gathered
+from gradlint.signal.transfer_pick import gather, largest, several
+from gradlint.signal.transfer_window import slid, unfold
 
 
 @dataclass(frozen=True)
@@ -67,7 +72,8 @@ def _permuted(order: Sequence[int]) -> Step:
     )
 
 
-def _narrowed(dim: int, start: int, length: int) -> Step:
+def narrowed(dim: int, start: int, length: int) -> Step:
+    """`length` consecutive indices of a dimension."""
     return Step(
         ("narrow", dim, start, length),
         lambda table: layout.restricted(table, dim, start, length),
@@ -138,7 +144,11 @@ def _shuffle(site: Site) -> list[Step]:
 def expand(site: Site) -> Flow:
     """expand and repeat: the tensor is constant along the new axes, and gradients add over them."""
     function = site.op.function
-    if function not in ("expand", "repeat", "repeat_interleave"):
+    if function == "unfold":
+        return unfold(site)
+    if function == "broadcast_tensors":
+        return _together(site)
+    if function not in ("expand", "expand_as", "repeat", "repeat_interleave"):
         raise Unanswered(f"no transfer function for {function}")
     source = site.field()
     shape, before = site.shape(), source.shape
@@ -153,6 +163,30 @@ def expand(site: Site) -> Flow:
         axes = (Axis(size),) if size > 1 else ()
         target.append(axes if not kept else ())
     return _repeated(site, source, before, lifted, shape, interleave=interleave)
+
+
+def _together(site: Site) -> Flow:
+    """Several tensors broadcast to one shape."""
+    dims = tables.dims_of(site.shape())
+    fields = [site.known(value) for value in site.op.inputs]
+    targets = [
+        tuple(a or b for a, b in zip(((),) * (len(dims) - len(field.dims)) + field.dims, dims, strict=True))
+        for field in fields
+    ]
+    outputs = tuple(
+        field.relabelled(lambda table, target=target: tables.expand(table, target), ("broadcast", target))  # type: ignore[misc]
+        for field, target in zip(fields, targets, strict=True)
+    )
+
+    def backward(cotangents: Sequence[Cotangent | None]) -> Contributions:
+        found: dict[int, Cotangent] = {}
+        for value, field, cotangent in zip(site.op.inputs, fields, cotangents, strict=True):
+            if cotangent is not None:
+                into = Cotangent(tables.sum_to(cotangent.table, field.dims))
+                found[value] = into if value not in found else found[value] + into
+        return found
+
+    return Flow(outputs, backward)
 
 
 def _repeated(
@@ -188,7 +222,7 @@ def split(site: Site) -> Flow:
     drop = site.op.function == "unbind"
     chains, start = [], 0
     for size in sizes:
-        chains.append([_narrowed(dim, start, int(size)), *([_squeezed(dim)] if drop else [])])
+        chains.append([narrowed(dim, start, int(size)), *([_squeezed(dim)] if drop else [])])
         start += int(size)
     flows = [follow(site, chain) for chain in chains]
 
@@ -208,13 +242,67 @@ def split(site: Site) -> Flow:
 def slice_(site: Site) -> Flow:
     """Indexing with numbers, slices and new axes; selections along one dimension."""
     function = site.op.function
+    if function == "getitem" and "tensor" in _items(site):
+        return _by_tensors(site, list(_items(site)))
     tensor = _tensor_index(site)
     if tensor is not None:
         return gathered(site, *tensor)
+    if function in WITH_DATA:
+        return WITH_DATA[function](site)
     builder = SELECTIONS.get(function)
     if builder is None:
         raise Unanswered(f"no transfer function for {function}")
     return follow(site, builder(site))
+
+
+def _items(site: Site) -> Sequence[object]:
+    index = site.op.attrs.get("index")
+    return index if isinstance(index, Sequence) and not isinstance(index, str) else [index]
+
+
+def _by_tensors(site: Site, items: list[object]) -> Flow:
+    """Indexing with integer tensors; new axes are put in at the end."""
+    kept = [item for item in items if item is not None]
+    bare = replace(site, op=replace(site.op, attrs=dict(site.op.attrs) | {"index": tuple(kept)}))
+    roles = [role for role in site.op.roles if role.partition(".")[0] == "index"]
+    if kept.count("tensor") == 1:
+        place = kept.index("tensor")
+        if any(_as_tuple(item) != ("slice", None, None, None) for item in kept if item != "tensor") or not roles:
+            raise Unanswered("indexing with a tensor and something else")
+        flow = gathered(bare, place, roles[0])
+    else:
+        flow = _side_by_side(bare, kept)
+    found = flow.outputs[0]
+    if found is None or found.shape == site.shape():
+        return flow
+    source = site.id("input")
+
+    def back(cotangent: Cotangent) -> Cotangent:
+        into = flow.backward([cotangent])[source]
+        assert isinstance(into, Cotangent)
+        return into
+
+    return stage_flow(source, exact(Stage(found, back), site.shape()))
+
+
+def _side_by_side(site: Site, items: Sequence[object]) -> Flow:
+    """x[…, i, j, …] with index tensors side by side, everything else whole."""
+    places = [place for place, item in enumerate(items) if item == "tensor"]
+    whole = ("slice", None, None, None)
+    others = [item for item in items if item != "tensor"]
+    if places[-1] - places[0] + 1 != len(places) or any(_as_tuple(item) != whole for item in others):
+        raise Unanswered("indexing with tensors apart from each other")
+    roles = [role for role in site.op.roles if role.partition(".")[0] == "index"]
+    if len(roles) != len(places):
+        raise Unanswered("indexing with tensors and something else")
+    indices = [site.graph.values[site.id(role)].shape for role in roles]
+    rank = max(map(len, indices))
+    lengths = [[((1,) * (rank - len(shape)) + shape)[dim] for shape in indices] for dim in range(rank)]
+    return several(site, places[0], roles, tuple(map(max, lengths)))
+
+
+def _as_tuple(item: object) -> object:
+    return tuple(item) if isinstance(item, Sequence) and not isinstance(item, str) else item
 
 
 def _tensor_index(site: Site) -> tuple[int, str] | None:
@@ -252,13 +340,29 @@ def _getitem(site: Site) -> list[Step]:
         size = shape[taken]
         taken += 1
         if isinstance(item, int) and not isinstance(item, bool):
-            steps += [_narrowed(dim, item % size, 1), _squeezed(dim)]
+            steps += [narrowed(dim, item % size, 1), _squeezed(dim)]
         elif isinstance(item, Sequence) and item and item[0] == "slice":
             steps += _sliced(dim, size, item[1:])
+            dim += 1
+        elif isinstance(item, Sequence) and item and all(type(entry) is int for entry in item):
+            steps.append(narrowed(dim, item[0] % size, 1) if len(item) == 1 else _thinned(dim, len(item)))
+            dim += 1
+        elif item == "mask":
+            masked = site.graph.values[site.id("index")].shape
+            steps += _thinned_by_mask(dim, shape, masked, site.shape()[dim])
+            taken += len(masked) - 1
             dim += 1
         else:
             raise Unanswered(f"indexing with a {item}")
     return steps
+
+
+def _thinned_by_mask(dim: int, shape: Sequence[int], mask: Sequence[int], count: int) -> list[Step]:
+    """The dimensions that a mask covers as one, and some of its entries."""
+    if dim:
+        raise Unanswered("a mask after other indices")
+    flat = (math.prod(mask), *shape[len(mask) :])
+    return [_viewed(flat), _thinned(0, count)]
 
 
 def _sliced(dim: int, size: int, bounds: Sequence[object]) -> list[Step]:
@@ -266,7 +370,7 @@ def _sliced(dim: int, size: int, bounds: Sequence[object]) -> list[Step]:
         raise Unanswered("a slice with computed bounds")
     start, stop, step = slice(*bounds).indices(size)
     if step == 1:
-        return [] if (start, stop) == (0, size) else [_narrowed(dim, start, stop - start)]
+        return [] if (start, stop) == (0, size) else [narrowed(dim, start, stop - start)]
     return [_thinned(dim, len(range(start, stop, step)))]
 
 
@@ -274,7 +378,7 @@ def _select(site: Site) -> list[Step]:
     dim, index = int(site.number("dim", 0)), site.op.attrs.get("index")
     if not isinstance(index, int):
         raise Unanswered("indexing with a tensor")
-    return [_narrowed(dim, index % site.field().shape[dim], 1), _squeezed(dim)]
+    return [narrowed(dim, index % site.field().shape[dim], 1), _squeezed(dim)]
 
 
 def _narrow(site: Site) -> list[Step]:
@@ -282,7 +386,7 @@ def _narrow(site: Site) -> list[Step]:
     if not isinstance(start, int):
         raise Unanswered("a slice with computed bounds")
     size = site.field().shape[dim]
-    return [_narrowed(dim, start % size if start != size else start, site.shape()[dim])]
+    return [narrowed(dim, start % size if start != size else start, site.shape()[dim])]
 
 
 def _roll(site: Site) -> list[Step]:
@@ -290,6 +394,14 @@ def _roll(site: Site) -> list[Step]:
     given = list(dims) if isinstance(dims, Sequence) else [dims]
     return [_reordered(int(dim), site.op.function) for dim in given if isinstance(dim, int)]
 
+
+WITH_DATA: dict[str, Callable[[Site], Flow]] = {
+    "topk": largest,
+    "sort": largest,
+    "gather": gather,
+    "take_along_dim": gather,
+    "unfold": slid,
+}
 
 SELECTIONS: dict[str, Callable[[Site], list[Step]]] = {
     "getitem": _getitem,

@@ -77,7 +77,7 @@ def weight_of(param: Param) -> Weight | None:
         return _expected(param)
     return Weight(
         param.shape,
-        _numbers(moments["sums"]),
+        numbers_of(moments["sums"]),
         float(moments["total"]),  # type: ignore[arg-type]
         _vectors(moments.get("rows")),
         _vectors(moments.get("columns")),
@@ -145,7 +145,8 @@ def expected_weight(shape: Sequence[int], mean: float, std: float) -> Weight:
     return Weight(tuple(shape), sums, count * mean, {}, {}, {}, values)
 
 
-def _numbers(mapping: object) -> dict[str, float]:
+def numbers_of(mapping: object) -> dict[str, float]:
+    """Sums by their axes."""
     assert isinstance(mapping, Mapping)
     return {str(key): float(value) for key, value in mapping.items()}
 

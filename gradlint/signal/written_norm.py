@@ -10,6 +10,7 @@ from gradlint.graph import Graph, Op
 HOPS = 8
 SQUARES = frozenset({"square"})
 DEVIATIONS = frozenset({"var", "std"})
+PASSED = frozenset({"clamp", "to", "float", "clone", "contiguous"})
 THROUGH = frozenset({"sqrt", "rsqrt", "clamp", "reciprocal", "to", "float", "clone", "contiguous"})
 
 
@@ -21,6 +22,7 @@ class Written:
     dims: tuple[int, ...]
     eps: float
     centred: bool
+    length: bool = False  # divided by the root of the sum, not of the mean
 
 
 def written(graph: Graph, op: Op) -> Written | None:
@@ -51,9 +53,16 @@ def _matched(graph: Graph, numerator: int, divisor: int, *, inverse: bool) -> Wr
     if not isinstance(dims, Sequence) or not reduce.attrs.get("keepdim"):
         return None
     axes = tuple(int(dim) for dim in dims)
+    if reduce.function == "norm" and reduce.attrs.get("p", 2) in (2, None) and not functions - PASSED:
+        return Written(value, axes, eps**2, centred=False, length=True) if measured == value else None
+    if reduce.function == "sum" and _squared(graph, measured) == value:
+        return Written(value, axes, eps, centred=False, length=True)
     if reduce.function in DEVIATIONS and measured in (value, centre) and centre is not None:
         return Written(centre, axes, eps, centred=True)
-    if reduce.function == "mean" and _squared(graph, measured) == value:
+    squared = _squared(graph, measured)
+    if centre is not None and squared is not None and _centred_source(graph, squared) == centre:
+        value = squared
+    if reduce.function == "mean" and squared == value:
         return Written(value if centre is None else centre, axes, eps, centred=centre is not None)
     return None
 
@@ -88,6 +97,18 @@ def _plain(graph: Graph, value: int) -> int:
             return value
         value = op.inputs[0]
     return value
+
+
+def less_mean(graph: Graph, op: Op) -> tuple[int, tuple[int, ...]] | None:
+    """x and the dimensions where the op is x − mean(x) over them."""
+    if op.kind != "add" or len(op.inputs) != 2 or not op.outputs:
+        return None
+    source = _centred_source(graph, op.outputs[0])
+    mean = graph.op_of(op.inputs[1])
+    dims = None if mean is None else mean.attrs.get("dims")
+    if source is None or mean is None or not isinstance(dims, Sequence) or not mean.attrs.get("keepdim"):
+        return None
+    return source, tuple(int(dim) for dim in dims)
 
 
 def _centred_source(graph: Graph, value: int) -> int | None:

@@ -1,0 +1,101 @@
+"""Values that depend on nothing that was fed in: their exact moments, and what their gradient makes of parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from gradlint.graph import Fixed, Graph, Op, Value
+from gradlint.signal import table as tables
+from gradlint.signal.field import Cotangent, Field, from_sums
+from gradlint.signal.site import Labels, Square
+from gradlint.signal.weights import field_of, numbers_of
+
+HIDING = 1e3  # magnitude of what is added to logits that a softmax is not to see
+
+
+def fields(graph: Graph) -> dict[int, Field]:
+    """The exact fields of the float tensors that were there; masks of logits are not numbers to reckon with."""
+    found = {}
+    for number, fixed in graph.fixed.items():
+        value = graph.values[number]
+        if value.dtype.startswith(("float", "bfloat")) and not hides(fixed):
+            field = field_of(fixed.numbers)
+            if field is not None:
+                found[number] = _shaped(field, value)
+    return found
+
+
+def hides(fixed: Fixed) -> bool:
+    """Whether these are numbers that a softmax reads as minus infinity."""
+    numbers = fixed.numbers
+    return not numbers.finite or ((numbers.abs_max or 0.0) >= HIDING and (numbers.mean or 0.0) < 0.0)
+
+
+def labels(graph: Graph) -> dict[int, Labels]:
+    """The integer tensors that were there: how often two entries are equal."""
+    found = {}
+    for number, fixed in graph.fixed.items():
+        value, sums = graph.values[number], fixed.numbers.moments.get("sums")
+        if sums is not None and value.dtype.startswith(("int", "uint")):
+            equal = from_sums(fixed.numbers.shape, numbers_of(sums), 0.0)
+            found[number] = Labels(_shaped(equal, value), random=False)
+    return found
+
+
+def _shaped(field: Field, value: Value) -> Field:
+    """The field in the value's own shape: axes of length 1 may have been left out."""
+    return field if field.shape == value.shape else Field(tables.reshape(field.table, value.shape), field.mean)
+
+
+def settled(graph: Graph) -> set[int]:
+    """The ops of which nothing is read but what is known anyway, by index."""
+    found = set[int]()
+    for op in reversed(graph.ops):
+        if all(value in graph.fixed or _read_by(graph, value, found) for value in op.outputs):
+            found.add(op.index)
+    return found
+
+
+def _read_by(graph: Graph, value: int, ops: set[int]) -> bool:
+    consumers = graph.values[value].consumers
+    return bool(consumers) and value not in graph.outputs and ops.issuperset(consumers)
+
+
+def arrived(graph: Graph, op: Op, cotangents: Mapping[int, Cotangent | None]) -> dict[str, Square | None] | None:
+    """What the gradients of an op's outputs make of the parameters behind them, by path; None where that is not known.
+
+    E|Jᵀg|² is linear in the second moments of g: Σ over S of (what of them the axes in S alone explain) times the
+    response to unit entries along S.
+    """
+    known = [value for value in op.outputs if value in graph.fixed and graph.fixed[value].responses]
+    if not known:
+        return None
+    found: dict[str, Square | None] = {}
+    for value in known:
+        for path, response in graph.fixed[value].responses.items():
+            cotangent = cotangents.get(value)
+            before = found.get(path, Square(0.0, 0.0))
+            if value not in cotangents:
+                continue
+            if cotangent is None or before is None:
+                found[path] = None
+                continue
+            part = _answer(cotangent, response)
+            found[path] = Square(before.value + part.value, before.magnitude + part.magnitude)
+    return found
+
+
+def _answer(cotangent: Cotangent, response: Mapping[str, float]) -> Square:
+    table = tables.merge_dims(cotangent.table.collapse())
+    axes = [dim for dim, parts in enumerate(table.dims) if parts]
+    shares = table.values[0].copy()
+    for axis in range(len(axes)):
+        same = [slice(None)] * axis + [1]
+        shares[tuple(same)] -= tables.take(shares[None], axis, 0)[0]
+    terms = [
+        share * response["".join(str(axis) for axis, taken in zip(axes, pattern, strict=True) if taken)]
+        for pattern, share in np.ndenumerate(shares)
+    ]
+    return Square(float(sum(terms)), float(sum(map(abs, terms))))

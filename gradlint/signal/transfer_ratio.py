@@ -1,0 +1,136 @@
+"""Quotients of tensors, and reductions that are not linear: norms, deviations, the logarithm of a sum."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from gradlint.signal.doubt import DECADE
+from gradlint.signal.field import Cotangent, Field
+from gradlint.signal.scalar import Scalar, affine, scalar_function
+from gradlint.signal.site import Contributions, Flow, Site, Unanswered
+from gradlint.signal.stages import EXP, Stage, Step, averaged, centred, chained, exact, flow, function, positive
+from gradlint.signal.transfer_merge import independent_product
+
+SQUARE = Scalar("x²", lambda z: z * z, lambda z: 2.0 * z)
+RECIPROCAL = Scalar("1/x", lambda z: 1.0 / z, lambda z: -1.0 / (z * z))
+
+
+def root(power: float) -> Scalar:
+    """x to a power, for x > 0."""
+    found = scalar_function("pow", {"exponent": power})
+    assert found is not None
+    return found
+
+
+def quotient(site: Site) -> Flow:
+    """x/y = x·(1/y) of independent x and y > 0.
+
+    What x and y share changes E[x²/y²] by no more than the relative variance of y: that is added to what may be off.
+    """
+    first, second = site.id("input"), site.id("other")
+    x, y = site.known(first), site.known(second)
+    sign = -1.0 if y.average < 0.0 else 1.0
+    below = chained(y, [function(affine(sign, 0.0)), positive, function(RECIPROCAL), function(affine(sign, 0.0))])
+    product = independent_product(first, _INVERSE, x, below.field)
+
+    def backward(cotangents: Sequence[Cotangent | None]) -> Contributions:
+        given = dict(product.backward(cotangents))
+        into = given.pop(_INVERSE, None)
+        if isinstance(into, Cotangent):
+            back = below.back(into)
+            known = given.get(second)
+            given[second] = back if not isinstance(known, Cotangent) else known + back
+        return given
+
+    relative = min(y.variance / y.average**2, 1.0)
+    return Flow(product.outputs, backward, (2.0 * DECADE * relative) ** 2)
+
+
+_INVERSE = -1  # stands for 1/y inside the op
+
+
+def curved(site: Site, dims: Sequence[int], *, keep: bool) -> Flow:
+    """A reduction that is a function of a sum of functions."""
+    builder = CURVED[site.op.function]
+    x = site.field()
+    stage = exact(chained(x, builder(site, x, dims, keep)), site.shape())
+    return flow(site.id("input"), stage)
+
+
+def _norm(site: Site, x: Field, dims: Sequence[int], keep: bool) -> list[Step]:  # noqa: FBT001
+    order = site.op.attrs.get("p", 2.0)
+    order = 2.0 if order in (None, "fro") else order
+    if not isinstance(order, int | float) or not 0.0 < order < math.inf:
+        raise Unanswered(f"a norm of order {order}")
+    inner = SQUARE if order == 2 else Scalar(f"|x|^{order:g}", lambda z: np.abs(z) ** order, _slope(float(order)))
+    return [function(inner), averaged(dims, keep=keep, summed=True), positive, function(root(1.0 / order))]
+
+
+def _slope(order: float) -> Callable[[np.ndarray], np.ndarray]:
+    return lambda z: order * np.sign(z) * np.abs(z) ** (order - 1.0)
+
+
+def _variance(site: Site, x: Field, dims: Sequence[int], keep: bool) -> list[Step]:  # noqa: FBT001
+    count = math.prod(x.shape[dim] for dim in dims)
+    given = site.op.attrs.get("correction", site.op.attrs.get("unbiased", True))
+    correction = float(given) if isinstance(given, int | float) else 1.0
+    steps = [
+        centred(dims),
+        function(SQUARE),
+        averaged(dims, keep=keep),
+        function(affine(count / (count - correction), 0)),
+    ]
+    return steps if site.op.function == "var" else [*steps, positive, function(root(0.5))]
+
+
+def _log_sum(site: Site, x: Field, dims: Sequence[int], keep: bool) -> list[Step]:  # noqa: FBT001
+    log = scalar_function("log", {})
+    assert log is not None
+    return [function(EXP), averaged(dims, keep=keep, summed=True), positive, function(log)]
+
+
+CURVED: dict[str, Callable[[Site, Field, Sequence[int], bool], list[Step]]] = {
+    "norm": _norm,
+    "var": _variance,
+    "std": _variance,
+    "logsumexp": _log_sum,
+}
+
+
+def cosine(site: Site) -> Flow:
+    """Σ x̂ŷ of two tensors that are each brought to length 1 along one dimension."""
+    first, second = site.id("input"), site.id("other")
+    x, y = site.known(first), site.known(second)
+    if x.shape != y.shape:
+        raise Unanswered("the cosine of tensors of different shapes")
+    given = site.op.attrs.get("dim", 1)
+    dim = (given if isinstance(given, int) else 1) % len(x.dims)
+    sides = [_lengthened(x, dim), _lengthened(y, dim)]
+    product = independent_product(-1, -2, sides[0].field, sides[1].field)
+    inner = product.outputs[0]
+    assert inner is not None
+    summed = exact(averaged([dim], keep=False, summed=True)(inner), site.shape())
+
+    def backward(cotangents: Sequence[Cotangent | None]) -> Contributions:
+        cotangent = cotangents[0]
+        if cotangent is None:
+            return {}
+        parts = product.backward([summed.back(cotangent)])
+        found: dict[int, Cotangent] = {}
+        for place, (value, side) in enumerate(zip((first, second), sides, strict=True)):
+            part = parts[-1 - place]
+            assert isinstance(part, Cotangent)
+            back = side.back(part)
+            found[value] = back if value not in found else found[value] + back
+        return found
+
+    return Flow((summed.field,), backward)
+
+
+def _lengthened(x: Field, dim: int) -> Stage:
+    """x over its root mean square along a dimension; what the gradient has along x is 1/n of it and left in."""
+    square = x.table.square * x.shape[dim]
+    return function(affine(1.0 / math.sqrt(max(square, 1e-300)), 0.0))(x)
