@@ -13,11 +13,13 @@ from gradlint.signal.transfer_linear import linear
 from gradlint.signal.transfer_mask import selected
 from gradlint.signal.transfer_merge import add, concat, constant, mul
 from gradlint.signal.transfer_norm import norm
+from gradlint.signal.transfer_pad import pad
 from gradlint.signal.transfer_pair import extreme, glu, running, triangle
 from gradlint.signal.transfer_pick import experts
 from gradlint.signal.transfer_pointwise import activation, copy, custom, dropout, elementwise
-from gradlint.signal.transfer_pool import pad, pool, reduce, resize
+from gradlint.signal.transfer_pool import pool, resize
 from gradlint.signal.transfer_recurrent import recurrent
+from gradlint.signal.transfer_reduce import reduce
 from gradlint.signal.transfer_shape import expand, permute, reshape, slice_, split
 from gradlint.signal.transfer_window import fold
 from gradlint.signal.transfer_write import added, scatter, setitem

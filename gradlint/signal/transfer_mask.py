@@ -45,8 +45,8 @@ def _filling(site: Site) -> Part | None:
     """What stands elsewhere; None where a softmax is not to see it."""
     role = "value" if site.op.function == "masked_fill" else "other"
     if site.has(role):
-        number = site.id(role)
-        return None if hidden(site, number) else number
+        value = site.id(role)
+        return None if hidden(site, value) else value
     number = site.op.attrs.get(role)
     if not isinstance(number, int | float):
         raise Unanswered("filled with an unknown number")

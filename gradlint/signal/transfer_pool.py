@@ -9,18 +9,14 @@ from functools import lru_cache
 
 import numpy as np
 
-from gradlint.signal import layout
 from gradlint.signal import table as tables
 from gradlint.signal.edges import resampled
 from gradlint.signal.field import Base, Cotangent, Field, push, through
 from gradlint.signal.kernels import COARSE, COARSE_WEIGHT
-from gradlint.signal.known import HIDING
 from gradlint.signal.norm_plan import merged
-from gradlint.signal.scalar import IDENTITY, Scalar, affine, erf
+from gradlint.signal.scalar import IDENTITY, Scalar, erf
 from gradlint.signal.site import Contributions, Flow, Site, Unanswered
-from gradlint.signal.stages import Stage, averaged, chained, exact, flow, function
 from gradlint.signal.table import Array, Axis, Table
-from gradlint.signal.transfer_ratio import CURVED, cosine, curved
 from gradlint.signal.transfer_shape import shuffled_pixels
 
 
@@ -115,25 +111,6 @@ def _cubic(distance: float) -> float:
     if distance <= 1.0:
         return (1.25 * distance - 2.25) * distance**2 + 1.0
     return -0.75 * (((distance - 5.0) * distance + 8.0) * distance - 4.0)
-
-
-@lru_cache(maxsize=1024)
-def placement(size: int, out: int, before: int, mode: str) -> AxisMap:
-    """Padding (or cropping) of one axis: zeros, reflection, replication or wrap-around."""
-    matrix = np.zeros((out, size))
-    for row in range(out):
-        source = row - before
-        if mode == "reflect":
-            period = max(2 * (size - 1), 1)
-            source = abs(source) % period
-            source = min(source, period - source)
-        elif mode == "replicate":
-            source = min(max(source, 0), size - 1)
-        elif mode == "circular":
-            source %= size
-        if 0 <= source < size:
-            matrix[row, source] = 1.0
-    return axis_map(matrix)
 
 
 def along_axes(site: Site, maps: dict[int, AxisMap]) -> Flow:
@@ -235,123 +212,6 @@ def resize(site: Site) -> Flow:
     return along_axes(site, {dim: interpolation(before[dim], after[dim], kind, corners) for dim in dims})
 
 
-def pad(site: Site) -> Flow:
-    """Padding of the last dimensions: with a number, or with the tensor's own entries."""
-    given = site.op.attrs.get("pad")
-    mode = str(site.op.attrs.get("mode", "constant"))
-    if not isinstance(given, Sequence):
-        raise Unanswered("the padding is not known")
-    number = site.op.attrs.get("value", 0.0) if mode == "constant" else 0.0
-    number = float(number) if isinstance(number, int | float) else 0.0
-    before, after = site.field().shape, site.shape()
-    maps = {}
-    for position in range(len(given) // 2):
-        dim = len(before) - 1 - position
-        first = given[2 * position]
-        first = first if isinstance(first, int) else (after[dim] - before[dim]) // 2  # computed from what was fed in
-        if before[dim] != after[dim] or first:
-            maps[dim] = placement(before[dim], after[dim], first, mode)
-    if number <= -HIDING or number == math.inf:
-        return _unseen(site, maps)
-    flow = along_axes(site, maps)
-    return replace(flow, outputs=(_bordered(flow.outputs[0], maps, number, site.field().average),)) if number else flow
-
-
-def _bordered(inside: Field | None, maps: dict[int, AxisMap], number: float, mean: float) -> Field:
-    """A number where a padded tensor has zeros: E[yy′] gains c² where both are outside and c·E[x] where one is."""
-    assert inside is not None
-    within = Field(tables.constant(inside.dims, 1.0, 1.0), np.ones(1)).table
-    share = 1.0
-    for dim, applied in maps.items():
-        axes = list(within.at(dim))
-        same, different = applied.forward(np.ones(1), np.ones(1))
-        factor = np.ones((1,) + (2,) * len(within.axes)) * different
-        index: list[slice | int] = [slice(None)] * factor.ndim
-        for axis in axes:
-            index[axis + 1] = 1
-        factor[tuple(index)] = same
-        within = within.with_values(within.values * factor)
-        share *= applied.total / applied.out
-    outside = 1.0 - 2.0 * share + within.values
-    values = inside.table.values + number**2 * outside + 2.0 * number * mean * (share - within.values)
-    return Field(inside.table.with_values(values), inside.mean + number * (1.0 - share))
-
-
-def _unseen(site: Site, maps: dict[int, AxisMap]) -> Flow:
-    """Padding that the maximum after it never takes: more entries like those that are there, none of the gradient."""
-    value = site.id("input")
-    x = site.known(value)
-    table = x.table
-    for dim, applied in maps.items():
-        table = layout.resized(table, dim, applied.out)
-
-    def backward(cotangents: Sequence[Cotangent | None]) -> Contributions:
-        cotangent = cotangents[0]
-        if cotangent is None:
-            return {}
-        given = tables.regroup(cotangent.table, table.dims)
-        for dim, applied in maps.items():
-            pairs = applied.out * (applied.out - 1.0) / max(applied.size * (applied.size - 1.0), 1.0)
-            given = layout.resized(_weighed(given, dim, applied.out / applied.size, pairs), dim, applied.size)
-        return {value: Cotangent(tables.regroup(given, x.dims))}
-
-    law = x.law
-    base = law.table
-    for dim, applied in maps.items():
-        base = layout.resized(base, dim, applied.out)
-    known = None if law.function is IDENTITY or base.profile is not None else replace(law, table=base)
-    return Flow((Field(table, x.mean, known, sway=x.sway),), backward)
-
-
-def _weighed(table: Table, dim: int, same: float, different: float) -> Table:
-    """Entries of the same index of a dimension times one number, of different ones times another."""
-    table = tables.merge_dim(table.collapse_along(table.at(dim)), dim)
-    if not table.dims[dim]:
-        return table.scaled(same)
-    axis = table.starts[dim]
-    halves = tables.take(table.values, axis, 1) * same, tables.take(table.values, axis, 0) * different
-    return Table(table.dims, tables.put(axis, *halves), table.profile)
-
-
-def reduce(site: Site) -> Flow:
-    """Mean and sum over dimensions, functions of sums, and the largest entry."""
-    name = site.op.function
-    if name == "cosine_similarity":
-        return cosine(site)
-    shape = site.field().shape
-    given = site.op.attrs.get("dims")
-    dims = [int(dim) for dim in given] if isinstance(given, Sequence) else list(range(len(shape)))
-    keep = bool(site.op.attrs.get("keepdim", False))
-    if name in ("mean", "sum"):
-        return flow(site.id("input"), averaged(dims, keep=keep, summed=name == "sum")(site.field()))
-    if name in CURVED:
-        return curved(site, dims, keep=keep)
-    if name in ("max", "amax", "min", "amin"):
-        return _extreme(site, dims, least=name in ("min", "amin"))
-    raise Unanswered(f"no transfer function for {name}")
-
-
-def _extreme(site: Site, dims: Sequence[int], *, least: bool) -> Flow:
-    """The largest entry along some dimensions; the least is that of −x, negated."""
-    source = site.id("input")
-    sign = function(affine(-1.0, 0.0))
-    turned = sign(site.known(source)) if least else Stage(site.known(source), lambda cotangent: cotangent)
-    shape = [1 if dim in dims else size for dim, size in enumerate(turned.field.shape)]
-    count = float(math.prod(turned.field.shape[dim] for dim in dims))
-    window = _windowed(site, source, turned.field, list(dims), shape, count)
-    inner = window.outputs[0]
-    assert inner is not None
-
-    def back(cotangent: Cotangent) -> Cotangent:
-        into = window.backward([cotangent])[source]
-        assert isinstance(into, Cotangent)
-        return turned.back(into)
-
-    steps = chained(inner, [*([sign] if least else []), lambda x: exact(Stage(x, lambda c: c), site.shape())])
-    whole = flow(source, Stage(steps.field, lambda cotangent: back(steps.back(cotangent))))
-    return replace(whole, outputs=(*whole.outputs, None)[: len(site.op.outputs)])
-
-
 def _maximum(site: Site) -> Flow:
     """Maximum over a window of n equicorrelated Gaussians: common part plus the maximum of the local parts.
 
@@ -361,10 +221,10 @@ def _maximum(site: Site) -> Flow:
     original = site.known(value)
     dims = _spatial(site)
     count = _window_size(site, merged(original.collapse()), dims)
-    return _windowed(site, value, original, dims, site.shape(), count)
+    return windowed(site, value, original, dims, site.shape(), count)
 
 
-def _windowed(site: Site, value: int, original: Field, dims: list[int], shape: Sequence[int], count: float) -> Flow:
+def windowed(site: Site, value: int, original: Field, dims: list[int], shape: Sequence[int], count: float) -> Flow:
     """The maximum over windows of `count` entries along some dimensions, of this shape."""
     x = merged(original.collapse())
     law = x.law

@@ -178,10 +178,11 @@ def _split(given: Table, x: Field, high: Windows, wide: Windows) -> Array:
 
 def _as_image(values: Array, x: Field) -> Table:
     rows, columns = x.shape[2:]
-    index: list[slice | int] = [slice(None)] * (values.ndim - 2) + [
-        slice(None) if rows > 1 else 1,
-        slice(None) if columns > 1 else 1,
-    ]
+    index: list[slice | int] = [slice(None)] * values.ndim
+    if rows == 1:
+        index[-2] = 1
+    if columns == 1:
+        index[-1] = 1
     dims = (x.dims[0], x.dims[1], (Axis(rows),) if rows > 1 else (), (Axis(columns),) if columns > 1 else ())
     return tables.regroup(Table(dims, values[tuple(index)]), x.dims)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,6 +17,7 @@ from gradlint.signal.table import Array, Dims, Table
 from gradlint.signal.transfer_embedding import gather_of
 from gradlint.signal.transfer_mask import mixed, site_mask
 
+Way = Callable[[Cotangent], Cotangent]
 Span = tuple[int, int, int]  # a dimension, where the part of it that is replaced starts, and its length
 
 
@@ -129,7 +130,7 @@ def setitem(site: Site) -> Flow:
     return written(target, value, replaced(x, y, spans), back)
 
 
-def written(target: int, value: int | None, found: Replaced, back: object) -> Flow:
+def written(target: int, value: int | None, found: Replaced, back: Way) -> Flow:
     """The flow of a replacement; `back` takes a cotangent of the block to the value that fills it."""
 
     def backward(cotangents: Sequence[Cotangent | None]) -> Contributions:
@@ -140,7 +141,7 @@ def written(target: int, value: int | None, found: Replaced, back: object) -> Fl
         if found.spans:
             out[target] = found.to_target(cotangent)
         if value is not None:
-            into = back(found.to_part(cotangent))  # type: ignore[operator]
+            into = back(found.to_part(cotangent))
             before = out.get(value)
             out[value] = into if not isinstance(before, Cotangent) else before + into
         return out
@@ -148,7 +149,7 @@ def written(target: int, value: int | None, found: Replaced, back: object) -> Fl
     return Flow((found.field,), backward)
 
 
-def _fitted(given: Field, block: Sequence[int], squeezed: Sequence[int]) -> tuple[Field, object]:
+def _fitted(given: Field, block: Sequence[int], squeezed: Sequence[int]) -> tuple[Field, Way]:
     """A field broadcast to a block of which it may lack some dimensions of length 1, and the way back."""
     opened = given
     if squeezed and len(given.dims) + len(squeezed) <= len(block):
@@ -340,7 +341,7 @@ def rebased(site: Site, flow: Flow) -> Flow:
     return Flow((*flow.outputs, field), backward, flow.doubt)
 
 
-def _behind_view(site: Site, viewed: Op, base: int, part: Field) -> tuple[Replaced | None, object]:
+def _behind_view(site: Site, viewed: Op, base: int, part: Field) -> tuple[Replaced | None, Way]:
     if viewed.kind == "reshape":
         return None, lambda cotangent: Cotangent(tables.regroup(tables.reshape(cotangent.table, part.shape), part.dims))
     if viewed.kind != "slice" or viewed.function not in ("getitem", "select", "narrow"):

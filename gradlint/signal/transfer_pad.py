@@ -1,0 +1,116 @@
+"""Padding: with a number, with the tensor's own entries, or with what a maximum after it never takes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import lru_cache
+
+import numpy as np
+
+from gradlint.signal import layout
+from gradlint.signal import table as tables
+from gradlint.signal.field import Cotangent, Field
+from gradlint.signal.known import HIDING
+from gradlint.signal.scalar import IDENTITY
+from gradlint.signal.site import Contributions, Flow, Site, Unanswered
+from gradlint.signal.table import Table
+from gradlint.signal.transfer_pool import AxisMap, along_axes, axis_map
+
+
+@lru_cache(maxsize=1024)
+def placement(size: int, out: int, before: int, mode: str) -> AxisMap:
+    """Padding (or cropping) of one axis: zeros, reflection, replication or wrap-around."""
+    matrix = np.zeros((out, size))
+    for row in range(out):
+        source = row - before
+        if mode == "reflect":
+            period = max(2 * (size - 1), 1)
+            source = abs(source) % period
+            source = min(source, period - source)
+        elif mode == "replicate":
+            source = min(max(source, 0), size - 1)
+        elif mode == "circular":
+            source %= size
+        if 0 <= source < size:
+            matrix[row, source] = 1.0
+    return axis_map(matrix)
+
+
+def pad(site: Site) -> Flow:
+    """Padding of the last dimensions: with a number, or with the tensor's own entries."""
+    given = site.op.attrs.get("pad")
+    mode = str(site.op.attrs.get("mode", "constant"))
+    if not isinstance(given, Sequence):
+        raise Unanswered("the padding is not known")
+    number = site.op.attrs.get("value", 0.0) if mode == "constant" else 0.0
+    number = float(number) if isinstance(number, int | float) else 0.0
+    before, after = site.field().shape, site.shape()
+    maps = {}
+    for position in range(len(given) // 2):
+        dim = len(before) - 1 - position
+        first = given[2 * position]
+        first = first if isinstance(first, int) else (after[dim] - before[dim]) // 2  # computed from what was fed in
+        if before[dim] != after[dim] or first:
+            maps[dim] = placement(before[dim], after[dim], first, mode)
+    if number <= -HIDING or number == math.inf:
+        return _unseen(site, maps)
+    flow = along_axes(site, maps)
+    return replace(flow, outputs=(_bordered(flow.outputs[0], maps, number, site.field().average),)) if number else flow
+
+
+def _bordered(inside: Field | None, maps: dict[int, AxisMap], number: float, mean: float) -> Field:
+    """A number where a padded tensor has zeros: E[yy′] gains c² where both are outside and c·E[x] where one is."""
+    assert inside is not None
+    within = Field(tables.constant(inside.dims, 1.0, 1.0), np.ones(1)).table
+    share = 1.0
+    for dim, applied in maps.items():
+        axes = list(within.at(dim))
+        same, different = applied.forward(np.ones(1), np.ones(1))
+        factor = np.ones((1,) + (2,) * len(within.axes)) * different
+        index: list[slice | int] = [slice(None)] * factor.ndim
+        for axis in axes:
+            index[axis + 1] = 1
+        factor[tuple(index)] = same
+        within = within.with_values(within.values * factor)
+        share *= applied.total / applied.out
+    outside = 1.0 - 2.0 * share + within.values
+    values = inside.table.values + number**2 * outside + 2.0 * number * mean * (share - within.values)
+    return Field(inside.table.with_values(values), inside.mean + number * (1.0 - share))
+
+
+def _unseen(site: Site, maps: dict[int, AxisMap]) -> Flow:
+    """Padding that the maximum after it never takes: more entries like those that are there, none of the gradient."""
+    value = site.id("input")
+    x = site.known(value)
+    table = x.table
+    for dim, applied in maps.items():
+        table = layout.resized(table, dim, applied.out)
+
+    def backward(cotangents: Sequence[Cotangent | None]) -> Contributions:
+        cotangent = cotangents[0]
+        if cotangent is None:
+            return {}
+        given = tables.regroup(cotangent.table, table.dims)
+        for dim, applied in maps.items():
+            pairs = applied.out * (applied.out - 1.0) / max(applied.size * (applied.size - 1.0), 1.0)
+            given = layout.resized(_weighed(given, dim, applied.out / applied.size, pairs), dim, applied.size)
+        return {value: Cotangent(tables.regroup(given, x.dims))}
+
+    law = x.law
+    base = law.table
+    for dim, applied in maps.items():
+        base = layout.resized(base, dim, applied.out)
+    known = None if law.function is IDENTITY or base.profile is not None else replace(law, table=base)
+    return Flow((Field(table, x.mean, known, sway=x.sway),), backward)
+
+
+def _weighed(table: Table, dim: int, same: float, different: float) -> Table:
+    """Entries of the same index of a dimension times one number, of different ones times another."""
+    table = tables.merge_dim(table.collapse_along(table.at(dim)), dim)
+    if not table.dims[dim]:
+        return table.scaled(same)
+    axis = table.starts[dim]
+    halves = tables.take(table.values, axis, 1) * same, tables.take(table.values, axis, 0) * different
+    return Table(table.dims, tables.put(axis, *halves), table.profile)
