@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
-from typing import Any, NamedTuple
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.utils.checkpoint
@@ -49,18 +49,28 @@ def run_patches(
     `nn.Module` costs as much as forty operations, as every subclass forgets its methods. What FSDP does to gather
     parameters and to let them go again runs under `pause`: it is no part of the model.
     """
-    with ExitStack() as stack:
-        for name, method in _gathering():
-            stack.enter_context(replaced(method.owner, name, _paused(method.function, pause)))
-        if opaque:
-            stack.enter_context(replaced(nn.Module, "__call__", _module_call(call_module)))
-            stack.enter_context(replaced(torch.autograd.Function, "apply", _function_apply(call_function)))
-        else:
-            apply = _function_apply(call_function)
-            stack.enter_context(replaced(torch.utils.checkpoint.CheckpointFunction, "apply", apply))
-        stack.enter_context(replaced(torch.utils.checkpoint, "_checkpoint_without_reentrant_generator", _no_checkpoint))
-        stack.enter_context(_eager())
-        yield
+    changes: list[tuple[Any, str, object]] = [
+        (method.owner, name, _paused(method.function, pause)) for name, method in _gathering()
+    ]
+    apply = _function_apply(call_function)
+    if opaque:
+        changes += [(nn.Module, "__call__", _module_call(call_module)), (torch.autograd.Function, "apply", apply)]
+    else:
+        changes += [(torch.utils.checkpoint.CheckpointFunction, "apply", apply)]
+    changes += [(torch.utils.checkpoint, "_checkpoint_without_reentrant_generator", _no_checkpoint)]
+    changes += [(torch, "compile", _uncompiled)]
+    before = [(target, name, vars(target).get(name, _MISSING)) for target, name, _ in changes]
+    try:
+        for target, name, value in changes:
+            setattr(target, name, value)
+        with _eager():
+            yield
+    finally:
+        for target, name, value in reversed(before):
+            if value is _MISSING:
+                delattr(target, name)
+            else:
+                setattr(target, name, value)
 
 
 class _Method(NamedTuple):
@@ -117,14 +127,11 @@ def _no_checkpoint(*_args: object, **_kwargs: object) -> Iterator[None]:
     yield
 
 
-@contextmanager
-def _eager() -> Iterator[None]:
-    """Run what torch.compile would compile as it is. Dynamo, costly to import, is only touched where it already is."""
-    with ExitStack() as stack:
-        stack.enter_context(replaced(torch, "compile", _uncompiled))
-        if "torch._dynamo" in sys.modules and hasattr(torch.compiler, "set_stance"):
-            stack.enter_context(torch.compiler.set_stance("force_eager"))
-        yield
+def _eager() -> AbstractContextManager[object]:
+    """Run what was compiled as it is. Dynamo, costly to import, is only touched where it already is."""
+    if "torch._dynamo" in sys.modules and hasattr(torch.compiler, "set_stance"):
+        return cast(AbstractContextManager[object], torch.compiler.set_stance("force_eager"))
+    return nullcontext()
 
 
 def _uncompiled(function: Any = None, **_options: object) -> Any:

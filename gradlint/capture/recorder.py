@@ -158,15 +158,15 @@ class Recorder(TorchFunctionMode):
         self, func: calls.Function, types: Any, args: calls.Args = (), kwargs: calls.Kwargs | None = None
     ) -> Any:
         """Run one torch call: count it when it produces a tensor, record it, apply what was asked for."""
-        kwargs = kwargs or {}
         if self._paused:
-            return func(*args, **kwargs)
+            return func(*args, **(kwargs or {}))
+        if self.tape is None and self.count not in self._changes and calls.LEARNED.get(func):
+            return self._replay(func, args, kwargs)
+        kwargs = kwargs or {}
         inner = calls.composite(func)
         if inner is not None:
             with self:
                 return inner(*args, **kwargs)
-        if self.tape is None and self.count not in self._changes:
-            return self._replay(func, args, kwargs)
         start = _autograd_nodes()
         if self.count in self._changes and not calls.is_query(func):
             output = self._intervene(func, args, kwargs)
@@ -178,21 +178,18 @@ class Recorder(TorchFunctionMode):
             self._finish(func, args, kwargs, output, outputs, start)
         return output
 
-    def _replay(self, func: calls.Function, args: calls.Args, kwargs: calls.Kwargs) -> object:
-        """Run and count a call that is neither recorded nor changed."""
-        output = func(*args, **kwargs)
+    def _replay(self, func: calls.Function, args: calls.Args, kwargs: calls.Kwargs | None) -> object:
+        """Run and count a call that is neither recorded nor changed, of a function known to return tensors.
+
+        The mode is off while it is handled, so that what the observer calls is not recorded.
+        """
+        output = func(*args, **kwargs) if kwargs else func(*args)
         outputs = (output,) if isinstance(output, torch.Tensor) else calls.produced(func, args, output)
-        if func not in calls.LEARNED or (outputs and not calls.LEARNED[func]):
-            calls.learn(func, produced=bool(outputs))
         if outputs:
             index = self.count
-            self.count += 1
+            self.count = index + 1
             if self.observer is not None:
-                self._paused = True
-                try:
-                    self.observer.on_output(index, outputs)
-                finally:
-                    self._paused = False
+                self.observer.on_output(index, outputs)
         return output
 
     def _intervene(self, func: calls.Function, args: calls.Args, kwargs: calls.Kwargs) -> object:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -12,44 +12,60 @@ from torch import Tensor
 
 Keys = Sequence[Hashable]
 K = TypeVar("K", bound=Hashable)
+Then = Callable[[float], float]
 
-# A float32 sum of squares is exact enough between these norms: 1e-15² is far above the smallest float32 even when it is
-# spread over 10⁸ entries, and 1e18² is below the largest. Beyond them the norm is taken again in float64.
-SAFE = (1e-15, 1e18)
+# A float32 sum of squares is exact enough where the mean square lies in here: single squares are normal float32 numbers
+# (above 1e-38) as far as they count, and the sum of 10⁸ of them is below the largest. Beyond, it is taken in float64.
+SAFE = (1e-36, 1e28)
 HALF = (torch.float16, torch.bfloat16)
+TINY, STACKED = 1 << 10, 32  # entries up to which copying a tensor costs less than a call for it, so many at a time
+PIECE = 1 << 16  # entries that a tensor is taken in at a time where its norm needs a copy
+MANY = 1 << 13  # entries from which BLAS's dot product is the faster norm, and the more exact one
 
 
 @dataclass
 class Ledger:
     """Tables of numbers by key. `put` takes a tensor with one number a key; `read` returns every table as floats."""
 
-    _waiting: list[tuple[str, Keys, Tensor]] = field(default_factory=list)
+    _waiting: list[tuple[str, Keys, Tensor, Then | None]] = field(default_factory=list)
     _known: dict[str, dict[Hashable, float]] = field(default_factory=dict)
 
-    def put(self, table: str, keys: Keys, numbers: Tensor) -> None:
-        """Note one number a key; they stay on the device until `read`, except on the CPU, where reading is free."""
-        if numbers.device.type == "cpu":
-            self._known.setdefault(table, {}).update(zip(keys, numbers.tolist(), strict=True))
+    def put(self, table: str, keys: Keys, numbers: Tensor, then: Then | None = None) -> None:
+        """Note one number a key, passed through `then` when it is read.
+
+        They stay on the device until `read`, except on the CPU, where reading is free.
+        """
+        if numbers.is_cpu:
+            self.take(table, keys, numbers.tolist(), then)
         else:
-            self._waiting.append((table, keys, numbers))
+            self._waiting.append((table, keys, numbers, then))
 
     def note(self, table: str, key: Hashable, number: float) -> None:
         """Note a number that is already here."""
         self._known.setdefault(table, {})[key] = number
 
+    def fill(self, table: str, keys: Keys, number: float) -> None:
+        """Note the same number for every key."""
+        self._known.setdefault(table, {}).update(dict.fromkeys(keys, number))
+
     def read(self) -> dict[str, dict[Hashable, float]]:
         """Every table. All that waits on one device comes over in one transfer."""
-        devices: dict[torch.device, list[tuple[str, Keys, Tensor]]] = {}
+        devices: dict[torch.device, list[tuple[str, Keys, Tensor, Then | None]]] = {}
         for entry in self._waiting:
             devices.setdefault(entry[2].device, []).append(entry)
         for entries in devices.values():
-            numbers = torch.cat([wide(numbers).reshape(-1) for _, _, numbers in entries]).tolist()
+            numbers = torch.cat([wide(numbers).reshape(-1) for _, _, numbers, _ in entries]).tolist()
             start = 0
-            for table, keys, _ in entries:
-                self._known.setdefault(table, {}).update(zip(keys, numbers[start : start + len(keys)], strict=True))
+            for table, keys, _, then in entries:
+                self.take(table, keys, numbers[start : start + len(keys)], then)
                 start += len(keys)
         self._waiting.clear()
         return self._known
+
+    def take(self, table: str, keys: Iterable[Hashable], numbers: Iterable[float], then: Then | None = None) -> None:
+        """Note numbers that are already here, passed through `then`."""
+        known = self._known.setdefault(table, {})
+        known.update(zip(keys, numbers if then is None else map(then, numbers), strict=True))
 
 
 def log_rms(ledger: Ledger, table: str, key: Hashable, tensor: Tensor) -> None:
@@ -58,45 +74,84 @@ def log_rms(ledger: Ledger, table: str, key: Hashable, tensor: Tensor) -> None:
     On the CPU, where reading a number is free, the float32 norm is taken and only out of SAFE a float64 one. On CUDA
     the sum runs in float64, as it is bound by memory anyway. Without float64 (MPS) the entries are scaled first.
     """
-    size = 0.5 * math.log10(tensor.numel())
-    if tensor.device.type == "cpu":
-        norm = float(_fast_norm(tensor))
-        if not SAFE[0] < norm < SAFE[1]:
-            norm = _exact_norm(tensor)
-        ledger.note(table, key, log10(norm) - size)
+    if tensor.is_cpu:
+        ledger.note(table, key, log10(_norm(tensor)) - 0.5 * math.log10(tensor.numel()))
     else:
         log_rms_of(ledger, table, [key], tensor.unsqueeze(0))
 
 
-def alike(kept: Iterable[tuple[K, Tensor]]) -> list[tuple[list[K], Tensor]]:
-    """Tensors of one shape, dtype and device stacked along a new first axis, with their keys."""
+def log_spread(ledger: Ledger, table: str, key: Hashable, tensor: Tensor) -> None:
+    """Note log10 RMS of the difference of each sample from the mean over the samples, on the CPU a piece at a time."""
+    rows = tensor.flatten(1) if tensor.ndim > 1 else tensor.unsqueeze(1)
+    width = max(1, PIECE // len(rows)) if rows.is_cpu else rows.shape[1]
+    if rows.shape[1] <= width:
+        log_rms(ledger, table, key, rows - rows.mean(0))
+        return
+    parts = [_norm(part - part.mean(0)) for part in torch.split(rows, width, 1)]
+    ledger.note(table, key, log10(math.hypot(*parts)) - 0.5 * math.log10(rows.numel()))
+
+
+def log_rms_each(ledger: Ledger, table: str, tensors: Mapping[K, Tensor]) -> None:
+    """Note log10 RMS of each of several small tensors.
+
+    On the CPU hardly any copies are made; elsewhere tensors of one shape are stacked, as kernels cost more than memory.
+    """
+    direct: dict[K, Tensor] = {}
+    tiny: list[tuple[K, Tensor]] = []
+    for key, tensor in tensors.items():
+        if tensor.is_cpu and tensor.dtype is torch.float32 and tensor.numel() > TINY:
+            direct[key] = tensor
+        else:
+            tiny.append((key, tensor))
+    if direct:
+        norms = torch._foreach_norm(list(direct.values()))
+        found = [_decades(norm.item(), tensor) for norm, tensor in zip(norms, direct.values(), strict=True)]
+        ledger.take(table, direct.keys(), found)
+    for keys, members in alike(tiny):
+        for start in range(0, len(keys), STACKED):
+            part = slice(start, start + STACKED)
+            log_rms_of(ledger, table, keys[part], torch.stack(members[part]))
+
+
+def alike(kept: Iterable[tuple[K, Tensor]]) -> list[tuple[list[K], list[Tensor]]]:
+    """Tensors of one shape, dtype and device, with their keys."""
     groups: dict[object, tuple[list[K], list[Tensor]]] = {}
     for key, tensor in kept:
-        keys, tensors = groups.setdefault((tensor.shape, tensor.dtype, tensor.device), ([], []))
-        keys.append(key)
-        tensors.append(tensor)
-    return [(keys, torch.stack(tensors)) for keys, tensors in groups.values()]
+        kind = (tensor.shape, tensor.dtype, tensor.device)
+        group = groups.get(kind)
+        if group is None:
+            group = groups[kind] = ([], [])
+        group[0].append(key)
+        group[1].append(tensor)
+    return list(groups.values())
 
 
 def log_rms_of(ledger: Ledger, table: str, keys: Keys, stacked: Tensor) -> None:
     """Note log10 RMS of each of the tensors stacked along the first axis.
 
-    On the CPU from float32 norms where all of them are SAFE; else in float64 (MPS: scaled float32).
+    On the CPU from float32 norms where they are SAFE; else in float64 (MPS: scaled float32).
     """
     flat = stacked.reshape(len(keys), -1)
-    if flat.device.type == "cpu" and flat.dtype is torch.float32:
-        norms = torch.linalg.vector_norm(flat, dim=1).tolist()
-        if min(norms) > SAFE[0] and max(norms) < SAFE[1]:
-            size = 0.5 * math.log10(max(1, flat.shape[1]))
-            for key, norm in zip(keys, norms, strict=True):
-                ledger.note(table, key, math.log10(norm) - size)
-            return
+    if flat.is_cpu:
+        note_norms(ledger, table, keys, torch.linalg.vector_norm(flat, dim=1, dtype=_single(flat)), flat)
+        return
     if flat.device.type == "mps":
         scale = flat.abs().amax(1, keepdim=True).float()
         norm = torch.linalg.vector_norm(flat / torch.where(scale > 0, scale, 1.0), dim=1).log10() + scale[:, 0].log10()
     else:
         norm = torch.linalg.vector_norm(flat, dim=1, dtype=_double(flat)).abs().log10()
     ledger.put(table, keys, norm - 0.5 * math.log10(max(1, flat.shape[1])))
+
+
+def note_norms(ledger: Ledger, table: str, keys: Keys, norms: Tensor, rows: Tensor) -> None:
+    """Note log10 RMS of each row on the CPU from its norm, which is taken again in float64 where it is not SAFE."""
+    count = rows[0].numel()
+    found = []
+    for place, norm in enumerate(norms.tolist()):
+        square = norm * norm / count
+        safe = SAFE[0] < square < SAFE[1]
+        found.append(0.5 * math.log10(square) if safe else _decades(norm, rows[place]))
+    ledger.take(table, keys, found)
 
 
 def log10(value: float) -> float:
@@ -111,13 +166,38 @@ def wide(tensor: Tensor) -> Tensor:
     return tensor.to(_double(tensor))
 
 
-def _fast_norm(tensor: Tensor) -> Tensor:
-    norm: Tensor = torch.linalg.vector_norm(tensor, dtype=torch.float32 if tensor.dtype in HALF else None)
-    return norm
+def _norm(tensor: Tensor) -> float:
+    """The norm of a tensor on the CPU, from float32 sums where they are SAFE."""
+    norm = _fast_norm(tensor)
+    return norm if SAFE[0] < norm * norm / tensor.numel() < SAFE[1] else _exact_norm(tensor)
+
+
+def _decades(norm: float, tensor: Tensor) -> float:
+    """log10 RMS of a tensor on the CPU with this float32 norm, which is taken again where it is not SAFE."""
+    square = norm * norm / tensor.numel()
+    if SAFE[0] < square < SAFE[1]:
+        return 0.5 * math.log10(square)
+    return log10(_exact_norm(tensor)) - 0.5 * math.log10(tensor.numel())
+
+
+def _fast_norm(tensor: Tensor) -> float:
+    """The norm from float32 sums."""
+    if tensor.dtype is torch.float32 and tensor.numel() >= MANY and tensor.is_contiguous():
+        flat = tensor.view(-1)
+        return math.sqrt(torch.dot(flat, flat).item())
+    return float(torch.linalg.vector_norm(tensor, dtype=_single(tensor)).item())
 
 
 def _exact_norm(tensor: Tensor) -> float:
-    return abs(complex(torch.linalg.vector_norm(tensor, dtype=_double(tensor))))
+    """The norm from float64 sums, a piece at a time, as torch makes a copy in that precision."""
+    count = tensor.numel() // PIECE + 1
+    pieces = [tensor] if count == 1 else tensor.chunk(count, max(range(tensor.ndim), key=tensor.size))
+    return math.sqrt(sum(float(torch.linalg.vector_norm(piece, dtype=_double(piece)).abs()) ** 2 for piece in pieces))
+
+
+def _single(tensor: Tensor) -> torch.dtype | None:
+    """At least single precision."""
+    return torch.float32 if tensor.dtype in HALF else None
 
 
 def _double(tensor: Tensor) -> torch.dtype:

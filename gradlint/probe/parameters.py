@@ -3,37 +3,79 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
+from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from gradlint.capture.sharded import sums
 from gradlint.graph.ir import Graph
-from gradlint.probe.collector import SMALL
-from gradlint.probe.ledger import Ledger, alike, log10, log_rms, log_rms_of
+from gradlint.probe.ledger import Ledger, log10, log_rms, log_rms_each
+from gradlint.probe.sites import SMALL
 from gradlint.profile import ParamMeasure
 
-SAMPLE = 1 << 10  # entries of a large gradient that the share of zeros is counted on
+RUNS, LENGTH = 64, 16  # where the share of zeros of a large gradient is counted
 
 
-def measure(ledger: Ledger, params: Mapping[str, nn.Parameter], weights: Iterable[str]) -> None:
-    """Note log10 RMS ("grad") and share of zeros ("zeros") of every gradient, and log10 RMS of the named weights."""
-    small: list[tuple[str, Tensor]] = []
+@contextmanager
+def watched(ledger: Ledger, params: Mapping[str, nn.Parameter]) -> Iterator[set[str]]:
+    """Measure the gradient of each large parameter when it arrives, while it is in the cache; gives those measured.
+
+    Parameters that are spread over processes, and sparse gradients, are left for `measure`.
+    """
+    done: set[str] = set()
+
+    def take(path: str, param: Tensor) -> None:
+        if param.grad is not None and param.grad.layout is torch.strided:
+            _measure_large(ledger, path, param.grad)
+            done.add(path)
+
+    hooks = [
+        param.register_post_accumulate_grad_hook(partial(take, path))  # type: ignore[no-untyped-call]
+        for path, param in params.items()
+        if param.numel() > SMALL and param.requires_grad and param.is_leaf and not hasattr(param, "to_local")
+    ]
+    try:
+        yield done
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def measure(
+    ledger: Ledger, params: Mapping[str, nn.Parameter], weights: Iterable[str], done: AbstractSet[str] = frozenset()
+) -> None:
+    """Note log10 RMS ("grad") and share of zeros ("zeros") of every gradient, and log10 RMS of the named weights.
+
+    The gradients in `done` were noted before.
+    """
+    small: dict[str, Tensor] = {}
     for path, param in params.items():
-        if (found := sums(param.grad)) is not None:
+        gradient = None if path in done else param.grad
+        if gradient is None:
+            continue
+        if type(gradient) is not Tensor and (found := sums(gradient)) is not None:
             _note_sums(ledger, path, found)
             continue
-        gradient = _entries(param.grad)
-        if gradient is None or not gradient.numel():
-            continue
-        if gradient.numel() <= SMALL:
-            small.append((path, gradient))
-        else:
-            log_rms(ledger, "grad", path, gradient)
-            ledger.put("zeros", [path], _zero_share(gradient))
-    for paths, stacked in alike(small):
-        log_rms_of(ledger, "grad", paths, stacked)
+        gradient = _entries(gradient)
+        size = gradient.numel()
+        if size > SMALL:
+            _measure_large(ledger, path, gradient)
+        elif size:
+            small[path] = gradient
+    log_rms_each(ledger, "grad", small)
+    _measure_weights(ledger, params, weights)
+
+
+def _measure_large(ledger: Ledger, path: str, gradient: Tensor) -> None:
+    log_rms(ledger, "grad", path, gradient)
+    _note_zeros(ledger, path, gradient)
+
+
+def _measure_weights(ledger: Ledger, params: Mapping[str, nn.Parameter], weights: Iterable[str]) -> None:
     for path in weights:
         if (found := sums(params[path].detach())) is not None:
             ledger.note("weight", path, log10(math.sqrt(found[0] / max(1, found[2]))))
@@ -75,14 +117,14 @@ def _measure(
     return ParamMeasure(grad, weight, status, zeros, None if math.isnan(elasticity) else elasticity)
 
 
-def _entries(gradient: Tensor | None) -> Tensor | None:
+def _entries(gradient: Tensor) -> Tensor:
     """The gradient as a dense tensor; a sparse one (embedding) keeps its zeros, as they count for the RMS."""
-    if gradient is None or gradient.layout is torch.strided:
-        return gradient
-    return gradient.to_dense()
+    return gradient if gradient.layout is torch.strided else gradient.to_dense()
 
 
-def _zero_share(gradient: Tensor) -> Tensor:
-    """On at most SAMPLE entries at an odd stride, so that they do not come from few columns."""
+def _note_zeros(ledger: Ledger, path: str, gradient: Tensor) -> None:
+    """The share of zeros, on RUNS runs of LENGTH entries at an odd distance, so that they are not from few columns."""
     flat = gradient.reshape(-1)
-    return (flat[:: max(1, len(flat) // SAMPLE) | 1] == 0).float().mean().reshape(1)
+    runs = flat.as_strided((RUNS, LENGTH), (((len(flat) - LENGTH) // RUNS - 1) | 1, 1))
+    count = runs.numel()
+    ledger.put("zeros", [path], torch.count_nonzero(runs).reshape(1), lambda found: 1.0 - found / count)

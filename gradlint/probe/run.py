@@ -25,9 +25,10 @@ from gradlint.probe import parameters
 from gradlint.probe.agreement import Batch, split
 from gradlint.probe.assembly import INPUT, Seen, Tables, assemble
 from gradlint.probe.budget import spilled
-from gradlint.probe.collector import Collector, Key
+from gradlint.probe.collector import Collector
 from gradlint.probe.isolation import ParamEdit, copy_inputs, edit, measured, undisturbed
-from gradlint.probe.ledger import HALF, log_rms, log_rms_of
+from gradlint.probe.ledger import HALF, log_rms, log_spread
+from gradlint.probe.sites import Key
 from gradlint.profile import Measurement
 
 # What a model's own error asks for, by a piece of its message.
@@ -149,26 +150,31 @@ def step(
     with spilled(active=plan.spill):
         with _autocast(plan):
             recording = _forward(model, args, kwargs, collector, plan)
-        collector.release()
         if (plan.redrawn or plan.autocast) and plan.graph is not None and recording.calls != len(plan.graph.ops):
             raise ProbeError("the run took another way than the recorded one")
-        graph = plan.graph or to_graph(recording)
-        collector.timed = _steps(graph)
-        for call, position in collector.timed:
-            if call == INPUT:
-                collector.watch((call, position), inputs[position][1])
+        graph, names = plan.graph or to_graph(recording), recording.names or names
+        _between(collector, graph, inputs)
         value = loss_of(recording, graph, plan, target)
-        if value is not None:
-            backward(value.total if plan.loss_scale == 1.0 else value.total * plan.loss_scale)
-    collector.finish(graph)
+        with parameters.watched(collector.ledger, {} if others else names.params) as done:
+            if value is not None:
+                backward(value.total if plan.loss_scale == 1.0 else value.total * plan.loss_scale)
+    collector.backward_done()
     if others and value is not None:
         _accumulate(model, others, graph, plan, mean=value.name != "unit")
-    names = recording.names or names
     edited = set(names.params) if plan.redrawn else {change.path for change in plan.edits}
-    parameters.measure(collector.ledger, names.params, edited | set(names.params) - set(graph.params))
+    parameters.measure(collector.ledger, names.params, edited | set(names.params) - set(graph.params), done)
     if value is not None:
         _output(collector, value)
     return Pass(graph, collector.ledger.read(), names, value)
+
+
+def _between(collector: Collector, graph: Graph, inputs: list[Named]) -> None:
+    """What there is to do between the forward and the backward pass."""
+    collector.timed = _steps(graph)
+    for call, position in collector.timed:
+        if call == INPUT:
+            collector.watch((call, position), inputs[position][1])
+    collector.forward_done(graph)
 
 
 def _accumulate(model: nn.Module, others: list[Batch], graph: Graph, plan: Plan, *, mean: bool) -> None:
@@ -312,7 +318,7 @@ def _output(collector: Collector, value: losses.Value) -> None:
     main = main.detach()
     log_rms(ledger, "output", "rms", main)
     if main.ndim and main.shape[0] > 1:
-        log_rms_of(ledger, "output", ["spread"], (main - main.mean(0)).unsqueeze(0))
+        log_spread(ledger, "output", "spread", main)
 
 
 @remembered

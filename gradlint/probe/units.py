@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -56,48 +57,86 @@ AXES: Mapping[str, int] = {
     "NativeLayerNormBackward": -1,
     "FusedRmsNormBackward": -1,
 }
+
+
+class Function(NamedTuple):
+    """The activation that makes a tensor, the axis of its units, and the number of its axes."""
+
+    name: str
+    axis: int
+    dims: int
+
+
 _DEPTH = 8  # nodes looked back at
 _TRANSPARENT = frozenset({"activation", "norm", "dropout", "add", "mul", "copy", "elementwise", "pad"})
 
 
-def measure(ledger: Ledger, keys: list[Key], stacked: Tensor, function: str, axis: int) -> None:
-    """Note the shares of dead, saturated and constant units, and the bounds, of tensors stacked along a new first axis.
+def measure(ledger: Ledger, keys: list[Key], function: str, least: Tensor, most: Tensor, entries: int) -> None:
+    """Note the shares of dead and constant units of tensors of so many entries, from bounds of shape (tensors, units).
 
-    Dead: zero for every sample and position, where the derivative is zero too. Saturated: within 1 % of a bound for
-    over 95 % of them. Constant: one value for all of them. `axis` is that of the units in each tensor.
+    Dead: zero for every sample and position, where the derivative is zero too. Constant: one value for all of them.
     """
-    place = axis % (stacked.ndim - 1) + 1
-    assert place > 1, "the first axis of an activation holds the samples"
-    others = [dim for dim in range(1, stacked.ndim) if dim != place]
-    low, high = _bounds(stacked, others)
-    ledger.put("low", keys, low.amin(1))
-    ledger.put("high", keys, high.amax(1))
-    for key in keys:
-        ledger.note("count", key, stacked.shape[place])
-    several = stacked[0].numel() > stacked.shape[place]
-    ledger.put("dead", keys, _share((low == 0) & (high == 0)) if function in DYING else _none(low))
-    ledger.put("constant", keys, _share(low == high) if several else _none(low))
-    ledger.put("saturated", keys, _saturated(stacked, others, function, low, high))
+    count = least.shape[1]
+    ledger.fill("count", keys, count)
+    if function in DYING:
+        ledger.put("dead", keys, ((least == 0) & (most == 0)).sum(1), lambda found: found / count)
+    else:
+        ledger.fill("dead", keys, 0.0)
+    if entries > count:
+        ledger.put("constant", keys, (least == most).sum(1), lambda found: found / count)
+    else:
+        ledger.fill("constant", keys, 0.0)
 
 
-def activations(graph: Graph, keys: list[Key]) -> Iterable[tuple[str, int, list[int]]]:
-    """Of the tensors with these keys, the outputs of activations: function, axis of the units, and places in `keys`."""
-    found: dict[tuple[str, int], list[int]] = {}
-    for place, (index, position) in enumerate(keys):
-        op = graph.ops[index]
-        if op.kind == "activation" and position == 0 and op.outputs and len(graph.values[op.outputs[0]].shape) > 1:
-            found.setdefault((op.function, graph_axis(graph, op)), []).append(place)
-    return [(function, axis, places) for (function, axis), places in found.items()]
+def saturation(
+    ledger: Ledger,
+    keys: list[Key],
+    stacked: Callable[[], Tensor],
+    function: Function,
+    bounds: tuple[Tensor, Tensor] | Tensor,
+) -> None:
+    """Note the share of units that are within 1 % of a bound of the function for over 95 % of their entries."""
+    if function.name not in BOUNDS:
+        ledger.fill("saturated", keys, 0.0)
+        return
+    bottom, top = BOUNDS[function.name]
+    near = NEAR * (top - bottom)
+    # Asking is free on the CPU only, where it mostly saves the pass over every entry.
+    if bounds[0].is_cpu and bounds[0].min().item() >= bottom + near and bounds[1].max().item() <= top - near:
+        ledger.fill("saturated", keys, 0.0)
+        return
+    entries = stacked()
+    at_bound = (entries < bottom + near) | (entries > top - near)
+    place = function.axis % function.dims + 1
+    others = [dim for dim in range(1, entries.ndim) if dim != place]
+    share = at_bound.sum(others, dtype=torch.float32) / (at_bound[0].numel() // at_bound.shape[place])
+    units = at_bound.shape[place]
+    ledger.put("saturated", keys, (share > MOSTLY).sum(1), lambda found: found / units)
 
 
-def function_of(tensor: Tensor, key: Key, graph: Graph | None) -> str:
-    """The activation that made the tensor, or "": from the graph when it is known, else from the autograd node."""
-    if tensor.ndim < 2 or key[1]:
-        return ""
-    if graph is not None:
-        op = graph.ops[key[0]]
-        return op.function if op.kind == "activation" else ""
-    return "" if tensor.grad_fn is None else NODES.get(_stem(tensor.grad_fn.name()), "")
+def bounds(entries: Tensor, function: Function) -> Tensor:
+    """The least and the greatest entry of each unit of a large tensor: (2, units).
+
+    Over the samples first: torch is slow at short inner axes.
+    """
+    low, high = gather(entries.amin(0).unsqueeze(0), entries.amax(0).unsqueeze(0), function)
+    return torch.cat([low, high])
+
+
+def gather(low: Tensor, high: Tensor, function: Function) -> tuple[Tensor, Tensor]:
+    """The bounds of each unit (tensors, units), from those over the samples: (tensors, …) without the first axis."""
+    place = function.axis % function.dims
+    assert place > 0, "the first axis of an activation holds the samples"
+    rest = [dim for dim in range(1, low.ndim) if dim != place]
+    return (low.amin(rest), high.amax(rest)) if rest else (low, high)
+
+
+def function_of(tensor: Tensor) -> Function | None:
+    """The activation that made the tensor, by its autograd node, for the pass in which the graph is not known yet."""
+    if tensor.ndim < 2 or tensor.grad_fn is None:
+        return None
+    name = NODES.get(_stem(tensor.grad_fn.name()))
+    return None if name is None else Function(name, axis_of(tensor), tensor.ndim)
 
 
 def axis_of(tensor: Tensor) -> int:
@@ -134,33 +173,6 @@ def graph_axis(graph: Graph, op: Op) -> int:
 def _by_shape(dims: int) -> int:
     """Features last in (batch, features) and (batch, tokens, features), channels second in images."""
     return -1 if dims <= 3 else 1
-
-
-def _bounds(stacked: Tensor, others: list[int]) -> tuple[Tensor, Tensor]:
-    """Least and greatest entry of each unit, over the samples first: torch is slow at short inner axes."""
-    rest = [dim - 1 for dim in others if dim != 1]
-    low, high = stacked.amin(1), stacked.amax(1)
-    return (low.amin(rest), high.amax(rest)) if rest else (low, high)
-
-
-def _saturated(stacked: Tensor, others: list[int], function: str, low: Tensor, high: Tensor) -> Tensor:
-    if function not in BOUNDS:
-        return _none(low)
-    bottom, top = BOUNDS[function]
-    near = NEAR * (top - bottom)
-    # Asking is free on the CPU only, where it mostly saves the pass over every entry.
-    if stacked.device.type == "cpu" and not ((low < bottom + near) | (high > top - near)).any():
-        return _none(low)
-    at_bound = (stacked < bottom + near) | (stacked > top - near)
-    return _share(at_bound.float().mean(others) > MOSTLY)
-
-
-def _none(units: Tensor) -> Tensor:
-    return torch.zeros(units.shape[0], device=units.device)
-
-
-def _share(units: Tensor) -> Tensor:
-    return units.float().mean(1)
 
 
 def _stem(name: str) -> str:
