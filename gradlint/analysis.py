@@ -135,6 +135,7 @@ def follow(
         settings.device,
         measured.loss if measured.loss in LOSSES or ":" in measured.loss else None,
         TRAINING_SHARE * settings.timeout,
+        settings.memory,
     )
     try:
         return train(loaded, graph, training), ()

@@ -1,7 +1,7 @@
 """A short training run follows the gradient of every weight, on a copy, with the user's own batches or one made up."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 import torch
@@ -14,6 +14,7 @@ from gradlint.error import ForwardError, ProbeError, UsageError
 from gradlint.load.data import Batches, with_data
 from gradlint.probe import ParamEdit, Training, measure, train
 from gradlint.probe.agreement import agreement, split
+from gradlint.probe.measurement import Fallback
 
 
 @dataclass
@@ -67,6 +68,19 @@ def test_it_does_what_a_plain_training_loop_does(optimizer):
     assert (trace.optimizer, trace.loss, trace.data, trace.stopped) == (optimizer, "ce", "made up", "")
     assert list(trace.gradients) == ["0.weight", "2.weight"]
     assert [curve.parameter for curve in trace_run(graph, trace).curves] == ["0.weight", "2.weight"]
+
+
+def test_a_budget_holds_for_training_too_and_changes_no_number():
+    targets = torch.randn(16, 3, generator=torch.Generator().manual_seed(1))
+    loaded = Loaded(net(), (X,), loss="mse")
+    loaded.target = targets
+    graph, _ = measure(loaded)
+    parted, _ = measure(loaded, settings=Fallback(memory=1))
+    assert parted.values[parted.inputs[0]].shape[0] == 2  # of the 16 samples
+    whole, tight = train(loaded, graph, FIVE), train(loaded, parted, replace(FIVE, memory=1))
+    assert tight.losses == pytest.approx(whole.losses, abs=1e-4)
+    for path, sizes in whole.gradients.items():
+        assert tight.gradients[path] == pytest.approx(sizes, abs=1e-3)
 
 
 def test_a_net_that_can_train_learns_the_batch_by_heart_and_a_dead_one_does_not():

@@ -133,7 +133,7 @@ def measure(
         edits=tuple(edits),
         entry=getattr(loaded, "entry", "forward"),
     )
-    plan, remark = _fitted(loaded, plan, options.memory)
+    plan, remark = fitted(loaded, plan, options.memory)
     recorded, measured = once(loaded, plan)
     measured = replace(measured, notes=(*measured.notes, *remark))
     plan = replace(plan, graph=recorded)
@@ -148,7 +148,7 @@ def measure(
     return recorded, replace(measured, optimizer=options.optimizer)
 
 
-def _fitted(loaded: Described, plan: Plan, memory: int | None) -> tuple[Plan, tuple[str, ...]]:
+def fitted(loaded: Described, plan: Plan, memory: int | None) -> tuple[Plan, tuple[str, ...]]:
     """The plan so that a pass stays within so many bytes, and a note on what that takes."""
     if memory is None or is_sharded(loaded.model):
         return plan, ()

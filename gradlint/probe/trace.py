@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -15,11 +15,12 @@ from gradlint.capture import Intervention, Names
 from gradlint.capture.copies import is_lazy
 from gradlint.error import ProbeError, UsageError
 from gradlint.graph.ir import Graph
-from gradlint.probe.agreement import agreement
+from gradlint.probe.agreement import Batch, agreement, split
+from gradlint.probe.budget import spilled
 from gradlint.probe.isolation import ParamEdit, copy_inputs, copy_model, edit, pick_device, undisturbed
 from gradlint.probe.ledger import log10
 from gradlint.probe.loss import Value
-from gradlint.probe.measurement import Described
+from gradlint.probe.measurement import Described, fitted
 from gradlint.probe.run import Plan, again, shape_lazy, target_of
 from gradlint.profile import Trace
 
@@ -42,6 +43,7 @@ class Training:
     device: str = "auto"
     loss: str | None = None  # told; else the model's own, the file's, or one that fits the output
     seconds: float = math.inf
+    memory: int | None = None  # bytes to stay within: each batch is taken in the parts that the graph was recorded in
 
 
 def train(
@@ -74,6 +76,7 @@ def train(
         interventions=tuple(interventions),
         entry=getattr(loaded, "entry", "forward"),
     )
+    plan, _ = fitted(loaded, plan, training.memory)
     with undisturbed(training.seed, device):
         model = copy_model(loaded.model, device, None)
         if is_lazy(model):
@@ -151,8 +154,17 @@ class _Run:
         return args, kwargs, target
 
     def _backward(self, args: Any, kwargs: Any, target: Any) -> Value:
-        """One pass; the gradients are added to those that are there."""
-        value = again(self.model, args, kwargs, target, self.graph, self.plan)
+        """One pass, in the parts of the plan; the gradients are added to those that are there."""
+        whole = (args, kwargs, target)
+        parts = (split(whole, most=self.plan.parts, least=1) if self.plan.parts > 1 else []) or [whole]
+        share = 1.0 if "unit" in (self.plan.loss, self.plan.hint) else 1.0 / len(parts)
+        values = [self._part(part, share) for part in parts]
+        return replace(values[0], total=sum((value.total.detach() for value in values[1:]), values[0].total) * share)
+
+    def _part(self, part: Batch, share: float) -> Value:
+        plan = self.plan if share == 1.0 else replace(self.plan, loss_scale=share)
+        with spilled(active=plan.spill):
+            value = again(self.model, *part, self.graph, plan)
         if value is None:
             raise ProbeError("no output requires a gradient")
         return value
