@@ -7,7 +7,7 @@ more often than its border, so what they make of it is larger than the mean over
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import lru_cache, reduce
 from typing import TypeVar
 
 import numpy as np
@@ -91,3 +91,28 @@ def resampled(edges: Edges, sizes: Sequence[int]) -> Edges:
         new = np.interp(at, np.arange(len(vector)), vector)
         found.append(levelled(new))
     return tuple(found)
+
+
+KNOTS = 5  # relative moments at which a function of them is evaluated
+LEVEL = 1.02  # largest over smallest moment up to which a map counts as even
+
+
+def through(edges: Edges, ratio: Callable[[float], float], arrived: Edges = ()) -> tuple[float, Edges]:
+    """Mean over positions of a(p)·ratio(e(p)), and how that falls off along the axes.
+
+    `ratio` says what a function makes of entries whose moment is a multiple of the mean one; `arrived` is a.
+    """
+    sizes = [len(vector) for vector in edges]
+    other = even(arrived, sizes)
+    whole = reduce(np.multiply.outer, edges, np.ones(()))
+    low, high = float(whole.min()), float(whole.max())
+    if not low > 0.0 or high < LEVEL * low:
+        return 1.0, arrived
+    knots = np.geomspace(low, high, KNOTS)
+    seen = np.interp(np.log(whole), np.log(knots), [ratio(float(knot)) for knot in knots])
+    found = reduce(np.multiply.outer, other, np.ones(())) * seen
+    level = float(found.mean())
+    if not level > 0.0:
+        return 1.0, arrived
+    axes = range(len(sizes))
+    return level, tuple(found.mean(axis=tuple(a for a in axes if a != axis)) / level for axis in axes)

@@ -66,6 +66,7 @@ class Field:
     tail: float = 0.0  # what heavy tails add to the relative variance of a channel's own variance over the batch
     spike: float = 0.0  # variance of the log scale of single entries: few taps leave the tails of what they read
     fixed: bool = False  # a norm has fixed Σz and Σz² of the Gaussian z under it in every channel of the batch
+    terms: tuple[tuple[float, Field], ...] = ()  # a sum's independent parts and their coefficients; () of itself
     causal: bool = False  # logits of which each row only counts the keys up to its own position
 
     @property
@@ -112,10 +113,13 @@ class Field:
         return replace(self, base=None)
 
     def collapse(self) -> Field:
-        """One class for all; the base is kept when it has one class already."""
+        """One class for all, under which the Gaussian of the base has the moments of all classes together."""
         if self.table.profile is None:
             return self
-        base = self.base if self.base is not None and self.base.table.profile is None else None
+        base = self.base
+        if base is not None and base.table.profile is not None:
+            level = np.array([float(base.table.weights @ base.mean)])
+            base = Base(base.table.collapse(), level, base.function, base.source)
         return Field(self.table.collapse(), np.array([self.average]), base, self.source, self.sway)
 
 

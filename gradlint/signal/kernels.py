@@ -111,6 +111,8 @@ def _closed(function: Scalar, variance: Array, rho: Array) -> tuple[Array, Array
 def _by_series(function: Scalar, mean: Array, variance: Array, rho: Array) -> tuple[Array, Array]:
     """Mehler's series for every class with its own law, and quadrature in the difference near |ρ| = 1."""
     laws = list(zip(mean.tolist(), variance.tolist(), strict=True))
+    if len(laws) >= MANY and len(set(laws)) >= MANY:
+        return _many_laws(function, mean, variance, rho)
     found = [series(function, *law) for law in laws]
     coefficients = np.array([part for part, _ in found])
     flat = rho.reshape(len(rho), -1)
@@ -120,6 +122,28 @@ def _by_series(function: Scalar, mean: Array, variance: Array, rho: Array) -> tu
     for index, place in zip(*np.nonzero((np.abs(flat) > SERIES_UP_TO) & ~whole), strict=True):
         result[index, place] = _near_one(function, *laws[index], float(flat[index, place]))
     return result.reshape(rho.shape), coefficients[:, 0]
+
+
+MANY = 12  # different laws from which on the kernels of all are computed at once, by the series alone
+BEYOND = 2 * DEGREES  # the power of ρ that what the series lacks of E[f²] goes with
+
+
+def _many_laws(function: Scalar, mean: Array, variance: Array, rho: Array) -> tuple[Array, Array]:
+    """Mehler's series for every class of ρ at its own law, (K, 2, …, 2)."""
+    coefficients, second = _many_series(function, mean.tobytes(), variance.tobytes())
+    weights = coefficients**2
+    rest = np.maximum(second - weights.sum(1), 0.0)
+    flat = rho.reshape(len(mean), -1)
+    total = mehler(flat, weights) + rest[:, None] * flat**BEYOND
+    return np.where(flat >= 1.0 - 1e-12, second[:, None], total).reshape(rho.shape), coefficients[:, 0].copy()
+
+
+@lru_cache(maxsize=512)
+def _many_series(function: Scalar, mean: bytes, variance: bytes) -> tuple[Array, Array]:
+    """`series` for many laws: (K, DEGREES) and (K,)."""
+    centre, spread = np.frombuffer(mean), np.sqrt(np.frombuffer(variance))
+    values = function.value(centre[:, None] + spread[:, None] * GRID)
+    return values @ HERMITE.T, (values * values) @ GRID_WEIGHT
 
 
 def _homogeneous(slopes: tuple[float, float], variance: Array, rho: Array) -> Array:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 
@@ -26,14 +27,35 @@ def rows_of(same: Array, weight: Weight) -> Array | None:
     return np.multiply.outer(relative, same)
 
 
-def filtered(parts: Array, maps: Array, weight: Weight) -> Array | None:
-    """The same from the sums of every filter: `parts` (batch, subsets), `maps` (subsets, patterns) without the sums."""
+def filtered(parts: Array, maps: Array, weight: Weight, counted: Sequence[float]) -> Array | None:
+    """The same from the sums of every filter: `parts` (batch, subsets), `maps` (subsets, patterns) without the sums.
+
+    `counted` says for every tap axis how many of its taps are in reach of the map.
+    """
     if not weight.filters:
         return None
     rank = len(weight.shape) - 1
-    sums = np.stack([weight.filters[kept] for kept in _subsets(rank)], axis=-1)
+    shares = [part / size for part, size in zip(counted, weight.shape[2:], strict=True)]
+    sums = np.stack([_within(weight.filters[kept], kept, shares) for kept in _subsets(rank)], axis=-1)
     moments: Array = sums @ (parts.T[:, :, None] * maps[:, None]).reshape(len(maps), -1)
     return moments.reshape(len(sums), len(parts), -1)
+
+
+def _within(sums: Array, kept: str, shares: Sequence[float]) -> Array:
+    """The sums over the axes of `kept`, as different between channels as the taps in reach make them."""
+    return spread_further(sums, math.prod(shares[int(axis) - 2] for axis in kept if int(axis) > 1))
+
+
+def spread_further(sums: Array, share: float) -> Array:
+    """Sums of squares over the taps by channel, as different as if only this share of the taps were in them.
+
+    The relative variance of Σw² over n taps is 2/n: that of the log, which keeps them positive, grows by 1/share.
+    """
+    if share >= 1.0 - 1e-9 or not np.all(sums > 0.0):
+        return sums
+    further: Array = sums ** (share**-0.5)
+    levelled: Array = further * (sums.mean() / further.mean())
+    return levelled
 
 
 def weighed(weight: Weight, relative: Array) -> Weight:

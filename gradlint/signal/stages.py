@@ -73,7 +73,7 @@ def averaged(dims: Sequence[int], *, keep: bool, summed: bool = False) -> Step:
         def back(cotangent: Cotangent) -> Cotangent:
             given = tables.regroup(cotangent.table, reduced.dims)
             opened = Table(table.dims, given.values, given.profile)
-            return Cotangent(tables.expand(opened, x.dims).scaled((scale / count) ** 2))
+            return Cotangent(tables.expand(opened, x.dims).scaled((scale / count) ** 2), lean=cotangent.lean)
 
         return Stage(Field(reduced, mean, sway=x.sway), back)
 

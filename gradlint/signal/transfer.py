@@ -7,11 +7,12 @@ from collections.abc import Callable
 from gradlint.signal.losses import loss
 from gradlint.signal.site import Flow, Site
 from gradlint.signal.transfer_attention import attention, matmul, softmax
+from gradlint.signal.transfer_concat import concat, constant
 from gradlint.signal.transfer_deconv import conv
 from gradlint.signal.transfer_embedding import embedding
 from gradlint.signal.transfer_linear import linear
 from gradlint.signal.transfer_mask import selected
-from gradlint.signal.transfer_merge import add, concat, constant, mul
+from gradlint.signal.transfer_merge import add, mul
 from gradlint.signal.transfer_norm import norm
 from gradlint.signal.transfer_pad import pad
 from gradlint.signal.transfer_pair import extreme, glu, running, triangle

@@ -13,94 +13,15 @@ import numpy as np
 from gradlint.signal import table as tables
 from gradlint.signal.edges import along, even
 from gradlint.signal.edges import levelled as over_mean
+from gradlint.signal.few_taps import in_reach, passed, spike_of, tail_of
 from gradlint.signal.field import Cotangent, Field, Orthogonal
 from gradlint.signal.rows import filtered, rows_of, tangent, weighed
 from gradlint.signal.site import Contribution, Contributions, Flow, Site, Square
-from gradlint.signal.sway import Sway, drawn, kurtosis, sampling, together
+from gradlint.signal.sway import Sway, drawn, sampling, together
 from gradlint.signal.sway import Window as Averaged
 from gradlint.signal.table import Array, Axis, Dims, Table
 from gradlint.signal.weights import Vector, Weight
-
-COUNTED = 0.9  # of the kurtosis: squares of single entries, that vary in the Gaussian part too (simulated, 3×3 taps)
-
-
-@dataclass(frozen=True, eq=False)
-class Window:
-    """A window sliding along one axis: `inside[t]` is the share of output positions where tap t is in bounds."""
-
-    size: int
-    out: int
-    inside: tuple[float, ...]
-    at: Array  # (out, taps): the input position that a tap reads, `size` where it is out of bounds
-
-    @cached_property
-    def same(self) -> float:
-        """Mean in-bounds share: scales what falls on one position."""
-        return sum(self.inside) / len(self.inside)
-
-    @cached_property
-    def different(self) -> float:
-        """Share of pairs of output positions whose taps are both in bounds, averaged over taps."""
-        return self.same if self.out == 1 else self._met / (self.out - 1)
-
-    @cached_property
-    def adjoint(self) -> tuple[float, float]:
-        """Factors of the adjoint map for the same and for different input positions."""
-        return self.same * self.out / self.size, self._met * self.out / max(self.size * (self.size - 1), 1)
-
-    @cached_property
-    def _met(self) -> float:
-        pairs = [max(share * (share * self.out - 1.0), 0.0) for share in self.inside]
-        return sum(pairs) / len(pairs)
-
-    def _taken(self, vector: Array) -> Array:
-        """What every tap reads of a vector along the axis, (out, taps)."""
-        taken: Array = np.append(vector, 0.0)[self.at]
-        return taken
-
-    def read(self, edge: Array) -> Array:
-        """What every output position reads of an input of these moments along the axis, the mean over taps, (out,)."""
-        read: Array = self._taken(edge).sum(1) / self.at.shape[1]
-        return read
-
-    def pairs(self, edge: Array) -> float:
-        """`different` for an input that falls off in amplitude as this edge does in moments."""
-        if self.out == 1 or self.size == 1:
-            return float(self.read(edge).mean())
-        amplitude = np.sqrt(edge)
-        read = self._taken(amplitude)
-        found = float(((read.sum(0) ** 2) - (read**2).sum(0)).mean()) / (self.out * (self.out - 1.0))
-        level = (float(amplitude.sum()) ** 2 - float(edge.sum())) / (self.size * (self.size - 1.0))
-        return found / max(level, 1e-300)
-
-    def drift(self, edge: Array) -> Array:
-        """How E[y(p)ȳ] varies along the outputs of a random filter for an input of this edge and one sign, mean 1."""
-        mean = self._taken(np.sqrt(edge))
-        return over_mean(mean @ (mean.sum(0) / len(mean)))
-
-    def written(self, edge: Array) -> Array:
-        """The adjoint: what every input position gets from outputs of these moments, (size,)."""
-        taps = self.at.shape[1]
-        return np.bincount(self.at.ravel(), np.repeat(edge / taps, taps), self.size + 1)[: self.size]
-
-
-def windows(
-    sizes: Sequence[int],
-    out: Sequence[int],
-    kernel: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[float],
-    dilation: Sequence[int],
-) -> list[Window]:
-    """The window of every spatial axis of a convolution or pool."""
-    return [_sliding(*given) for given in zip(sizes, out, kernel, stride, padding, dilation, strict=True)]
-
-
-@lru_cache(maxsize=1024)
-def _sliding(size: int, out: int, taps: int, stride: int, padding: float, dilation: int) -> Window:
-    at = np.arange(out)[:, None] * stride - math.floor(padding) + np.arange(taps)[None] * dilation
-    within = (at >= 0) & (at < size)
-    return Window(size, out, tuple(float(share) for share in within.mean(0)), np.where(within, at, size))
+from gradlint.signal.windows import Window, windows
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,6 +80,7 @@ def convolution(site: Site, x: Field, weight: Weight, bias: Vector | None, geome
     parts = _components_of(x.table, sums, geometry)
     y_values = mapped(parts, reach_of(geometry), sums.matrix(out=True))
     rows = _rows(parts, y_values, weight, geometry, math.prod(axis.size for axis in x.dims[0]))
+    counted = weight.shape[1] * math.prod(in_reach(window.inside) for window in geometry.windows)
     mean = x.average * weight.total / geometry.n_out * geometry.covered
     if bias is not None:
         y_values[:, :, 1] += bias.square
@@ -176,15 +98,16 @@ def convolution(site: Site, x: Field, weight: Weight, bias: Vector | None, geome
         cotangent = cotangents[0]
         if cotangent is None:
             return {}
-        met = sums
-        if cotangent.inverse is not None and cotangent.inverse[0] == field.source:
-            met = FilterSums(weighed(weight, cotangent.inverse[1]), geometry.groups)
+        relative = _relative(cotangent, field)
+        met = sums if relative is None else FilterSums(weighed(weight, relative), geometry.groups)
         out = dict(_backward(site, x, y, met, geometry, cotangent, sway, local))
         into, source = out[site.id("input")], site.id("input")
         orthogonal = cotangent.orthogonal
         own, found = site.value("weight"), out.get(site.id("weight"))
         if own is not None and isinstance(found, Square) and orthogonal and orthogonal.source == field.source:
             out[own.id] = tangent(found, weight, cotangent)
+        if isinstance(into, Cotangent) and cotangent.tilt is not None and cotangent.tilt.source == field.law.source:
+            out[source] = into = replace(into, tilt=passed(cotangent.tilt, x, counted))
         if depthwise and isinstance(into, Cotangent) and orthogonal and orthogonal.source == field.source:
             out[source] = replace(into, orthogonal=Orthogonal(site.known(source).source, orthogonal.rest))
         return out
@@ -193,12 +116,30 @@ def convolution(site: Site, x: Field, weight: Weight, bias: Vector | None, geome
     stride = site.integers("stride", geometry.rank, 1)
     window = Averaged(weight.shape[2:], stride, math.prod(window.size for window in geometry.windows))
     sway, local = drawn(x.sway, noise_of(x, geometry.n_in), window)
-    tail = tail_of(x) if depthwise else 0.0
+    tail = tail_of(x, counted) if depthwise else 0.0
     edges, drift = tuple(along(over_mean, read)), tuple(along(Window.drift, geometry.windows, borders))
     field = Field(
-        y, np.array([mean]), sway=sway, rows=rows, edges=edges, drift=drift, tail=tail, spike=spike_of(x, weight)
+        y,
+        np.array([mean]),
+        sway=sway,
+        rows=rows,
+        edges=edges,
+        drift=drift,
+        tail=tail,
+        spike=spike_of(x, counted),
     )
     return Flow((field,), backward)
+
+
+def _relative(cotangent: Cotangent, y: Field) -> Array | None:
+    """E[δ²] by output channel over its mean, where channels are told apart."""
+    known = cotangent.inverse
+    found = known[1] if known is not None and known[0] == y.source else None
+    profile = cotangent.table.profile
+    if profile is None or len(y.dims[1]) != 1 or profile.axis != y.table.starts[1] or set(profile.counts) != {1}:
+        return found
+    squares: Array = cotangent.table.squares / max(cotangent.table.square, 1e-300)
+    return squares if found is None else squares * found
 
 
 def levelled(geometry: Geometry, levels: Sequence[float], apart: Sequence[float] | None = None) -> Geometry:
@@ -210,7 +151,7 @@ def levelled(geometry: Geometry, levels: Sequence[float], apart: Sequence[float]
 def _rows(parts: Array, values: Array, weight: Weight, geometry: Geometry, batch: int) -> Array | None:
     """Every output channel's moments over (batch, positions), without the axes of size 1."""
     maps = _inclusion(geometry.rank) * reach_of(geometry)
-    found = filtered(parts.reshape(2, -1), maps, weight)
+    found = filtered(parts.reshape(2, -1), maps, weight, [in_reach(window.inside) for window in geometry.windows])
     if found is None:
         found = rows_of(values[0, :, 1], weight)
     if found is None:
@@ -220,25 +161,6 @@ def _rows(parts: Array, values: Array, weight: Weight, geometry: Geometry, batch
         if size == 1:
             found = tables.take(found, position, 1)
     return found
-
-
-def tail_of(x: Field) -> float:
-    """Relative variance of Σ(x − mean)² in a channel beyond that of Gaussian entries: (K − 3)/n, K the kurtosis."""
-    law = x.law
-    weights = law.table.weights
-    mean, variance = float(weights @ law.mean), float(weights @ law.variance)
-    excess = kurtosis(law.function, mean, variance, fixed=x.fixed) * (1.0 + x.sway.variance) - 3.0
-    excess -= COUNTED if x.fixed else 0.0
-    return max(excess, 0.0) / math.prod(size for dim, size in enumerate(x.shape) if dim != 1)
-
-
-def spike_of(x: Field, weight: Weight) -> float:
-    """Variance s of the log scale of a sum over n taps: 3/(n + 2) of the excess kurtosis of x, as 3(e^s − 1)."""
-    taps = math.prod(weight.shape[1:])
-    law = x.law
-    weights = law.table.weights
-    excess = kurtosis(law.function, float(weights @ law.mean), float(weights @ law.variance), fixed=False) - 3.0
-    return math.log1p(max(excess, 0.0) / (taps + 2.0))
 
 
 def noise_of(x: Field, features: int) -> float:

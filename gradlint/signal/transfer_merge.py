@@ -1,26 +1,26 @@
-"""Sums and products of two tensors, and concatenation."""
+"""Sums and products of two tensors."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from gradlint.signal import layout, masks
+from gradlint.signal import masks
 from gradlint.signal import table as tables
 from gradlint.signal.distribution import law_of, split_cotangent, summed
 from gradlint.signal.edges import blended
 from gradlint.signal.field import Base, Cotangent, Field, push, through, white
 from gradlint.signal.kernels import kernel
-from gradlint.signal.known import HIDING
 from gradlint.signal.scalar import IDENTITY, Scalar, affine, compose, product, weighted_sum
-from gradlint.signal.site import Contribution, Contributions, Dependent, Flow, Site, Unanswered
-from gradlint.signal.sway import Sway, mixed
+from gradlint.signal.site import Contribution, Contributions, Flow, Site, Unanswered
+from gradlint.signal.sway import NEGLIGIBLE, Sway, mixed, together
 from gradlint.signal.table import Array, Table
+from gradlint.signal.transfer_concat import PARTS
 from gradlint.signal.transfer_norm import written_norm
-from gradlint.signal.transfer_pointwise import masked_logits, pointwise, scaled
+from gradlint.signal.transfer_pointwise import masked_logits, pointwise, scaled, shifted, unchanged
 from gradlint.signal.written_norm import less_mean, written
 
 
@@ -38,6 +38,8 @@ def add(site: Site) -> Flow:
             ("input", site.number("scalar", 0.0)) if site.has("input") else ("other", site.number("scalar", 0.0))
         )
         scale, shift = (alpha, number) if reverse else (1.0, alpha * number)
+        if (scale, shift) == (1.0, 0.0):
+            return unchanged(site.id(role), site.field(role))
         return scaled(site, site.id(role), scale, shift)
     first, second = site.id("input"), site.id("other")
     if first == second:
@@ -65,6 +67,7 @@ def _masked_sum(site: Site, first: int, second: int) -> Flow | None:
     return None
 
 
+TERMS = 8  # parts of a sum up to which they are kept
 STEADY = 0.05  # relative variance of a factor up to which a product has the law of the other factor
 _PRODUCT, _NOTHING = -1, -2  # stand for a product inside an op, and for what it is not added to
 
@@ -105,8 +108,11 @@ def coherent(x: Field, y: Field) -> bool:
 
 def independent_sum(first: int, second: int, x: Field, y: Field, alpha: float) -> Flow:
     """M = M_x + α²M_y + 2α μ_x μ_y: a random matrix makes branches independent (Yang & Schoenholz 2017)."""
+    terms, met = _collected(x, y, alpha)
+    if met:
+        return _sum_of_terms(first, second, x, y, alpha, terms)
     a, b = tables.aligned(x.table, y.table)
-    cross = 2.0 * alpha * x.average * y.average
+    cross = 2.0 * alpha * _mean_products(a, b, x, y)
     table = tables.combine(a, b, lambda u, v: u + alpha**2 * v + cross)
     mean = _means(a, x.mean) + alpha * _means(b, y.mean)
     mean = mean if len(mean) == len(table.values) else np.full(len(table.values), float(mean.mean()))
@@ -116,7 +122,8 @@ def independent_sum(first: int, second: int, x: Field, y: Field, alpha: float) -
     whole = max(x.variance + alpha**2 * y.variance, 1e-300)
     sway = mixed([(x.variance / whole, x.sway), (alpha**2 * y.variance / whole, y.sway)])
     edges = blended([(x.table.square, x.edges), (alpha**2 * y.table.square, y.edges)])
-    field = Field(table, mean, base, sway=sway, edges=edges, causal=x.causal or y.causal)
+    kept = terms if len(terms) <= TERMS else ()
+    field = Field(table, mean, base, sway=sway, edges=edges, causal=x.causal or y.causal, terms=kept)
 
     def backward(cotangents: Sequence[Cotangent | None]) -> Contributions:
         cotangent = cotangents[0]
@@ -131,6 +138,55 @@ def independent_sum(first: int, second: int, x: Field, y: Field, alpha: float) -
         return {first: _to(cotangent, x, 1.0), second: _to(cotangent, y, alpha**2)}
 
     return Flow((field,), backward)
+
+
+def _collected(x: Field, y: Field, alpha: float) -> tuple[tuple[tuple[float, Field], ...], bool]:
+    """The independent parts of x + αy, those of one source together, and whether any part is in both."""
+    parts: dict[object, tuple[float, Field]] = {}
+    met = False
+    for scale, field in ((1.0, x), (alpha, y)):
+        for coefficient, part in field.terms or ((1.0, field),):
+            known = parts.get(part.source)
+            met = met or known is not None
+            parts[part.source] = (scale * coefficient + (0.0 if known is None else known[0]), part)
+    return tuple(parts.values()), met
+
+
+def _sum_of_terms(
+    first: int, second: int, x: Field, y: Field, alpha: float, terms: tuple[tuple[float, Field], ...]
+) -> Flow:
+    """x + αy where the same tensor is in both: its coefficients add, and what cancels is gone."""
+    left = [(c, part) for c, part in terms if c != 0.0] or [(0.0, terms[0][1])]
+    found = shifted(left[0][1], left[0][0], 0.0)
+    for coefficient, part in left[1:]:
+        output = independent_sum(first, second, replace(found, terms=()), part, coefficient).outputs[0]
+        assert output is not None
+        found = output
+    aligned, _ = tables.aligned(found.table, tables.aligned(x.table, y.table)[0])
+    field = replace(found.gaussian() if aligned.dims != found.dims else found, table=aligned, terms=tuple(left))
+
+    def backward(cotangents: Sequence[Cotangent | None]) -> Contributions:
+        cotangent = cotangents[0]
+        if cotangent is None:
+            return {}
+        return {first: _to(cotangent, x, 1.0), second: _to(cotangent, y, alpha**2)}
+
+    return Flow((field,), backward)
+
+
+def _mean_products(a: Table, b: Table, x: Field, y: Field) -> Array:
+    """E[x_i]E[y_j] for every entry of the aligned tables, the mean of both orders."""
+    if len(x.mean) == len(y.mean) == 1:
+        return np.array(x.average * y.average)
+    first, second = _means(a, x.mean), _means(b, y.mean)
+    profile = a.profile or b.profile
+    assert profile is not None
+    shape = (-1,) + (1,) * len(a.axes)
+    own = (first * second).reshape(shape)
+    mixed = (0.5 * (first * y.average + second * x.average)).reshape(shape)
+    full = (max(len(first), len(second)), *a.values.shape[1:])
+    own, mixed = np.broadcast_to(own, full), np.broadcast_to(mixed, full)
+    return tables.put(profile.axis, tables.take(own, profile.axis, 1), tables.take(mixed, profile.axis, 0))
 
 
 def _plain(field: Field, table: Table) -> bool:
@@ -238,13 +294,16 @@ def independent_product(first: int, second: int, x: Field, y: Field) -> Flow:
         cotangent = cotangents[0]
         if cotangent is None:
             return {}
-        out: dict[int, Contribution] = {first: _weighted(cotangent, b, x), second: _weighted(cotangent, a, y)}
+        out: dict[int, Contribution] = {
+            first: _weighted(cotangent, b, x, *_leaning(cotangent, field, y, x)),
+            second: _weighted(cotangent, a, y, *_leaning(cotangent, field, x, y)),
+        }
         for value, factor, other in ((first, x, b), (second, y, a)):
             seen = _through_product(cotangent, field, factor, other)
             if seen is not None:
                 out[value] = seen
         for value, gate in ((second, y), (first, x)):
-            coupled = _at_gate(cotangent, field, gate)
+            coupled = _at_gate(cotangent, field, gate, x if gate is y else y)
             if coupled is not None:
                 out[value] = coupled
         return out
@@ -267,7 +326,7 @@ def _through_product(cotangent: Cotangent, field: Field, x: Field, other: Table)
     )
 
 
-def _at_gate(cotangent: Cotangent, field: Field, gate: Field) -> Cotangent | None:
+def _at_gate(cotangent: Cotangent, field: Field, gate: Field, other: Field) -> Cotangent | None:
     """The gradient of a steady gate g, Σ δx, where δ went through a function of the very product z = gx: x is z/g."""
     factor, law, level = cotangent.factor, field.law, _steady(gate)
     if factor is None or level is None or factor.partial or factor.base.source != law.source:
@@ -277,7 +336,9 @@ def _at_gate(cotangent: Cotangent, field: Field, gate: Field) -> Cotangent | Non
     own = compose(affine(1.0 / level, 0.0), law.function)
     pushed, _ = push(law, product(factor.function, own))
     independent, weight = tables.same_classes(tables.regroup(factor.independent, pushed.dims), pushed)
-    return Cotangent(tables.sum_to(tables.combine(independent, weight, np.multiply), gate.dims))
+    coherence, lean = _leaning(cotangent, field, other, gate)
+    both = tables.combine(independent, weight, lambda g, w: g * w * coherence)
+    return Cotangent(tables.sum_to(both, gate.dims), lean=lean)
 
 
 def _steady(y: Field) -> float | None:
@@ -305,84 +366,23 @@ def _scaled_law(x: Field, y: Field) -> Base | None:
     return Base(base.table, base.mean, compose(affine(level, 0.0), base.function), base.source)
 
 
-def _weighted(cotangent: Cotangent, other: Table, field: Field) -> Cotangent:
+def _leaning(cotangent: Cotangent, field: Field, other: Field, own: Field) -> tuple[Array, float]:
+    """The gradient of one factor is δ times the other, which is large where its energy v is, as δ ∝ v^a may be.
+
+    E[δ²x²] over E[δ²]E[x²] by shared axes, and the lean of δ·x on the own energy of the factor: v^(1 + a), where the
+    product has the sway of the other.
+    """
+    if field.sway is not other.sway or other.sway.variance <= NEGLIGIBLE:
+        return np.ones(()), cotangent.lean
+    scale = math.sqrt(other.sway.variance / own.sway.variance) if own.sway.variance > 0.0 else 0.0
+    lean = (1.0 + cotangent.lean) * scale
+    if len(other.dims) < 2 or other.table.shape != cotangent.table.shape:
+        return np.ones(()), lean
+    aligned = tables.regroup(other.table, field.dims)
+    return together(aligned.axes, list(aligned.at(1)), cotangent.lean, other.sway), lean
+
+
+def _weighted(cotangent: Cotangent, other: Table, field: Field, coherence: Array, lean: float) -> Cotangent:
     given, weight = tables.same_classes(tables.regroup(cotangent.table, other.dims), other)
-    return Cotangent(
-        tables.sum_to(tables.combine(given, weight, np.multiply), field.dims),
-        edges=cotangent.edges,
-        lean=cotangent.lean,
-    )
-
-
-def concat(site: Site) -> Flow:
-    """Parts side by side along one dimension: their moments stay apart as classes of a profile."""
-    if site.op.function not in ("cat", "stack"):
-        raise Unanswered(f"no transfer function for {site.op.function}")
-    values = [v for v, role in zip(site.op.inputs, site.op.roles, strict=True) if role.partition(".")[0] in PARTS]
-    values = [value for value in values if 0 not in site.graph.values[value].shape]  # a cache that is still empty
-    fields = [site.known(value) for value in values]
-    dim = int(site.number("dim", 0))
-    stacked = site.op.function == "stack"
-    if stacked:
-        fields = [field.relabelled(lambda table: layout.unsqueezed(table, dim), ("unsqueeze", dim)) for field in fields]
-    kept = [(value, field) for value, field in zip(values, fields, strict=True) if 0 not in field.shape]
-    joined = layout.concatenated([field for _, field in kept], dim)
-    starts = np.cumsum([0, *(field.shape[dim] for _, field in kept)])
-
-    def backward(cotangents: Sequence[Cotangent | None]) -> Contributions:
-        cotangent = cotangents[0]
-        if cotangent is None:
-            return {}
-        out: dict[int, Contribution] = {}
-        for (value, field), start in zip(kept, starts, strict=False):
-            part = layout.restricted(cotangent.table, dim, int(start), field.shape[dim])
-            part = tables.squeeze(part, [dim]) if stacked else part
-            edges = cotangent.edges if dim == 1 and not stacked else ()
-            given = Cotangent(tables.regroup(part, site.known(value).dims), edges=edges, lean=cotangent.lean)
-            known = out.get(value)
-            out[value] = given if known is None else known + given  # type: ignore[operator]
-        return out
-
-    return Flow((joined,), backward)
-
-
-PARTS = ("input", "other")
-
-
-def constant(site: Site) -> Flow:
-    """zeros, ones, full: one number everywhere; random factories are white. Their entries have no gradient."""
-    dtype = site.graph.values[site.op.outputs[0]].dtype
-    drawn = CREATED.get(site.op.function)
-    if dtype.startswith(("int", "bool", "uint")) or 0 in site.shape():
-        raise Dependent("no numbers that a gradient could depend on")
-    if drawn is None:
-        raise Unanswered(f"no transfer function for {site.op.function}")
-    mean, deviation = drawn(site)
-    return Flow((white(tables.dims_of(site.shape(), batch=0), mean, deviation),), lambda cotangents: {})
-
-
-def _filled(site: Site) -> tuple[float, float]:
-    value = site.op.attrs.get("fill_value", site.op.attrs.get("value"))
-    if not isinstance(value, int | float) or not -HIDING < value < math.inf:
-        raise Dependent("filled with a number that is not known, or stands for minus infinity")
-    return float(value), 0.0
-
-
-def _coin(site: Site) -> tuple[float, float]:
-    p = site.op.attrs.get("p")
-    if not isinstance(p, int | float):
-        raise Unanswered("coin tosses of unknown probability")
-    return float(p), math.sqrt(p * (1.0 - p))
-
-
-CREATED: dict[str, Callable[[Site], tuple[float, float]]] = {
-    "zeros": lambda site: (0.0, 0.0),
-    "empty": lambda site: (0.0, 0.0),  # whatever it is, it is there to be overwritten
-    "ones": lambda site: (1.0, 0.0),
-    "full": _filled,
-    "full_like": _filled,
-    "fill": _filled,
-    "bernoulli": _coin,
-    "rand": lambda site: (0.5, math.sqrt(1.0 / 12.0)),
-    "randn": lambda site: (site.number("mean", 0.0), site.number("std", 1.0)),
-}
+    both = tables.combine(given, weight, lambda g, w: g * w * coherence)
+    return Cotangent(tables.sum_to(both, field.dims), edges=cotangent.edges, lean=lean)

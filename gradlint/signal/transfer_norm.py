@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
-from statistics import NormalDist
 
 import numpy as np
 
 from gradlint.signal import table as tables
+from gradlint.signal.channels import gained, shifted
 from gradlint.signal.edges import Edges
 from gradlint.signal.edges import centred as centred_edges
-from gradlint.signal.field import Base, Cotangent, Field, Orthogonal, outer, push
-from gradlint.signal.kernels import GRID, GRID_WEIGHT, SCORES
+from gradlint.signal.field import Base, Cotangent, Field, Orthogonal, Tilt, outer
+from gradlint.signal.norm_gains import affine_gradients, coupling, gains_along, left_over
 from gradlint.signal.norm_plan import Plan, planned
-from gradlint.signal.scalar import IDENTITY, Scalar, affine, compose, product
-from gradlint.signal.site import Contribution, Contributions, Flow, Site, Square, Unanswered
+from gradlint.signal.scalar import IDENTITY, affine, compose
+from gradlint.signal.site import Contributions, Flow, Site, Square, Unanswered
 from gradlint.signal.spectrum import divided
 from gradlint.signal.sway import Sway, damped, together
 from gradlint.signal.table import Array, Table
 from gradlint.signal.written_norm import Written
 
-ROUNDING = 1e-20  # of a share of a variance
 COLLAPSED = 1e-12  # centred variance below this share of E[x²]: rounding decides what the norm divides by
 
 
@@ -49,18 +48,20 @@ def normalised(site: Site, plan: Plan, value: int) -> Flow:
     table = plan.x.table
     centred = _centred(table.values, plan)
     variance = np.maximum(centred.reshape(len(centred), -1)[:, -1], 0.0)
-    if np.any((variance <= COLLAPSED * table.squares) & (table.squares > 0.0)) or not np.any(table.squares > 0.0):
+    still = variance <= COLLAPSED * np.maximum(table.squares, 1e-300)
+    live = table.squares > 0.0  # entries that are zero by structure divide nothing
+    if np.all(still) or (plan.eps == 0.0 and np.any(still & live)):
         raise Unanswered("the norm's input does not vary over the axes that it normalises")
     inverse = plan.scale / (variance + plan.eps)
     unit = centred * outer(table, np.sqrt(inverse))
     evened = _evened(plan)
     if evened is not None:
         unit = tables.put(plan.along[0], evened.same, tables.take(unit, plan.along[0], 0))
-    unit, inflation = _divided(unit, plan)
+    unit, inflation, level = _divided(unit, plan)
     damping = _damping(plan, inflation)
     common = 1.0 - float(variance.mean()) / max(table.square, 1e-300)
     edges = centred_edges(plan.x.edges, plan.x.drift, common) if by_channel(plan) else ()
-    y = _affine_field(plan, table.with_values(unit), inverse, damped(plan.x.sway, damping), edges)
+    y = _affine_field(plan, table.with_values(unit), inverse, damped(plan.x.sway, damping), edges, plan.x.spike - level)
 
     def backward(cotangents: Sequence[Cotangent | None]) -> Contributions:
         cotangent = cotangents[0]
@@ -120,8 +121,12 @@ def _evened(plan: Plan) -> Evened | None:
 INFLATED = 4.0  # a norm over two or three degrees of freedom has no finite E[1/s²]
 
 
-def _divided(unit: Array, plan: Plan) -> tuple[Array, Array]:
-    """x/s for a sample deviation s, inside one normalised set; and E[1/s²]E[s²]."""
+def _divided(unit: Array, plan: Plan) -> tuple[Array, Array, float]:
+    """x/s for a sample deviation s, inside one normalised set; E[1/s²]E[s²]; and ln of that for Gaussian entries.
+
+    The last is also what the own share of an entry in s takes off its log scale: x/s of n entries has the kurtosis
+    3n/(n + 2), and E[1/s²]E[s²] is 1 + 2/n.
+    """
     sizes = plan.x.table.sizes
     over = sorted(plan.over)
     inside = tables.take_all(unit, plan.others)
@@ -132,7 +137,9 @@ def _divided(unit: Array, plan: Plan) -> tuple[Array, Array]:
     for axis in plan.others:
         index[axis + 1] = 1
     out[tuple(index)] = moments * level.reshape((-1,) + (1,) * len(over))
-    return out, np.where(level > 0.0, np.clip(inflation + plan.x.tail, 1.0, INFLATED), 1.0)
+    own = math.log(max(float(np.mean(inflation)), 1.0))
+    tail = np.where(level > 0.0, np.clip(inflation + plan.x.tail, 1.0, INFLATED), 1.0)
+    return out, tail, min(own, math.log(INFLATED))
 
 
 def _damping(plan: Plan, inflation: Array) -> float:
@@ -165,8 +172,11 @@ def _along(values: Array, plan: Plan, same: float, different: float) -> Array:
     return out
 
 
-def _affine_field(plan: Plan, unit: Table, inverse: Array, sway: Sway, edges: Edges) -> Field:
+def _affine_field(plan: Plan, unit: Table, inverse: Array, sway: Sway, edges: Edges, spike: float) -> Field:
     gain, bias = plan.gain, plan.bias
+    gains = gains_along(plan)
+    if gains is not None:
+        return _by_channel(plan, unit, gains, sway, edges, spike)
     values: Array = unit.values
     mean: Array = np.zeros(len(unit.values))
     if not plan.centred:
@@ -182,11 +192,31 @@ def _affine_field(plan: Plan, unit: Table, inverse: Array, sway: Sway, edges: Ed
         table,
         mean,
         _law(plan, inverse, mean),
+        _source(plan),
         sway=sway,
         fixed=by_channel(plan),
-        spike=plan.x.spike,
+        spike=spike,
         edges=edges,
     )
+
+
+def _source(plan: Plan) -> Hashable:
+    """Two norms that do the same to one tensor give one tensor."""
+    gain, bias = plan.gain, plan.bias
+    if (gain is not None and not gain.uniform) or (bias is not None and not bias.uniform and bias.square > 0.0):
+        return ("norm", object())
+    affine = (1.0 if gain is None else gain.mean, 0.0 if bias is None else bias.mean)
+    return ("norm", plan.over, plan.centred, plan.eps, plan.scale, affine, plan.x.source)
+
+
+def _by_channel(plan: Plan, unit: Table, gains: Array, sway: Sway, edges: Edges, spike: float) -> Field:
+    """The output of a norm whose gains vary: a class for every channel."""
+    axis, bias = plan.along[0], plan.bias
+    table, mean = gained(unit, axis, gains), np.zeros(len(gains))
+    if bias is not None and bias.square > 0:
+        mean = np.full(len(gains), bias.mean) if bias.values is None else bias.values
+        table = shifted(table, axis, mean)
+    return Field(table, mean, sway=sway, fixed=by_channel(plan), spike=spike, edges=edges)
 
 
 def _law(plan: Plan, inverse: Array, mean: Array) -> Base | None:
@@ -214,7 +244,7 @@ def _norm_backward(
     evened: Evened | None,
 ) -> Contributions:
     table = plan.x.table
-    coupled = _coupling(plan, y, cotangent)
+    coupled = coupling(plan, y, cotangent)
     given = tables.regroup(cotangent.table, table.dims)
     if given.profile is not None and given.profile.axis in plan.over:
         given = given.collapse()
@@ -224,12 +254,20 @@ def _norm_backward(
     profile = given.profile or unit_table.profile
     pairs = g * h if coupled is None else np.broadcast_to(coupled, g.shape)
     pairs = pairs * together(table.axes, plan.along, cotangent.lean, y.sway)
-    out: dict[int, Cotangent | Square] = dict(_affine_gradients(site, plan, given, g, pairs))
-    out |= _left_over(site, plan, y, cotangent, out)
-    gain = plan.gain
-    if gain is not None:
+    out: dict[int, Cotangent | Square] = dict(affine_gradients(site, plan, given, g, pairs))
+    out |= left_over(site, plan, y, cotangent, out)
+    gain, gains = plan.gain, gains_along(plan)
+    if gains is not None:
+        axis = plan.along[0]
+        given, weighted, unit_table = (
+            gained(Table(given.dims, np.array(values), profile), axis, by)
+            for values, by in ((g, gains), (pairs, gains), (h, np.ones_like(gains)))
+        )
+        g, pairs, h, profile = given.values, weighted.values, unit_table.values, given.profile
+    elif gain is not None:
         g, pairs = _along(g, plan, gain.square, gain.cross), _along(pairs, plan, gain.square, gain.cross)
     g = _centred(g, plan)
+    removed = _removed(plan, g, h, pairs)
     g = _projected(plan, given, g, h, pairs)
     into = Table(table.dims, g, profile)
     into = into.with_values(g * outer(into, np.sqrt(np.broadcast_to(_expanded(inverse, table, into), len(g)))))
@@ -241,11 +279,20 @@ def _norm_backward(
     out[source] = Cotangent(
         _on_shape(into, original),
         edges=cotangent.edges,
-        lean=cotangent.lean,
+        lean=cotangent.lean - removed * (1.0 + cotangent.lean) if per_channel else cotangent.lean,
         orthogonal=Orthogonal(original.source, rest) if per_channel else None,
         inverse=None if evened is None else (original.source, evened.relative),
+        tilt=_tilt_below(plan, y, original, cotangent) if per_channel else None,
     )
     return out
+
+
+def _tilt_below(plan: Plan, y: Field, x: Field, cotangent: Cotangent) -> Tilt | None:
+    """What the gradient depends on of the Gaussian under y, which is that under x up to scale and shift."""
+    tilt = cotangent.tilt
+    if tilt is None or tilt.source != y.law.source or plan.x is not x:
+        return None
+    return Tilt(x.law.source, tilt.values)
 
 
 def _rest_of_scale(plan: Plan, given: Table, pairs: Array, inverse: Array, evened: Evened | None) -> Array:
@@ -259,6 +306,18 @@ def _rest_of_scale(plan: Plan, given: Table, pairs: Array, inverse: Array, evene
     share = np.minimum(share, 1.0)
     rest: Array = max(float(summed.mean()), 0.0) * share**2 * (1.0 - share) / max(float(1.0 - share.mean()), 1e-300)
     return rest
+
+
+def _removed(plan: Plan, g: Array, h: Array, pairs: Array) -> float:
+    """Share r of E[D²] that lies along x̂: E[m²]E[x̂²]/E[D²] for the mean m of D x̂ over a normalised set.
+
+    Of D² ∝ v^a at a sample of energy v the projection leaves v^a − 2r v^(1+a) + r v: to first order in r it leans by
+    a − r(1 + a) on v.
+    """
+    kappa = np.maximum(_averaged(pairs, plan), 0.0)
+    full, scale = (values.reshape(len(values), -1)[:, -1] for values in (g, h))
+    share = kappa / np.maximum(full * scale, 1e-300)
+    return min(float(share.mean()), 1.0)
 
 
 def _projected(plan: Plan, given: Table, g: Array, h: Array, pairs: Array) -> Array:
@@ -308,93 +367,3 @@ def _shared(shape: tuple[int, ...], plan: Plan) -> Array:
         index[axis + 1] = 1
     mask[tuple(index)] = 1.0
     return mask
-
-
-def _unit(plan: Plan, law: Base) -> Scalar | None:
-    """x̂ as a function of the Gaussian under y = γ x̂ + β."""
-    gain = 1.0 if plan.gain is None else plan.gain.mean
-    if abs(gain) < 1e-6:
-        return None
-    shift = 0.0 if plan.bias is None else plan.bias.mean
-    return compose(affine(1.0 / gain, -shift / gain), law.function)
-
-
-def _coupling(plan: Plan, y: Field, cotangent: Cotangent) -> Array | None:
-    """E[δ x̂ δ′ x̂′] when δ went through a function of this very output: E[d(y)x̂ d(y′)x̂′] for the product of kernels."""
-    factor, law = cotangent.factor, y.law
-    unit = _unit(plan, law)
-    if factor is None or factor.base.source != law.source or unit is None:
-        return None
-    pushed, _ = push(law, product(factor.function, unit))
-    independent, pushed = tables.same_classes(factor.independent, pushed)
-    values = tables.combine(independent, pushed, np.multiply).values
-    tilt = cotangent.tilt
-    if factor.partial and tilt is not None and tilt.source == law.source:
-        at = float(law.mean[0]) + math.sqrt(float(law.variance[0])) * SCORES
-        values.reshape(len(values), -1)[:, -1] = cotangent.table.square * float(
-            (tilt.values * unit.value(at) ** 2).mean()
-        )
-    return values
-
-
-def _left_over(
-    site: Site, plan: Plan, y: Field, cotangent: Cotangent, found: Mapping[int, Contribution]
-) -> dict[int, Square]:
-    """Gradients of γ and β when a later norm of the same channel undoes scale and shift of φ(y).
-
-    Σ δ = Σ δ φ(y) = 0 in every channel, so that of φ′(y)x̂ and of φ′(y) only what 1 and φ(y) do not span is left: for a
-    positively homogeneous φ nothing of γ's gradient but what the ε of the later norm leaves.
-    """
-    factor, spanned, law = cotangent.factor, cotangent.spanned, y.law
-    unit = _unit(plan, law)
-    if factor is None or spanned is None or factor.base.source != law.source or unit is None:
-        return {}
-    nodes, weight = _rare(plan)
-    z = float(law.mean[0]) + math.sqrt(float(law.variance[0])) * nodes
-    slope = factor.function.value(z)
-    gain = 1.0 if plan.gain is None else max(plan.gain.square, 1e-300)
-    out: dict[int, Square] = {}
-    for role, values, rest in (("weight", slope * unit.value(z), spanned.rest / gain), ("bias", slope, 0.0)):
-        value = site.value(role)
-        square = found.get(value.id) if value is not None else None
-        if value is not None and isinstance(square, Square):
-            share = unspanned(values, spanned.function.value(z), weight)
-            left = square.value * share + rest
-            out[value.id] = Square(left, left if rest > 0.0 else square.magnitude)
-    return out
-
-
-def _rare(plan: Plan) -> tuple[Array, Array]:
-    """Quadrature of the standard Gaussian, without what happens to fewer than one entry of the tensor."""
-    inside = np.abs(GRID) < -NormalDist().inv_cdf(0.5 / math.prod((*plan.x.table.sizes, 2)))
-    weight = GRID_WEIGHT * inside
-    return GRID, weight / weight.sum()
-
-
-def unspanned(values: Array, other: Array, weight: Array) -> float:
-    """Share of the variance of `values` under these weights that is not linear in `other`."""
-    centred, regressor = values - values @ weight, other - other @ weight
-    variance, scale = float(centred**2 @ weight), float(regressor**2 @ weight)
-    if variance <= 0.0 or scale <= 0.0:
-        return 1.0
-    rest = centred - float((centred * regressor) @ weight) / scale * regressor
-    share = float(rest**2 @ weight) / variance
-    return share if share > ROUNDING else 0.0
-
-
-def _affine_gradients(site: Site, plan: Plan, given: Table, g: Array, pairs: Array) -> dict[int, Square]:
-    """γ: Σ δ x̂ and β: Σ δ over everything but their own axes."""
-    sizes = given.sizes
-    axes = [axis for axis in range(len(sizes)) if axis not in plan.along]
-    weights = given.weights if len(given.weights) == len(g) else np.full(len(g), 1.0 / len(g))
-
-    def summed(values: Array) -> float:
-        own = tables.take_all(values, plan.along)
-        return float(weights @ tables.pair_sum(own, range(len(axes)), [sizes[axis] for axis in axes]))
-
-    out: dict[int, Square] = {}
-    for role, values in (("weight", pairs), ("bias", g)):
-        value = site.value(role)
-        if value is not None and value.requires_grad and site.op.kind == "norm":
-            out[value.id] = Square(summed(values), summed(np.abs(values)))
-    return out

@@ -5,20 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache
 
 import numpy as np
 
 from gradlint.signal import masks
 from gradlint.signal import table as tables
+from gradlint.signal.edges import Edges
+from gradlint.signal.edges import through as through_edges
 from gradlint.signal.field import Base, Cotangent, Field, Spanned, Tilt, push, through, tilted
-from gradlint.signal.kernels import GRID, SCORES
+from gradlint.signal.kernels import SCORES, expectation
 from gradlint.signal.scalar import IDENTITY, Scalar, affine, compose, outside_slope, product, scalar_function
 from gradlint.signal.site import Contributions, Flow, Site, Square, Unanswered
 from gradlint.signal.sway import NEGLIGIBLE, Sway, leaning, scales
 from gradlint.signal.table import Array, Table
-
-PIECES = 4  # slopes of a function of straight pieces: ReLU, its leaky and its bounded relatives
 
 
 def activation(site: Site) -> Flow:
@@ -78,14 +77,40 @@ def applied(x: Field, law: Base, function: Scalar) -> Field:
     table = tables.Table(x.dims, table.values, x.table.profile)
     sway = x.sway
     if swaying(x):
-        mean, variance = float(law.mean[0]), float(law.variance[0])
-        entry = scales(function, mean, variance, max(x.sway.variance + _spike(x, function), NEGLIGIBLE))
-        values = table.values + first[0] ** 2 * _shared_mean(x, function, mean, variance, entry.mean)
+        mean, variance = _average(law)
+        entry = scales(function, mean, variance, max(x.sway.variance + x.spike, NEGLIGIBLE))
+        values = table.values + table.per_class(first**2) * _shared_mean(x, function, mean, variance, entry.mean)
         values.reshape(len(values), -1)[:, -1] = table.squares * entry.square
         table, first = table.with_values(values), first * entry.mean
         if x.sway.variance > NEGLIGIBLE:
             sway = Sway(scales(function, mean, variance, x.sway.variance).sway, x.sway.length)
-    return Field(table, first, Base(law.table, law.mean, whole, law.source), sway=sway, fixed=x.fixed, edges=x.edges)
+    level, edges = _along_edges(x, function, x.edges, ())
+    if level != 1.0:
+        table = _same_entry(table, level)
+    return Field(table, first, Base(law.table, law.mean, whole, law.source), sway=sway, fixed=x.fixed, edges=edges)
+
+
+def _same_entry(table: Table, factor: float) -> Table:
+    """The table with the second moment of one entry times a factor."""
+    values = table.values.copy()
+    values.reshape(len(values), -1)[:, -1] *= factor
+    return table.with_values(values)
+
+
+def _along_edges(x: Field, function: Scalar, kept: Edges, arrived: Edges) -> tuple[float, Edges]:
+    """What the fall-off of x towards the edges makes of E[a f(x)²] over its mean without it, and of that's own edges.
+
+    A function that is homogeneous in the variance, or a slope that only tells signs, has no use for it: then `kept`.
+    """
+    if not x.edges or x.base is not None:
+        return 1.0, kept
+    mean, variance = _average(x.law)
+    if abs(mean) <= 1e-3 * math.sqrt(variance) and (function.slopes is not None or function.steps is not None):
+        return 1.0, kept
+    square = expectation(function, mean, variance)[1]
+    if not square > 0.0:
+        return 1.0, kept
+    return through_edges(x.edges, lambda e: expectation(function, mean, variance * e)[1] / square, arrived)
 
 
 def _shared_mean(x: Field, function: Scalar, mean: float, variance: float, shift: float) -> Array:
@@ -107,20 +132,13 @@ def _shared_mean(x: Field, function: Scalar, mean: float, variance: float, shift
 def swaying(x: Field) -> bool:
     """Whether the entries are taken as a mixture of scales."""
     mixed = x.sway.variance + x.spike > NEGLIGIBLE
-    return mixed and x.base is None and x.table.profile is None
+    return mixed and x.base is None
 
 
-def _spike(x: Field, function: Scalar) -> float:
-    """The spread of scales of single entries, as far as the function tells it: one of straight pieces.
-
-    Under a smooth function it would add as much as the skewness of the same entries takes back (measured).
-    """
-    return x.spike if x.spike and _straight(function) else 0.0
-
-
-@lru_cache(maxsize=1024)
-def _straight(function: Scalar) -> bool:
-    return len(np.unique(np.round(function.slope(GRID), 9))) <= PIECES
+def _average(law: Base) -> tuple[float, float]:
+    """Mean and variance of the Gaussian, averaged over its classes."""
+    weights = law.table.weights
+    return float(weights @ law.mean), float(weights @ law.variance)
 
 
 def into(x: Field, function: Scalar, cotangent: Cotangent) -> Cotangent:
@@ -136,7 +154,9 @@ def into(x: Field, function: Scalar, cotangent: Cotangent) -> Cotangent:
         )
     given = tables.regroup(cotangent.table, x.dims)
     given, lean = _leant(x, function, slope, given, cotangent.lean)
-    passed = replace(through(law, given, slope), edges=cotangent.edges, lean=lean)
+    level, edges = _along_edges(x, slope, cotangent.edges, cotangent.edges)
+    given = _same_entry(given, level) if level != 1.0 else given
+    passed = replace(through(law, given, slope), edges=edges, lean=lean)
     if tilt is None or tilt.source != law.source:
         return passed
     return _with_tilt(given, passed, tilted(law, slope, tilt), float((tilt.values * _squares(slope, law)).mean()))
@@ -159,8 +179,8 @@ def _leant(x: Field, function: Scalar, slope: Scalar, given: Table, lean: float)
     """δ and its lean, scaled so that E[δ²]E[φ′²] is right over all scales of x."""
     if not swaying(x):
         return given, lean
-    mean, variance = float(x.law.mean[0]), float(x.law.variance[0])
-    total = max(x.sway.variance + _spike(x, function), NEGLIGIBLE)
+    mean, variance = _average(x.law)
+    total = max(x.sway.variance + x.spike, NEGLIGIBLE)
     share = x.sway.variance / total
     lean = lean * scales(function, mean, variance, total).elasticity
     growth, lean = leaning(slope, mean, variance, total, lean, share)

@@ -10,7 +10,7 @@ from gradlint.signal.field import Cotangent
 from gradlint.signal.scalar import affine
 from gradlint.signal.site import Flow, Site, Unanswered
 from gradlint.signal.stages import Stage, averaged, chained, exact, flow, function
-from gradlint.signal.transfer_pool import windowed
+from gradlint.signal.transfer_maximum import windowed
 from gradlint.signal.transfer_ratio import CURVED, cosine, curved
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 HERE = Path(__file__).parent
+sys.modules.setdefault("torchvision._meta_registrations", types.ModuleType("stand-in"))  # needs compiled operators
 
 
 def names() -> list[str]:
@@ -23,7 +24,6 @@ def names() -> list[str]:
 
 def build(name: str) -> nn.Module:
     """The model of this name, in train mode."""
-    sys.modules.setdefault("torchvision._meta_registrations", types.ModuleType("stand-in"))  # needs compiled operators
     family, _, rest = name.partition("/")
     torch.manual_seed(0)
     return BUILDERS[family](rest)
