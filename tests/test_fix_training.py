@@ -30,7 +30,7 @@ def school():
         return (torch.randn(16, 16, generator=torch.Generator().manual_seed(seed)),), {}
 
     loaded = LoadedModel(net(), draw(0)[0], {}, (), "net", None, None, draw)
-    settings = Settings(device="cpu", loss="ce", steps=30)
+    settings = Settings(device="cpu", loss="ce", steps=30, timeout=600)
     graph, measured = measure(loaded, settings=settings)
     return School(loaded, graph, settings, measured.loss)
 
