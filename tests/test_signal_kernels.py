@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from gradlint.signal.kernels import expectation, kernel
 from gradlint.signal.scalar import FUNCTIONS, Scalar, compose, erf, product, scalar_function, weighted_sum
+from gradlint.signal.transfer_maximum import _density
 
 SMOOTH = ("sigmoid", "tanh", "gelu", "silu", "softplus", "mish", "elu", "logsigmoid", "erf")  # no kink at zero
 
@@ -83,3 +84,12 @@ def test_a_pair_never_correlates_more_than_an_entry_with_itself(
     function = named(name)
     second = expectation(function, mean, variance)[1]
     assert abs(pair(function, rho, mean, variance)) <= second * (1 + 1e-6) + 1e-12
+
+
+@pytest.mark.parametrize("count", [2.25, 6.6, 8.622, 9.0])
+@pytest.mark.parametrize("share", [0.0, 0.18, 0.21, 0.5, 1.0])
+def test_the_weight_of_being_the_largest_of_a_mean_number_of_entries_averages_to_one(count, share):
+    """Windows at a border hold fewer entries, so that their mean number is no integer."""
+    at, density = _density(count, share)
+    normal = np.exp(-0.5 * at**2) / math.sqrt(2.0 * math.pi)
+    assert float((density * normal).sum() * (at[1] - at[0])) == pytest.approx(1.0, abs=0.02)

@@ -121,11 +121,16 @@ def _overlaps(site: Site, dims: Sequence[int], count: float) -> Overlaps:
     return found
 
 
+def _below(z: Array) -> Array:
+    """Φ(z), never below 0 by rounding: it is raised to powers that are no integers."""
+    return np.maximum(0.5 * (1.0 + erf(z / math.sqrt(2.0))), 0.0)
+
+
 @lru_cache(maxsize=256)
 def overlap_covariance(count: float, shared: float) -> float:
     """Covariance of the maxima of two sets of `count` N(0, 1) that have `shared` of them in common (Hoeffding 1940)."""
     z = np.linspace(-5.0, 6.0, 221)
-    cumulative = 0.5 * (1.0 + erf(z / math.sqrt(2.0)))
+    cumulative = _below(z)
     alone, both = cumulative ** (count - shared), cumulative**shared
     joint = np.outer(alone, alone) * np.minimum.outer(both, both)
     apart = np.outer(cumulative**count, cumulative**count)
@@ -176,7 +181,7 @@ def _maximum_law(law: Base, axes: Sequence[int], count: float, overlaps: Overlap
 def maximum_moments(count: float) -> tuple[float, float]:
     """Mean and variance of the maximum of `count` independent N(0, 1) (which may be fractional)."""
     z = np.linspace(-9.0, 9.0, 4001)
-    cumulative = (0.5 * (1.0 + erf(z / math.sqrt(2.0)))) ** count
+    cumulative = _below(z) ** count
     density, centre = np.diff(cumulative), (z[1:] + z[:-1]) / 2.0
     mean = float(density @ centre)
     return mean, float(density @ centre**2) - mean**2
@@ -206,7 +211,7 @@ def _density(count: float, share: float) -> tuple[Array, Array]:
     """Density of being the maximum over its average, on a grid of standardised entries."""
     at = np.linspace(-8.0, 8.0, 641)
     local = math.sqrt(share) * at[:, None] + math.sqrt(1.0 - share) * COARSE
-    beats = (0.5 * (1.0 + erf(local / math.sqrt(2.0)))) ** (count - 1.0)
+    beats = _below(local) ** (count - 1.0)
     return at, count * (beats @ COARSE_WEIGHT)
 
 
