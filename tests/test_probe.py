@@ -10,13 +10,15 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.utils.parametrizations import weight_norm
 from torch.utils.checkpoint import checkpoint
 
-from gradlint.capture import Intervention
+from gradlint.capture import Intervention, Names
 from gradlint.error import ForwardError, ProbeError, UsageError
 from gradlint.probe import ParamEdit, measure, measurement
 from gradlint.probe.health import judge
 from gradlint.probe.measurement import Fallback
+from gradlint.probe.run import Plan, step
 
 
 @dataclass
@@ -603,3 +605,24 @@ def test_a_replay_meets_custom_functions_as_the_recording_did():
     _, replayed = probe(model, X, graph=graph)
     assert replayed.profile.gradient == pytest.approx(recorded.profile.gradient)
     assert list(replayed.profile.activation) == list(recorded.profile.activation)
+
+
+class Beside(nn.Module):
+    """A branch with a computed weight, of which nothing reaches the loss."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.inner, self.head = nn.Linear(16, width), nn.Linear(width, 4)
+        self.branch = weight_norm(nn.Linear(16, width))
+
+    def forward(self, x):
+        return self.head(torch.relu(self.inner(x)) + self.branch(x).detach())
+
+
+@pytest.mark.parametrize("width", [32, 2048])  # measured together with others, and by itself
+def test_what_the_recording_asks_of_a_computed_weight_is_no_gradient_of_the_loss(width):
+    torch.manual_seed(0)
+    model = Beside(width)
+    found = step(model, (torch.randn(8, 16),), {}, Names(model), Plan(device=torch.device("cpu"), loss="ce"))
+    computed = next(op for op in found.graph.ops if op.function == "weight_norm")
+    assert (computed.index, 0) not in found.tables["gradient"]

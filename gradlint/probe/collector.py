@@ -22,6 +22,7 @@ Slots = list[tuple[Key, int]]  # whose gradients an autograd node receives, and 
 FLOATING = frozenset({torch.float32, torch.float64, torch.complex64, torch.complex128, *HALF})
 STRIDED = torch.strided
 KEPT = 1 << 23  # entries kept at most
+GRADIENTS = ("gradient", "steps", "peak", "zeros at", "bits")  # tables of what arrives in the backward pass
 CACHED = 1 << 20  # entries up to which both bounds are found faster in a pass each than in one
 # The correlation of large tensors is estimated from BLOCKS runs of LENGTH entries of each sample: single entries far
 # apart would cost one cache line each.
@@ -72,7 +73,12 @@ class Collector:
             tensor.register_hook(lambda gradient: self._measure_gradient(key, gradient))  # type: ignore[no-untyped-call]
 
     def forward_done(self, graph: Graph) -> None:
-        """Measure the activations that were kept, before the backward pass needs the room."""
+        """Measure the activations that were kept, before the backward pass needs the room.
+
+        Gradients that were asked for on the way, by the model or of computed weights, are not those of the loss.
+        """
+        self._arrived.clear()
+        self.ledger.forget(*GRADIENTS)
         with torch.no_grad():
             self._flush(sites(graph))
             for keys, tensors in alike(self._samples):

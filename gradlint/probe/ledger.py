@@ -48,6 +48,12 @@ class Ledger:
         """Note the same number for every key."""
         self._known.setdefault(table, {}).update(dict.fromkeys(keys, number))
 
+    def forget(self, *tables: str) -> None:
+        """Drop what was noted in these tables so far."""
+        for table in tables:
+            self._known.pop(table, None)
+        self._waiting = [entry for entry in self._waiting if entry[0] not in tables]
+
     def read(self) -> dict[str, dict[Hashable, float]]:
         """Every table. All that waits on one device comes over in one transfer."""
         devices: dict[torch.device, list[tuple[str, Keys, Tensor, Then | None]]] = {}
@@ -192,7 +198,7 @@ def _exact_norm(tensor: Tensor) -> float:
     """The norm from float64 sums, a piece at a time, as torch makes a copy in that precision."""
     count = tensor.numel() // PIECE + 1
     pieces = [tensor] if count == 1 else tensor.chunk(count, max(range(tensor.ndim), key=tensor.size))
-    return math.sqrt(sum(float(torch.linalg.vector_norm(piece, dtype=_double(piece)).abs()) ** 2 for piece in pieces))
+    return math.hypot(*(float(torch.linalg.vector_norm(piece, dtype=_double(piece)).abs()) for piece in pieces))
 
 
 def _single(tensor: Tensor) -> torch.dtype | None:

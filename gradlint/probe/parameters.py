@@ -124,7 +124,7 @@ def _entries(gradient: Tensor) -> Tensor:
 
 def _note_zeros(ledger: Ledger, path: str, gradient: Tensor) -> None:
     """The share of zeros, on RUNS runs of LENGTH entries at an odd distance, so that they are not from few columns."""
-    flat = gradient.reshape(-1)
+    flat = gradient.reshape(-1).contiguous()
     runs = flat.as_strided((RUNS, LENGTH), (((len(flat) - LENGTH) // RUNS - 1) | 1, 1))
     count = runs.numel()
     ledger.put("zeros", [path], torch.count_nonzero(runs).reshape(1), lambda found: 1.0 - found / count)

@@ -25,7 +25,7 @@ VIEWS = frozenset({"reshape", "permute", "expand", "slice", "split"})
 BYTES = {"float64": 8, "complex64": 8, "complex128": 16, "int64": 8, "float16": 2, "bfloat16": 2, "bool": 1}
 SMALL = 1 << 14  # entries; smaller tensors are kept and measured together, larger ones at once
 ROOM = 1.05  # what a pass may take of memory, over what the bare one takes at least
-STACKED = 1.25  # copies of what is measured together: the stack, and what is computed of it
+COPIES = 1.25  # copies of what is measured together: the stack, and what is computed of it
 
 
 @dataclass(frozen=True)
@@ -99,10 +99,10 @@ def _full(graph: Graph, bare: _Taken, *, settled: bool) -> Iterator[int]:
             if not _is_small(graph, value):
                 continue
             beyond = 0.0 if settled and value in bare.kept else size
-            stack = stacks.get(shape, 0.0) + STACKED * size
+            stack = stacks.get(shape, 0.0) + COPIES * size
             if stacks and taken + extra + beyond + max(stack, *stacks.values()) > bare.limit:
                 yield op.index - 1
-                extra, stacks, stack = 0.0, {}, STACKED * size
+                extra, stacks, stack = 0.0, {}, COPIES * size
             extra += beyond
             stacks[shape] = stack
 
