@@ -58,6 +58,7 @@ class School:
             settings.device,
             loss if loss in LOSSES or ":" in loss else None,
             SHARE * settings.timeout / (len(OPTIMIZERS) * self.versions),
+            settings.memory,
         )
 
         def run(asked: Training) -> Trace:
