@@ -13,9 +13,9 @@ from torch.nn import functional as F
 
 from gradlint.capture import capture
 from gradlint.graph import Graph
-from gradlint.profile import Signal
 from gradlint.serialise import from_data, to_data
 from gradlint.signal import predict
+from tests.test_signal_mechanisms import errors
 
 PASSES = 12
 Between = Callable[[nn.ParameterDict, Tensor], Tensor]
@@ -49,28 +49,10 @@ class Images(nn.Module):
         return self.last(self.op(self.first(x)))
 
 
-def errors(model: nn.Module, shape: tuple[int, ...]) -> tuple[dict[str, float], Signal]:
-    """Predicted minus measured log10 gradient RMS of every parameter whose gradient is not exactly zero."""
-    random = torch.Generator().manual_seed(1)
-    graph, _ = capture(model.train(), (torch.randn(*shape, generator=random),))
-    signal = predict(graph)
-    model, squares = model.double(), dict[str, float]()
-    for _ in range(PASSES):
-        model.zero_grad(set_to_none=True)
-        y = model(torch.randn(*shape, generator=random).double())
-        (y * torch.randn(y.shape, generator=random, dtype=y.dtype)).sum().backward()
-        for name, param in model.named_parameters():
-            if param.grad is not None:
-                squares[name] = squares.get(name, 0.0) + float((param.grad**2).mean()) / PASSES
-    largest = max(squares.values())
-    real = {name: 0.5 * math.log10(square) for name, square in squares.items() if square > 1e-22 * largest}
-    return {name: signal.profile.params[name] - value for name, value in real.items()}, signal
-
-
 def worst(model: nn.Module, *shape: int) -> float:
     with torch.no_grad():
         model(torch.randn(*shape))
-    found, signal = errors(model, shape)
+    found, signal = errors(model, shape, PASSES)
     assert not signal.unknown
     return max(abs(error) for name, error in found.items() if name.endswith("weight") or name.startswith("own"))
 
@@ -189,7 +171,7 @@ def test_an_op_on_images(name: str) -> None:
 def test_a_weight_that_is_computed_from_parameters_alone() -> None:
     torch.manual_seed(0)
     normed = nn.utils.parametrizations.weight_norm(nn.Linear(16, 32))
-    found, signal = errors(nn.Sequential(normed, nn.ReLU(), nn.Linear(32, 8)), (64, 16))
+    found, signal = errors(nn.Sequential(normed, nn.ReLU(), nn.Linear(32, 8)), (64, 16), PASSES)
     assert max(map(abs, found.values())) < 0.08
     assert not signal.unknown
 

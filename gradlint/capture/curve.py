@@ -39,7 +39,8 @@ def sampled(
 def _sampled(function: Callable[[torch.Tensor], torch.Tensor], like: torch.Tensor) -> dict[str, list[float]] | None:
     order = torch.randperm(len(POINTS), generator=torch.Generator().manual_seed(0))
     at = torch.as_tensor(POINTS).to(dtype=like.dtype, device=like.device)
-    with torch.random.fork_rng(devices=[]), torch.enable_grad():
+    own = [] if like.is_cpu else [like.device]
+    with torch.random.fork_rng(own, device_type=like.device.type if own else "cuda"), torch.enable_grad():
         first, second = at.clone().requires_grad_(), at[order].clone().requires_grad_()
         values, turned = function(first), function(second)
         if values.shape != at.shape or not values.requires_grad:

@@ -19,11 +19,10 @@ from gradlint.capture.arguments import dtype_name
 from gradlint.capture.moments import MAX_AXES, subsets
 from gradlint.capture.record import REBASED, Call, Leaf, Ref
 from gradlint.capture.statistics import statistics
-from gradlint.graph.ir import Fixed, Param
+from gradlint.graph.ir import HIDING, Fixed, Param
 
 ENTRIES_UP_TO = 1 << 22  # of a tensor that is looked at
 INTEGERS_UP_TO = 1 << 18  # the same for integers, which are counted by sorting
-HIDING = 1e3  # magnitude that stands for minus infinity
 DRAWS = 8  # cotangents for each set of axes: a mean square over n entries is known to √(2/8n)
 DRAWS_OF_MANY = 2  # the same for a value of many entries
 MANY = 1 << 15
@@ -82,7 +81,7 @@ class Following:
             overwritten = 1 if call.inplace else 0
             for (ref, tensor), part in itertools.islice(zip(given, behind, strict=True), overwritten, None):
                 if part is not None and ref not in self.found:
-                    self._look(ref, tensor, part, whole)
+                    self._look(ref, tensor, part, inside=whole)
                 elif part is None and tensor.dtype is torch.bool and ref not in self.masks:
                     self._look_at_mask(ref, tensor)
 
@@ -101,7 +100,7 @@ class Following:
             ref = Ref(call, number)
             self._behind[ref] = Behind(leaves, answered) if ref.meta.requires_grad else NOTHING
 
-    def _look(self, ref: Ref, tensor: torch.Tensor, behind: Behind, inside: bool) -> None:  # noqa: FBT001
+    def _look(self, ref: Ref, tensor: torch.Tensor, behind: Behind, *, inside: bool) -> None:
         """Note what a tensor is; `inside` a computation from parameters only what is none itself."""
         if behind.leaves and (behind.answered or inside):
             return
@@ -187,7 +186,7 @@ def responses(
     """
     known = [(leaf.path, leaf.tensor()) for leaf in leaves if leaf.tensor is not None]
     params = [(path, param) for path, param in known if param is not None and param.requires_grad]
-    if not params or not tensor.requires_grad:
+    if not params or not tensor.requires_grad or sum(size > 1 for size in tensor.shape) > MAX_AXES:
         return None
     try:
         drawn = [(kept, squares) for kept, squares in _drawn(tensor, [param for _, param in params], random)]
@@ -201,8 +200,6 @@ def _drawn(
     tensor: torch.Tensor, params: Sequence[torch.Tensor], random: torch.Generator
 ) -> Iterator[tuple[str, list[float]]]:
     axes = [axis for axis, size in enumerate(tensor.shape) if size > 1]
-    if len(axes) > MAX_AXES:
-        raise RuntimeError("too many axes")
     for size in range(len(axes) + 1):
         for kept in itertools.combinations(axes, size):
             shape = [length if axis in kept else 1 for axis, length in enumerate(tensor.shape)]

@@ -120,6 +120,9 @@ class Param:
     moments: Mapping[str, object] = field(default_factory=dict)
 
 
+HIDING = 1e3  # magnitude of a number that stands for minus infinity: what is added to logits to hide them
+
+
 @dataclass(frozen=True)
 class Fixed:
     """A value that depends on nothing that was fed in, as it was in the recorded run.

@@ -6,13 +6,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from gradlint.graph import Fixed, Graph, Op, Value
+from gradlint.graph import HIDING, Fixed, Graph, Op, Value
 from gradlint.signal import table as tables
 from gradlint.signal.field import Cotangent, Field, from_sums
 from gradlint.signal.site import Labels, Square
 from gradlint.signal.weights import field_of, numbers_of
-
-HIDING = 1e3  # magnitude of what is added to logits that a softmax is not to see
 
 
 def fields(graph: Graph) -> dict[int, Field]:

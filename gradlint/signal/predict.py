@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -231,12 +232,16 @@ class _Run:
 
     def _answer(self, op: Op, answers: Mapping[str, Square | None]) -> None:
         """Enter what reaches parameters through a value that is computed from them alone."""
-        ids = {value.name: value.id for value in self.graph.values if value.origin == "param"}
         for path, square in answers.items():
             if square is None:
                 self.squares[path] = None
-            elif path in ids:
-                self._add(op, ids[path], square)
+            elif path in self._parameters:
+                self._add(op, self._parameters[path], square)
+
+    @cached_property
+    def _parameters(self) -> dict[str, int]:
+        """Value ids by parameter path."""
+        return {value.name: value.id for value in self.graph.values if value.origin == "param"}
 
     def _poison(self, op: Op) -> None:
         for value in op.inputs:

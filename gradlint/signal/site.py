@@ -36,6 +36,12 @@ Contributions = Mapping[int, Contribution]  # by value id
 Backward = Callable[[Sequence[Cotangent | None]], Contributions]
 
 
+def credit(found: dict[int, Contribution], value: int, into: Cotangent) -> None:
+    """Add what reaches a value to what has reached it from the same op: a tensor may be several of its operands."""
+    known = found.get(value)
+    found[value] = into if not isinstance(known, Cotangent) else known + into
+
+
 @dataclass(frozen=True)
 class Flow:
     """The fields of an op's outputs, and how cotangents at the outputs become cotangents at the inputs."""

@@ -19,10 +19,11 @@ from gradlint.signal.transfer_pair import extreme, glu, running, triangle
 from gradlint.signal.transfer_pick import experts
 from gradlint.signal.transfer_pointwise import activation, copy, custom, dropout, elementwise
 from gradlint.signal.transfer_pool import pool, resize
+from gradlint.signal.transfer_ratio import divided
 from gradlint.signal.transfer_recurrent import recurrent
 from gradlint.signal.transfer_reduce import reduce
 from gradlint.signal.transfer_shape import expand, permute, reshape, slice_, split
-from gradlint.signal.transfer_window import fold
+from gradlint.signal.transfer_unfold import fold
 from gradlint.signal.transfer_write import added, scatter, setitem
 
 Transfer = Callable[[Site], Flow]
@@ -44,7 +45,7 @@ TRANSFER: dict[str, Transfer] = {
     "recurrent": recurrent,
     "embedding": embedding,
     "add": by_function(add, dict.fromkeys(("index_add", "scatter_add", "scatter_reduce"), added)),
-    "mul": mul,
+    "mul": by_function(mul, {"div": divided}),
     "concat": by_function(concat, {"setitem": setitem, "index_put": setitem, "scatter": scatter}),
     "split": split,
     "slice": slice_,

@@ -11,7 +11,7 @@ import numpy as np
 from gradlint.signal import masks
 from gradlint.signal import table as tables
 from gradlint.signal.field import Cotangent, Field
-from gradlint.signal.site import Contribution, Contributions, Dependent, Flow, Site, Unanswered
+from gradlint.signal.site import Contribution, Contributions, Dependent, Flow, Site, Unanswered, credit
 from gradlint.signal.table import Array, Axis, Dims, Profile, Table
 from gradlint.signal.transfer_einsum import einsum, product_of
 from gradlint.signal.transfer_merge import plus
@@ -180,8 +180,7 @@ def attention(site: Site) -> Flow:
         out: dict[int, Contribution] = {}
         for value_id, field, spread, part in zip(ids, fields, wide, parts, strict=True):
             given = Cotangent(_summed_heads(tables.sum_to(part, spread.dims), field.table))
-            known = out.get(value_id)
-            out[value_id] = given if not isinstance(known, Cotangent) else known + given
+            credit(out, value_id, given)
         if bias is not None:
             arrived = plan.logits_into(tables.regroup(cotangent.table, plan.output.dims))
             out[site.id("mask")] = Cotangent(tables.sum_to(arrived, bias.dims))

@@ -8,11 +8,11 @@ from dataclasses import replace
 
 import numpy as np
 
+from gradlint.graph import HIDING
 from gradlint.signal import layout
 from gradlint.signal import table as tables
 from gradlint.signal.field import Cotangent, Field, through, white
-from gradlint.signal.known import HIDING
-from gradlint.signal.site import Contribution, Contributions, Dependent, Flow, Site, Unanswered
+from gradlint.signal.site import Contribution, Contributions, Dependent, Flow, Site, Unanswered, credit
 
 PARTS = ("input", "other")  # roles of the operands, the second one numbered where there are more
 
@@ -44,8 +44,7 @@ def concat(site: Site) -> Flow:
             given = Cotangent(tables.regroup(part, site.known(value).dims), edges=edges, lean=cotangent.lean)
             if not stacked:
                 given = _at_part(cotangent, given, joined, site.known(value), dim, int(start))
-            known = out.get(value)
-            out[value] = given if known is None else known + given  # type: ignore[operator]
+            credit(out, value, given)
         return out
 
     return Flow((joined,), backward)

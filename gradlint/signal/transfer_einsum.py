@@ -12,7 +12,7 @@ import numpy as np
 
 from gradlint.signal import table as tables
 from gradlint.signal.field import Cotangent, Field
-from gradlint.signal.site import Contribution, Contributions, Flow, Site, Unanswered
+from gradlint.signal.site import Contribution, Contributions, Flow, Site, Unanswered, credit
 from gradlint.signal.table import Array, Axis, Table
 
 
@@ -73,8 +73,7 @@ def contracted(factors: Sequence[Factor], result: str) -> Flow:
         for place, factor in enumerate(factors):
             others = [part for other, part in enumerate(spread) if other != place]
             into = Cotangent(_gathered(math.prod(others, start=given), factor, letters))
-            known = found.get(factor.value)
-            found[factor.value] = into if not isinstance(known, Cotangent) else known + into
+            credit(found, factor.value, into)
         return found
 
     return Flow((Field(out, mean),), backward)

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from gradlint.graph import HIDING
 from gradlint.signal import known
 from gradlint.signal import table as tables
 from gradlint.signal.field import Cotangent, Field, white
-from gradlint.signal.site import Contribution, Contributions, Dependent, Flow, Site, Unanswered
+from gradlint.signal.site import Contribution, Contributions, Dependent, Flow, Site, Unanswered, credit
 from gradlint.signal.table import Table
 from gradlint.signal.transfer_pointwise import masked_logits
 from gradlint.signal.weights import field_of
@@ -50,7 +51,7 @@ def _filling(site: Site) -> Part | None:
     number = site.op.attrs.get(role)
     if not isinstance(number, int | float):
         raise Unanswered("filled with an unknown number")
-    return None if number <= -known.HIDING else float(number)
+    return None if number <= -HIDING else float(number)
 
 
 def hidden(site: Site, value: int) -> bool:
@@ -58,7 +59,7 @@ def hidden(site: Site, value: int) -> bool:
     fixed = site.graph.fixed.get(value)
     op = site.graph.op_of(value)
     filled = None if op is None or op.kind != "create" else op.attrs.get("fill_value", op.attrs.get("value"))
-    return (fixed is not None and known.hides(fixed)) or (isinstance(filled, int | float) and filled <= -known.HIDING)
+    return (fixed is not None and known.hides(fixed)) or (isinstance(filled, int | float) and filled <= -HIDING)
 
 
 def site_mask(site: Site, value: int) -> Field:
@@ -98,8 +99,7 @@ def mixed(site: Site, mask: Field, first: Part, second: Part) -> Flow:
         for part, field, share in zip((first, second), fields, (inside, outside), strict=True):
             if isinstance(part, int):
                 into = Cotangent(tables.sum_to(given.with_values(given.values * share), field.dims))
-                before = found.get(part)
-                found[part] = into if not isinstance(before, Cotangent) else before + into
+                credit(found, part, into)
         return found
 
     return Flow((Field(out, np.array([mean])),), backward)

@@ -16,6 +16,7 @@ from gradlint.signal.field import Base, Cotangent, Field, push, through, white
 from gradlint.signal.kernels import kernel
 from gradlint.signal.scalar import IDENTITY, Scalar, affine, compose, product, weighted_sum
 from gradlint.signal.site import Contribution, Contributions, Flow, Site, Unanswered
+from gradlint.signal.stages import centred, flow
 from gradlint.signal.sway import NEGLIGIBLE, Sway, mixed, together
 from gradlint.signal.table import Array, Table
 from gradlint.signal.transfer_concat import PARTS
@@ -46,8 +47,6 @@ def add(site: Site) -> Flow:
         return scaled(site, first, 1.0 + alpha)
     difference = less_mean(site.graph, site.op)
     if difference is not None:
-        from gradlint.signal.stages import centred, flow
-
         return flow(difference[0], centred(difference[1])(site.known(difference[0])))
     masked = _masked_sum(site, first, second)
     if masked is not None:
@@ -252,14 +251,9 @@ def mul(site: Site) -> Flow:
     norm = written(site.graph, site.op)
     if norm is not None:
         return written_norm(site, norm)
-    divide = site.op.function == "div"
     if not site.has("other") or not site.has("input"):
-        return _with_number(site, divide)
+        return _with_number(site, site.op.function == "div")
     first, second = site.id("input"), site.id("other")
-    if divide:
-        from gradlint.signal.transfer_ratio import quotient
-
-        return quotient(site)
     if first == second:
         return pointwise(site, "input", Scalar("x²", lambda z: z * z, lambda z: 2.0 * z))
     x, y = site.known(first), site.known(second)

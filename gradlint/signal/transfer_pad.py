@@ -9,10 +9,10 @@ from functools import lru_cache
 
 import numpy as np
 
+from gradlint.graph import HIDING
 from gradlint.signal import layout
 from gradlint.signal import table as tables
 from gradlint.signal.field import Cotangent, Field
-from gradlint.signal.known import HIDING
 from gradlint.signal.scalar import IDENTITY
 from gradlint.signal.site import Contributions, Flow, Site, Unanswered
 from gradlint.signal.table import Table

@@ -9,7 +9,7 @@ import numpy as np
 from gradlint.signal import table as tables
 from gradlint.signal.field import Base, Cotangent, Field, push
 from gradlint.signal.scalar import IDENTITY, Scalar, scalar_function
-from gradlint.signal.site import Contribution, Contributions, Flow, Site, Unanswered
+from gradlint.signal.site import Contribution, Contributions, Flow, Site, Unanswered, credit
 from gradlint.signal.stages import Stage, flow, function
 from gradlint.signal.table import Table
 from gradlint.signal.transfer_merge import independent_product, independent_sum
@@ -47,8 +47,7 @@ def extreme(site: Site) -> Flow:
         for value, operand, chance in zip(ids, (x, y), chances, strict=True):
             own, weight = tables.same_classes(given, field.table.with_values(chance))
             into = Cotangent(tables.sum_to(tables.combine(own, weight, np.multiply), operand.dims))
-            known = found.get(value)
-            found[value] = into if not isinstance(known, Cotangent) else known + into
+            credit(found, value, into)
         return found
 
     return Flow((field,), backward)

@@ -34,6 +34,10 @@ def largest(site: Site) -> Flow:
 
 def _largest(x: Field, dim: int, count: int) -> Stage:
     size = x.shape[dim]
+    if count == size:
+        return Stage(
+            Field(x.table.collapse(), np.array([x.average])), lambda c: Cotangent(tables.regroup(c.table, x.dims))
+        )
     row = layout.resized(x.table.collapse(), dim, size)
     same, different = tables.take(row.values, row.starts[dim], 1), tables.take(row.values, row.starts[dim], 0)
     law, deviation = points(x.law), math.sqrt(max(x.variance, 0.0))
@@ -44,13 +48,8 @@ def _largest(x: Field, dim: int, count: int) -> Stage:
     weights = _of_largest(size, count)
     mean, second = float(weights @ quantiles), float(weights @ quantiles**2)
     kept = (second - mean**2) / local if local > 0.0 else 0.0
-    values = (row.values - x.average**2) * 1.0
     own = tables.put(row.starts[dim], different - x.average**2 + (same - different) * kept, different - x.average**2)
-    table = layout.resized(row.with_values(values if count == size else own + mean**2), dim, count)
-    if count == size:
-        return Stage(
-            Field(x.table.collapse(), np.array([x.average])), lambda c: Cotangent(tables.regroup(c.table, x.dims))
-        )
+    table = layout.resized(row.with_values(own + mean**2), dim, count)
 
     def back(cotangent: Cotangent) -> Cotangent:
         return Cotangent(

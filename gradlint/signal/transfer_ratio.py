@@ -10,9 +10,10 @@ import numpy as np
 from gradlint.signal.doubt import DECADE
 from gradlint.signal.field import Cotangent, Field
 from gradlint.signal.scalar import Scalar, affine, scalar_function
-from gradlint.signal.site import Contributions, Flow, Site, Unanswered
+from gradlint.signal.site import Contribution, Contributions, Flow, Site, Unanswered, credit
 from gradlint.signal.stages import EXP, Stage, Step, averaged, centred, chained, exact, flow, function, positive
-from gradlint.signal.transfer_merge import independent_product
+from gradlint.signal.transfer_merge import independent_product, mul
+from gradlint.signal.written_norm import written
 
 SQUARE = Scalar("x²", lambda z: z * z, lambda z: 2.0 * z)
 RECIPROCAL = Scalar("1/x", lambda z: 1.0 / z, lambda z: -1.0 / (z * z))
@@ -23,6 +24,12 @@ def root(power: float) -> Scalar:
     found = scalar_function("pow", {"exponent": power})
     assert found is not None
     return found
+
+
+def divided(site: Site) -> Flow:
+    """x/y of two tensors; by a number, or where the two are a norm that is written out, it is a product."""
+    tensors = site.has("other") and site.has("input")
+    return quotient(site) if tensors and written(site.graph, site.op) is None else mul(site)
 
 
 def quotient(site: Site) -> Flow:
@@ -41,8 +48,7 @@ def quotient(site: Site) -> Flow:
         into = given.pop(_INVERSE, None)
         if isinstance(into, Cotangent):
             back = below.back(into)
-            known = given.get(second)
-            given[second] = back if not isinstance(known, Cotangent) else known + back
+            credit(given, second, back)
         return given
 
     relative = min(y.variance / y.average**2, 1.0)
@@ -56,11 +62,11 @@ def curved(site: Site, dims: Sequence[int], *, keep: bool) -> Flow:
     """A reduction that is a function of a sum of functions."""
     builder = CURVED[site.op.function]
     x = site.field()
-    stage = exact(chained(x, builder(site, x, dims, keep)), site.shape())
+    stage = exact(chained(x, builder(site, x, dims, keep=keep)), site.shape())
     return flow(site.id("input"), stage)
 
 
-def _norm(site: Site, x: Field, dims: Sequence[int], keep: bool) -> list[Step]:  # noqa: FBT001
+def _norm(site: Site, x: Field, dims: Sequence[int], *, keep: bool) -> list[Step]:
     order = site.op.attrs.get("p", 2.0)
     order = 2.0 if order in (None, "fro") else order
     if not isinstance(order, int | float) or not 0.0 < order < math.inf:
@@ -73,7 +79,7 @@ def _slope(order: float) -> Callable[[np.ndarray], np.ndarray]:
     return lambda z: order * np.sign(z) * np.abs(z) ** (order - 1.0)
 
 
-def _variance(site: Site, x: Field, dims: Sequence[int], keep: bool) -> list[Step]:  # noqa: FBT001
+def _variance(site: Site, x: Field, dims: Sequence[int], *, keep: bool) -> list[Step]:
     count = math.prod(x.shape[dim] for dim in dims)
     given = site.op.attrs.get("correction", site.op.attrs.get("unbiased", True))
     correction = float(given) if isinstance(given, int | float) else 1.0
@@ -86,13 +92,13 @@ def _variance(site: Site, x: Field, dims: Sequence[int], keep: bool) -> list[Ste
     return steps if site.op.function == "var" else [*steps, positive, function(root(0.5))]
 
 
-def _log_sum(site: Site, x: Field, dims: Sequence[int], keep: bool) -> list[Step]:  # noqa: FBT001
+def _log_sum(site: Site, x: Field, dims: Sequence[int], *, keep: bool) -> list[Step]:
     log = scalar_function("log", {})
     assert log is not None
     return [function(EXP), averaged(dims, keep=keep, summed=True), positive, function(log)]
 
 
-CURVED: dict[str, Callable[[Site, Field, Sequence[int], bool], list[Step]]] = {
+CURVED: dict[str, Callable[..., list[Step]]] = {
     "norm": _norm,
     "var": _variance,
     "std": _variance,
@@ -119,12 +125,12 @@ def cosine(site: Site) -> Flow:
         if cotangent is None:
             return {}
         parts = product.backward([summed.back(cotangent)])
-        found: dict[int, Cotangent] = {}
+        found: dict[int, Contribution] = {}
         for place, (value, side) in enumerate(zip((first, second), sides, strict=True)):
             part = parts[-1 - place]
             assert isinstance(part, Cotangent)
             back = side.back(part)
-            found[value] = back if value not in found else found[value] + back
+            credit(found, value, back)
         return found
 
     return Flow((summed.field,), backward)

@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 from gradlint.signal import layout
 from gradlint.signal import table as tables
 from gradlint.signal.field import Cotangent, Field
-from gradlint.signal.site import Contributions, Flow, Site, Unanswered
+from gradlint.signal.site import Contribution, Contributions, Flow, Site, Unanswered, credit
 from gradlint.signal.stages import Stage, exact
 from gradlint.signal.stages import flow as stage_flow
 from gradlint.signal.table import Axis, Dims, Table
 from gradlint.signal.transfer_embedding import gathered
 from gradlint.signal.transfer_pick import gather, largest, several
-from gradlint.signal.transfer_window import slid, unfold
+from gradlint.signal.transfer_unfold import slid, unfold
 
 
 @dataclass(frozen=True)
@@ -179,11 +179,11 @@ def _together(site: Site) -> Flow:
     )
 
     def backward(cotangents: Sequence[Cotangent | None]) -> Contributions:
-        found: dict[int, Cotangent] = {}
+        found: dict[int, Contribution] = {}
         for value, field, cotangent in zip(site.op.inputs, fields, cotangents, strict=True):
             if cotangent is not None:
                 into = Cotangent(tables.sum_to(cotangent.table, field.dims))
-                found[value] = into if value not in found else found[value] + into
+                credit(found, value, into)
         return found
 
     return Flow(outputs, backward)

@@ -70,7 +70,7 @@ def windows(size: int, taps: int, count: int, stride: int, dilation: int = 1, pa
     return Windows(size, taps, count, hits, shared, inside)
 
 
-def spatial(site: Site, name: str, default: int) -> list[int]:
+def _both_axes(site: Site, name: str, default: int) -> list[int]:
     """A size along both spatial axes."""
     return site.integers(name, 2, default)
 
@@ -84,8 +84,8 @@ def unfold(site: Site) -> Flow:
 
 
 def _geometry(site: Site, size: Sequence[int]) -> list[Windows]:
-    kernel, stride = spatial(site, "kernel_size", 1), spatial(site, "stride", 1)
-    dilation, padding = spatial(site, "dilation", 1), spatial(site, "padding", 0)
+    kernel, stride = _both_axes(site, "kernel_size", 1), _both_axes(site, "stride", 1)
+    dilation, padding = _both_axes(site, "dilation", 1), _both_axes(site, "padding", 0)
     counts = [(size[i] + 2 * padding[i] - dilation[i] * (kernel[i] - 1) - 1) // stride[i] + 1 for i in (0, 1)]
     return [windows(size[i], kernel[i], counts[i], stride[i], dilation[i], padding[i]) for i in (0, 1)]
 
@@ -106,13 +106,13 @@ def _columns(x: Field, high: Windows, wide: Windows) -> Stage:
 def fold(site: Site) -> Flow:
     """(B, C·kh·kw, L) → (B, C, H, W): the adjoint of unfold."""
     x = site.field()
-    size = spatial(site, "output_size", 1)
+    size = _both_axes(site, "output_size", 1)
     shape = site.shape()
     high, wide = _geometry(site, size)
     like = Field(tables.constant(tables.dims_of(shape, batch=0), 1.0), np.zeros(1))
     columns = _as_columns(like, _opened(_image(like.table), high, wide), high, wide)
     summed = _as_image(
-        _summed(_split(tables.regroup(_grouped(x.table, columns), columns.dims), like, high, wide), high, wide), like
+        _summed(_split(tables.regroup(x.table.collapse(), columns.dims), like, high, wide), high, wide), like
     )
     count = high.hits * wide.hits / math.prod(size)
 
@@ -122,10 +122,6 @@ def fold(site: Site) -> Flow:
         return Cotangent(tables.regroup(into, x.dims))
 
     return flow(site.id("input"), Stage(Field(summed, np.array([x.average * count])), back))
-
-
-def _grouped(table: Table, like: Table) -> Table:
-    return tables.regroup(table.collapse(), like.dims)
 
 
 def _image(table: Table) -> Array:

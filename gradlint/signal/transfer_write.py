@@ -12,7 +12,7 @@ from gradlint.graph import Op
 from gradlint.signal import layout
 from gradlint.signal import table as tables
 from gradlint.signal.field import Cotangent, Field, white
-from gradlint.signal.site import Contribution, Contributions, Flow, Labels, Site, Unanswered
+from gradlint.signal.site import Contribution, Contributions, Flow, Labels, Site, Unanswered, credit
 from gradlint.signal.table import Array, Dims, Table
 from gradlint.signal.transfer_embedding import gather_of
 from gradlint.signal.transfer_mask import mixed, site_mask
@@ -142,8 +142,7 @@ def written(target: int, value: int | None, found: Replaced, back: Way) -> Flow:
             out[target] = found.to_target(cotangent)
         if value is not None:
             into = back(found.to_part(cotangent))
-            before = out.get(value)
-            out[value] = into if not isinstance(before, Cotangent) else before + into
+            credit(out, value, into)
         return out
 
     return Flow((found.field,), backward)
@@ -329,8 +328,7 @@ def rebased(site: Site, flow: Flow) -> Flow:
         out = dict(flow.backward([into if own is None else own + into]))
         if found is not None and found.spans:
             left = found.to_target(whole)
-            known = out.get(base)
-            out[base] = left if not isinstance(known, Cotangent) else known + left
+            credit(out, base, left)
         return out
 
     field = (
