@@ -8,7 +8,7 @@ from torch import nn
 
 from gradlint.api import check
 from gradlint.config import Settings
-from gradlint.error import InputError, ProbeError, UsageError
+from gradlint.error import InputError, LoadError, ProbeError, UsageError
 from gradlint.load import load
 from gradlint.load.data import Batches, find, split
 from gradlint.probe import measure
@@ -170,6 +170,26 @@ def test_a_module_beside_the_file_gives_batches_and_the_loss(tmp_path):
     output = loaded.model(loaded.args[0])
     wanted = (output.argmax(1) - torch.arange(4) % 3).square().sum() + output.square().sum()
     assert measured.loss_value == pytest.approx(float(wanted), rel=1e-5)
+
+
+def test_data_and_loss_may_stand_in_the_file_itself(tmp_path):
+    name = f"whole_{tmp_path.name}".replace("-", "_")
+    (tmp_path / f"{name}.py").write_text(textwrap.dedent(FILE + DATA))
+    settings = Settings(data=f"{name}:batches", loss=f"{name}:squared", seeds=3)
+    (loaded,) = load(parse(str(tmp_path / f"{name}.py")), settings)
+    assert [(used.name, used.source) for used in loaded.inputs] == [("x", "data")]
+    loaded.rebuild()  # runs a part of the file anew, and the loss is looked up once more after it
+    _, measured = measure(loaded, settings=settings)
+    assert measured.loss == f"{name}:squared"
+
+
+def test_an_error_of_the_whole_file_is_shown_with_its_line(tmp_path):
+    name = f"raises_{tmp_path.name}".replace("-", "_")
+    (tmp_path / f"{name}.py").write_text(textwrap.dedent(FILE + DATA + "\nunrelated = 1 / 0\n"))
+    with pytest.raises(LoadError, match="ZeroDivisionError") as caught:
+        load(parse(str(tmp_path / f"{name}.py")), Settings(data=f"{name}:batches"))
+    assert caught.value.span is not None
+    assert caught.value.span.line == len((FILE + DATA).splitlines()) + 2
 
 
 def test_inputs_and_data_contradict_each_other(tmp_path):

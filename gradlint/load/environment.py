@@ -52,12 +52,16 @@ def place(path: Path) -> Place:
 
 @dataclass
 class Session:
-    """What one run of user code had to do without: modules that are not installed, and options that nobody gave."""
+    """What one run of user code had to do without: modules that are not installed, and options that nobody gave.
+
+    `whole` names modules that were imported as a whole: a run of a part of the same file does not take their place.
+    """
 
     finder: StubFinder
     guessed: dict[str, object] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     imported: Callable[[], None] = lambda: None  # called after every import statement of the file
+    whole: set[str] = field(default_factory=set)
 
 
 @contextlib.contextmanager

@@ -117,7 +117,8 @@ class Runner:
         if self.where.package:
             _import_package(self.where.package, self.where.root)
         taken = sys.modules.get(name)
-        if taken is not None and Path(getattr(taken, "__file__", None) or "/").resolve() != self.source.path:
+        other = taken is not None and not is_from(taken, self.source.path)
+        if other or name in self.session.whole:
             name = f"_gradlint_{name}"  # a file called random.py must not replace the library's module
         module = types.ModuleType(name, ast.get_docstring(self.source.tree))
         module.__file__ = str(self.source.path)
@@ -125,6 +126,11 @@ class Runner:
         module.__dict__.update(self.given, __builtins__=__builtins__)
         sys.modules[name] = module
         return module
+
+
+def is_from(module: types.ModuleType, path: Path) -> bool:
+    """Whether the module is that of the file."""
+    return Path(getattr(module, "__file__", None) or "/").resolve() == path
 
 
 def bound(statement: ast.stmt) -> set[str]:

@@ -21,7 +21,7 @@ from gradlint.load.data import Batches, entry, find, with_data
 from gradlint.load.devices import on_cpu, wants_accelerator
 from gradlint.load.downloads import offline
 from gradlint.load.environment import Place, Session, place, surroundings
-from gradlint.load.imports import user_error
+from gradlint.load.imports import is_from, user_error
 from gradlint.load.inputs import feed
 from gradlint.load.model import LoadedModel
 from gradlint.load.weights import put_weights
@@ -46,6 +46,7 @@ class Loader:
         self.overrides = parsed_overrides(settings.init)
         self.accelerated = wants_accelerator(settings.device)
         self.lasting = contextlib.ExitStack()  # closed by nobody but tests
+        self.whole: set[str] = set()  # the file's own module, where data or a loss were asked for that stand in it
 
     def each(self, found: list[Candidate]) -> Iterator[LoadedModel | GradlintError]:
         """Every candidate loaded, or why it could not be; modules without parameters are left out beside others."""
@@ -84,7 +85,7 @@ class Loader:
             session = stack.enter_context(surroundings(self.where))
             downloads = stack.enter_context(offline())
             device = None if self.accelerated else stack.enter_context(on_cpu())
-            session.imported = downloads.patch
+            session.imported, session.whole = downloads.patch, self.whole
             yield session
             session.notes += downloads.notes()
             if device is not None and device.moved:
@@ -104,7 +105,8 @@ class Loader:
             if self.settings.weights:
                 notes.append(put_weights(built.model, Path(self.settings.weights)))
             with self._surroundings():
-                self._import_loss()
+                for name in (self.settings.loss, self.settings.data):
+                    self._import(name or "")
                 if self.settings.data:
                     return self._with_data(candidate, built, find(self.settings.data), tuple(notes))
                 fed = feed(built.model, self.settings, candidate.hints)
@@ -136,11 +138,23 @@ class Loader:
             built.model, batches, built.name, span=candidate.span, rebuild=rebuild, hint=candidate.loss, notes=notes
         )
 
-    def _import_loss(self) -> None:
-        """Import the module of a loss of the user's own now, while the file's folder is searched."""
-        module, colon, _ = (self.settings.loss or "").partition(":")
-        if colon:
-            with contextlib.suppress(ImportError):  # the probe says what is wrong with it
+    def _import(self, name: str) -> None:
+        """Import the module of "module:name" now, while the file's folder is searched.
+
+        The file itself was run only as far as its model needs: for what else stands in it, all of it is imported.
+        Raises LoadError for what its own code raises then; a module that is missing is for its user to report.
+        """
+        module, colon, _ = name.partition(":")
+        part = sys.modules.get(module)
+        if colon and part is not None and is_from(part, self.source.path) and module not in self.whole:
+            self.whole.add(module)
+            del sys.modules[module]
+            try:
+                importlib.import_module(module)
+            except (Exception, SystemExit) as error:
+                raise user_error(error, self.where, self.source, f"cannot import {module} for {name}") from error
+        elif colon:
+            with contextlib.suppress(ImportError):
                 importlib.import_module(module)
 
     def _rebuild(self, built: Built) -> Callable[[], nn.Module]:
