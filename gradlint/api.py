@@ -75,6 +75,7 @@ def check(
     the model cannot be run or an option is not usable.
     """
     from gradlint.analysis import analyse_model
+    from gradlint.capture.sharded import class_of
     from gradlint.report.source import Sources
     from gradlint.suppress import Entry, suppress
 
@@ -91,7 +92,7 @@ def check(
         steps=steps,
         rate=rate,
     )
-    name = type(model).__name__
+    name = class_of(model).__name__
     loaded = _loaded(model, name, inputs, data, settings)
     loaded = loaded if loaded.loss_hint else replace(loaded, loss_hint=_stated_loss(model))
     target = analyse_model(name, None, loaded, settings)

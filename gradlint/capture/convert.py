@@ -13,6 +13,7 @@ from gradlint.capture.arguments import Arguments, dtype_name, references
 from gradlint.capture.moments import FOLLOWED_UP_TO, VALUES_UP_TO
 from gradlint.capture.record import REBASED, Call, Leaf, Meta, Ref, span
 from gradlint.capture.row import Entry
+from gradlint.capture.sharded import class_of
 from gradlint.capture.statistics import statistics
 from gradlint.capture.weights import Weights
 from gradlint.error import GradlintError
@@ -220,7 +221,7 @@ class _Conversion:
     def _module(self, path: str, module: nn.Module) -> Module:
         from gradlint.capture.construction import constructed  # needs torch, as whoever has modules does
 
-        cls, described = type(module), self.recording.module_types.get(path)
+        cls, described = class_of(module), self.recording.module_types.get(path)
         name = described or f"{cls.__module__}.{cls.__name__}"
         own = (self.names.tensors[id(p)][0] for p in module.parameters(recurse=False) if id(p) in self.names.tensors)
         return Module(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from gradlint.capture.meta import is_on_meta, run_on_meta
 from gradlint.capture.recorder import Intervention, Observer
 from gradlint.capture.recorder import run as run_code
 from gradlint.capture.recording import Recording
+from gradlint.capture.sharded import is_sharded, lent
 from gradlint.graph.ir import Graph
 
 
@@ -67,11 +69,22 @@ def capture(
     if isinstance(model, nn.Module) and is_on_meta(model, args, given):
         recording = run_on_meta(model, args, given, observer)
         return to_graph(recording), recording
-    copied = copies.sharing(model) if isinstance(model, nn.Module) else model
-    with copies.undisturbed():
+    with copies.undisturbed(), _spared(model) as copied:
         forward = None if entry == "forward" else getattr(copied, entry)
         recording = run(copied, args, given, observer=observer, forward=forward)
     return to_graph(recording), recording
+
+
+@contextmanager
+def _spared(model: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
+    """What is run in the place of the model, which stays as it is."""
+    if not isinstance(model, nn.Module):
+        yield model
+    elif is_sharded(model):
+        with lent(model):
+            yield model
+    else:
+        yield copies.sharing(model)
 
 
 def from_fx(

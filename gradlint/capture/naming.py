@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
-from gradlint.capture.sharded import gathered_parameters
+from gradlint.capture.sharded import class_of, gathered_parameters
 
 _COMPILED = "_orig_mod"  # torch.compile wraps a module in another one and calls it this
 
@@ -84,7 +84,7 @@ class Names:
         known = self.modules.get(id(module))
         if known is not None:
             return known[0]
-        path = path or self._fresh("?" + type(module).__name__)
+        path = path or self._fresh("?" + class_of(module).__name__)
         before = set(self.tree)
         self._register(module, path)
         self.unregistered |= set(self.tree) - before

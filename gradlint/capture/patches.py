@@ -13,7 +13,17 @@ from torch import nn
 
 Caller = Callable[..., Any]  # (original, module or class, args, kwargs) → result
 
-Pause = Callable[[], AbstractContextManager[None]]
+
+class Outside(NamedTuple):
+    """What the recorder does about code that is no part of the model.
+
+    `pause` records nothing for the length of a block. `passed_on(given, back)` hears of tensors that such code gives
+    back, in the same nested order, for those that it was given.
+    """
+
+    pause: Callable[[], AbstractContextManager[None]]
+    passed_on: Callable[[Any, Any], None]
+
 
 _MISSING = object()
 _REPLICATED = (nn.DataParallel, nn.parallel.DistributedDataParallel)
@@ -37,7 +47,7 @@ def replaced(target: object, name: str, value: object) -> Iterator[None]:
 def run_patches(
     call_module: Caller,
     call_function: Caller,
-    pause: Callable[[], AbstractContextManager[None]],
+    outside: Outside,
     *,
     opaque: bool = True,
 ) -> Iterator[None]:
@@ -47,11 +57,9 @@ def run_patches(
     first; compiling, because compiled code shows no operations. Without `opaque`, for a replay of a run that met
     neither custom functions nor scripted or replicated modules, these are left as they are: changing an attribute of
     `nn.Module` costs as much as forty operations, as every subclass forgets its methods. What FSDP does to gather
-    parameters and to let them go again runs under `pause`: it is no part of the model.
+    parameters and to let them go again is no part of the model, but `outside` of it.
     """
-    changes: list[tuple[Any, str, object]] = [
-        (method.owner, name, _paused(method.function, pause)) for name, method in _gathering()
-    ]
+    changes: list[tuple[Any, str, object]] = list(_sharding(outside))
     apply = _function_apply(call_function)
     if opaque:
         changes += [(nn.Module, "__call__", _module_call(call_module)), (torch.autograd.Function, "apply", apply)]
@@ -73,26 +81,39 @@ def run_patches(
                 setattr(target, name, value)
 
 
-class _Method(NamedTuple):
-    owner: type
-    function: Callable[..., Any]
-
-
-def _gathering() -> Iterator[tuple[str, _Method]]:
+def _sharding(outside: Outside) -> Iterator[tuple[type, str, object]]:
     """The methods by which FSDP2 gathers and frees parameters, where it was imported and still has them."""
     module = sys.modules.get("torch.distributed.fsdp._fully_shard._fsdp_param_group")
     owner = getattr(module, "FSDPParamGroup", None)
+    if owner is None:
+        return
+    found = vars(owner)
     for name in ("unshard", "wait_for_unshard", "reshard"):
-        if owner is not None and name in vars(owner):
-            yield name, _Method(owner, vars(owner)[name])
+        if name in found:
+            yield owner, name, _paused(found[name], outside.pause)
+    if _HOOKING in found:
+        yield owner, _HOOKING, _passing(found[_HOOKING], outside)
 
 
-def _paused(function: Callable[..., Any], pause: Pause) -> Callable[..., Any]:
+_HOOKING = "_register_post_backward_hook"  # sends a module's arguments through a function that waits for the backward
+
+
+def _paused(function: Callable[..., Any], pause: Callable[[], AbstractContextManager[None]]) -> Callable[..., Any]:
     def quiet(*args: Any, **kwargs: Any) -> Any:
         with pause():
             return function(*args, **kwargs)
 
     return quiet
+
+
+def _passing(function: Callable[..., Any], outside: Outside) -> Callable[..., Any]:
+    def passing(self: object, args: Any, kwargs: Any) -> Any:
+        with outside.pause():
+            back = function(self, args, kwargs)
+        outside.passed_on((args, kwargs), back)
+        return back
+
+    return passing
 
 
 def _module_call(call_module: Caller) -> Caller:

@@ -19,6 +19,7 @@ from gradlint.capture.curve import sampled
 from gradlint.capture.naming import Names
 from gradlint.capture.record import Call, Place
 from gradlint.capture.recording import Recording
+from gradlint.capture.sharded import class_of
 from gradlint.capture.tape import Tape, describe
 from gradlint.error import GradlintError
 
@@ -133,7 +134,7 @@ class Recorder(TorchFunctionMode):
         self._changes: dict[int, list[Intervention]] = {}
         for intervention in interventions:
             self._changes.setdefault(intervention.index, []).append(intervention)
-        self._active = [_Active(model, "", type(model).__name__)]
+        self._active = [_Active(model, "", class_of(model).__name__)]
         self._paused = False
 
     def run(self, args: tuple[Any, ...], kwargs: dict[str, Any], *, opaque: bool = True) -> Recording:
@@ -141,7 +142,8 @@ class Recorder(TorchFunctionMode):
         if self.tape is not None:
             for name, tensor in structure.arguments(args, kwargs, self._arguments()):
                 self.tape.placeholder(name, tensor)
-        patched = patches.run_patches(self._call_module, self._call_function, self._pause, opaque=opaque)
+        outside = patches.Outside(self._pause, self._passed_on)
+        patched = patches.run_patches(self._call_module, self._call_function, outside, opaque=opaque)
         with torch.enable_grad(), patched, self:
             output = self.forward(*args, **kwargs)
         outputs = structure.flatten(output)
@@ -274,7 +276,7 @@ class Recorder(TorchFunctionMode):
             return original(module, *args, **kwargs)
         path = self.names.path(module, self._active[-1].path)
         self.called[path] = self.called.get(path, 0) + 1
-        self._active.append(_Active(module, path, type(module).__name__))
+        self._active.append(_Active(module, path, class_of(module).__name__))
         try:
             return original(module, *args, **kwargs)
         finally:
@@ -285,6 +287,12 @@ class Recorder(TorchFunctionMode):
         return self._opaque(
             lambda *a, **k: original(cls, *a, **k), f"{cls.__module__}.{cls.__qualname__}", args, kwargs
         )
+
+    def _passed_on(self, given: Any, back: Any) -> None:
+        """Take tensors that something which is no part of the model gave back for those that it was given."""
+        if self.tape is not None:
+            for old, new in zip(calls.tensors(given), calls.tensors(back), strict=True):
+                self.tape.equate(new, old)
 
     def _opaque(self, function: calls.Function, name: str, args: Any, kwargs: Any) -> Any:
         """Make one numbered call of something that is not to be looked into."""
@@ -339,7 +347,7 @@ class Recorder(TorchFunctionMode):
         path = self.names.path(module, top.path)
         if module is not top.module:
             self.called.setdefault(path, 1)
-        return _Active(module, path, type(module).__name__)
+        return _Active(module, path, class_of(module).__name__)
 
 
 _autograd_nodes: Callable[[], int] = torch._C._autograd._get_sequence_nr

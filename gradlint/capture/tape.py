@@ -69,6 +69,10 @@ class Tape:
             self._produce(tensor, Ref(call, output), call)
         self.following.follow(call, given)
 
+    def equate(self, tensor: torch.Tensor, other: torch.Tensor) -> None:
+        """Take a tensor that no recorded call made for another one."""
+        self._known[id(tensor)] = _Entry(weakref.ref(tensor), self.refer(other), len(self.steps))
+
     def refer(self, tensor: torch.Tensor) -> Ref:
         """What the tensor currently is; parameters, buffers and unknown tensors become leaves."""
         entry = self._known.get(id(tensor))

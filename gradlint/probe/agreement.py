@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gradlint.capture.sharded import square
 from gradlint.error import GradlintError
 
 PARTS = 4
@@ -81,11 +83,12 @@ def _tensors(value: Any) -> list[Tensor]:
 
 
 def _gradients(model: nn.Module) -> list[Tensor]:
-    return [
-        param.grad.to_dense() if param.grad is not None else torch.zeros_like(param) for param in model.parameters()
-    ]
+    return [_dense(torch.zeros_like(param) if param.grad is None else param.grad) for param in model.parameters()]
+
+
+def _dense(gradient: Tensor) -> Tensor:
+    return gradient if gradient.layout is torch.strided else gradient.to_dense()
 
 
 def _length(tensors: list[Tensor]) -> float:
-    squares = [torch.linalg.vector_norm(tensor).abs().double() ** 2 for tensor in tensors]
-    return float(torch.stack(squares).sum().sqrt()) if squares else 0.0
+    return math.sqrt(sum(map(square, tensors)))

@@ -16,7 +16,7 @@ from torch.nn.parameter import UninitializedBuffer
 from torch.nn.parameter import is_lazy as is_uninitialised
 
 from gradlint.capture.naming import Names
-from gradlint.capture.sharded import is_sharded
+from gradlint.capture.sharded import is_sharded, lent, rewrite
 from gradlint.error import ProbeError, UsageError
 
 Draw = Callable[[Tensor], Tensor | None]
@@ -67,31 +67,21 @@ def pick_device(name: str) -> torch.device:
 
 
 @contextmanager
-def measured(model: nn.Module, device: torch.device, dtype: torch.dtype | None) -> Iterator[nn.Module]:
+def measured(
+    model: nn.Module, device: torch.device, dtype: torch.dtype | None, *, changed: bool = False
+) -> Iterator[nn.Module]:
     """A copy of the model to measure; one that is spread over processes is lent itself, and given back as it was.
 
-    Raises ProbeError as `copy_model` does, and for another dtype of a model that cannot be copied.
+    `changed` says that its parameters are written to. Raises ProbeError as `copy_model` does, and for another dtype of
+    a model that cannot be copied.
     """
     if not is_sharded(model):
         yield copy_model(model, device, dtype)
         return
     if dtype is not None:
         raise ProbeError("a model that is spread over processes is measured in its own precision")
-    modes = [(module, module.training) for module in model.modules()]
-    gradients = [(param, param.grad) for param in model.parameters()]
-    buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
-    for param, _ in gradients:
-        param.grad = None
-    try:
+    with lent(model, changed=changed):
         yield _train(model)
-    finally:
-        for module, training in modes:
-            module.training = training
-        for param, gradient in gradients:
-            param.grad = gradient
-        with torch.no_grad():
-            for buffer, kept in buffers:
-                buffer.copy_(kept)
 
 
 def copy_model(model: nn.Module, device: torch.device, dtype: torch.dtype | None) -> nn.Module:
@@ -127,17 +117,18 @@ def copy_inputs(value: Any, device: torch.device, dtype: torch.dtype | None) -> 
 
 
 def edit(names: Names, edits: Sequence[ParamEdit]) -> None:
-    """Apply the edits to the parameters of a copy.
+    """Apply the edits to the parameters of a copy, or of a model that is lent with its parameters.
 
-    Raises ProbeError for a path that the model does not have, and for a model that is lent itself.
+    Raises ProbeError for a path that the model does not have.
     """
-    if any(hasattr(names.params.get(change.path), "full_tensor") for change in edits):
-        raise ProbeError("the parameters of a model that is spread over processes are not changed")
     with torch.no_grad():
         for change in edits:
             param = names.params.get(change.path)
             if param is None:
                 raise ProbeError(f"the model has no parameter {change.path!r}")
+            if hasattr(param, "full_tensor"):
+                rewrite(param, change.function)
+                continue
             drawn = change.function(param)
             if drawn is not None and drawn is not param:
                 param.copy_(drawn)

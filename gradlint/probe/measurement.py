@@ -137,7 +137,7 @@ def measure(
     recorded, measured = once(loaded, plan)
     measured = replace(measured, notes=(*measured.notes, *remark))
     plan = replace(plan, graph=recorded)
-    if explain_zeros and not is_sharded(loaded.model):
+    if explain_zeros:
         moved = _explain if blocked(recorded, measured) else _opened
         measured = moved(loaded, plan, recorded, measured)
     if graph is None and not plan.interventions and not plan.edits:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from gradlint.capture.sharded import whole
 from gradlint.error import UsageError
 from gradlint.graph.ir import Graph
 from gradlint.probe import operands
@@ -82,7 +83,7 @@ def _ranged(loaded: Loaded, plan: Plan, graph: Graph) -> _Ranged:
 def _params(done: Pass) -> Iterator[tuple[str, tuple[int, int, float]]]:
     for path, param in done.names.params.items():
         if param.grad is not None and param.grad.numel():
-            gradient = param.grad.to_dense()
+            gradient = whole(param.grad).to_dense()
             zeros = gradient.numel() - int(torch.count_nonzero(gradient))
             yield path, (gradient.numel(), zeros, log10(float(gradient.abs().amax())))
 

@@ -117,7 +117,7 @@ def passed(loaded: Loaded, plan: Plan) -> Pass:
     with (
         undisturbed(plan.seed, plan.device),
         _default_dtype(plan.dtype),
-        measured(loaded.model, plan.device, plan.dtype) as model,
+        measured(loaded.model, plan.device, plan.dtype, changed=bool(plan.edits)) as model,
     ):
         args = copy_inputs(loaded.args, plan.device, plan.dtype)
         kwargs = copy_inputs(loaded.kwargs, plan.device, plan.dtype)

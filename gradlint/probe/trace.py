@@ -13,11 +13,12 @@ from torch import Tensor, nn
 
 from gradlint.capture import Intervention, Names
 from gradlint.capture.copies import is_lazy
+from gradlint.capture.sharded import square
 from gradlint.error import ProbeError, UsageError
 from gradlint.graph.ir import Graph
 from gradlint.probe.agreement import Batch, agreement, split
 from gradlint.probe.budget import spilled
-from gradlint.probe.isolation import ParamEdit, copy_inputs, copy_model, edit, pick_device, undisturbed
+from gradlint.probe.isolation import ParamEdit, copy_inputs, edit, measured, pick_device, undisturbed
 from gradlint.probe.ledger import log10
 from gradlint.probe.loss import Value
 from gradlint.probe.measurement import Described, fitted
@@ -77,8 +78,7 @@ def train(
         entry=getattr(loaded, "entry", "forward"),
     )
     plan, _ = fitted(loaded, plan, training.memory)
-    with undisturbed(training.seed, device):
-        model = copy_model(loaded.model, device, None)
+    with undisturbed(training.seed, device), measured(loaded.model, device, None, changed=True) as model:
         if is_lazy(model):
             shape_lazy(model, loaded, plan)
         names = Names(model)
@@ -174,13 +174,6 @@ def _sizes(weights: Mapping[str, Tensor]) -> Iterator[tuple[str, float]]:
     """log10 RMS of the gradient of each weight; -inf without one."""
     present = {path: weight.grad.detach() for path, weight in weights.items() if weight.grad is not None}
     dense = {path: grad.to_dense() if grad.layout is not torch.strided else grad for path, grad in present.items()}
-    norms = [float(torch.linalg.vector_norm(grad, dtype=_wide(grad)).abs()) for grad in dense.values()]
-    known = dict(zip(dense, norms, strict=True))
+    known = {path: math.sqrt(square(grad)) for path, grad in dense.items()}
     for path, weight in weights.items():
         yield path, log10(known.get(path, 0.0)) - 0.5 * math.log10(max(1, weight.numel()))
-
-
-def _wide(tensor: Tensor) -> torch.dtype:
-    if tensor.is_complex():
-        return torch.complex128
-    return torch.float32 if tensor.device.type == "mps" else torch.float64
