@@ -258,6 +258,25 @@ def test_every_parameter_gets_its_gradient(name):
     assert set(graph.params) == set(measured.params)
 
 
+def test_a_class_with_another_method_called_train_is_measured_in_train_mode():
+    modes = []
+
+    class Layer(nn.Linear):
+        def train(self, positive, negative):
+            raise AssertionError("this trains the layer")
+
+        def forward(self, x):
+            modes.append(self.training)
+            return super().forward(x)
+
+    model = nn.Sequential(Layer(4, 4))
+    model[0].training = False
+    _, measured = probe(model, torch.randn(8, 4))
+    assert measured.params["0.weight"].status == "ok"
+    assert modes == [True]
+    assert not model[0].training
+
+
 def test_a_replay_measures_what_the_recording_did():
     model = nn.Sequential(
         nn.Linear(16, 16), nn.Dropout(0.5), nn.BatchNorm1d(16), nn.ReLU(inplace=True), nn.Linear(16, 4)

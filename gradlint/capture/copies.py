@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,6 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn.parameter import is_lazy as is_uninitialised
+
+from gradlint.load.duplicate import duplicate
 
 
 def sharing(model: nn.Module) -> nn.Module:
@@ -57,7 +58,7 @@ def _copied(model: nn.Module, parameter: Callable[[nn.Parameter], nn.Parameter])
                 memo[id(held)] = held.detach().clone()  # old weight norm keeps its last result, which cannot be copied
             elif isinstance(held, torch.Generator):
                 memo[id(held)] = held.clone_state()
-    return copy.deepcopy(model, memo)
+    return duplicate(model, memo)
 
 
 def _meta_parameter(parameter: nn.Parameter) -> nn.Parameter:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import pickle
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 
+from gradlint.load.duplicate import duplicate
 from gradlint.load.infer_layers import has_shape
 
 
@@ -48,7 +48,7 @@ def shadow(model: nn.Module, device: str = "cpu") -> nn.Module:
         memo.setdefault(id(tensor), tensor.detach().to(device).clone())
     for module in model.modules():
         memo |= {id(v): v.clone_state() for v in vars(module).values() if isinstance(v, torch.Generator)}
-    return copy.deepcopy(model, memo)
+    return duplicate(model, memo)
 
 
 def _on_meta(parameter: nn.Parameter) -> nn.Parameter:

@@ -18,6 +18,7 @@ from torch.nn.parameter import is_lazy as is_uninitialised
 from gradlint.capture.naming import Names
 from gradlint.capture.sharded import is_sharded, lent, rewrite
 from gradlint.error import ProbeError, UsageError
+from gradlint.load.duplicate import duplicate
 
 Draw = Callable[[Tensor], Tensor | None]
 
@@ -93,7 +94,7 @@ def copy_model(model: nn.Module, device: torch.device, dtype: torch.dtype | None
         raise ProbeError("the model has no values (it is on the meta device)", "build it on the CPU")
     memo: dict[int, Any] = {id(held): value for held, value in _uncopyable(model)}
     try:
-        copied = copy.deepcopy(model, memo)
+        copied = duplicate(model, memo)
     except Exception as error:
         raise ProbeError(f"the model cannot be copied: {type(error).__name__}: {error}") from error
     for tensor in copied.parameters():
@@ -149,10 +150,17 @@ def _uncopyable(model: nn.Module) -> Iterator[tuple[Any, Any]]:
 
 
 def _train(model: nn.Module) -> nn.Module:
-    """The model in train mode; an exported program that knows no modes is left in its own."""
+    """The model in train mode; an exported program that knows no modes is left in its own.
+
+    A class that calls another method of its own `train` (a layer that trains itself) has its flags set.
+    """
     try:
         return model.train()
     except NotImplementedError:
+        return model
+    except TypeError:
+        for module in model.modules():
+            module.training = True
         return model
 
 
