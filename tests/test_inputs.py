@@ -94,6 +94,19 @@ class Masked(nn.Module):
         return self.attention(x, x, x, key_padding_mask=key_padding_mask)[0]
 
 
+class Translator(nn.Module):
+    """As torch's tutorial on translation: the sequence comes first, and every mask of `nn.Transformer` is asked for."""
+
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Embedding(30, 8)
+        self.transformer = nn.Transformer(8, 2, 1, 1, 16)
+
+    def forward(self, src, tgt, src_mask, tgt_mask, src_padding_mask, tgt_padding_mask, memory_key_padding_mask):
+        masks = (src_mask, tgt_mask, None, src_padding_mask, tgt_padding_mask, memory_key_padding_mask)
+        return self.transformer(self.table(src), self.table(tgt), *masks)
+
+
 class Kept(nn.Module):
     def __init__(self):
         super().__init__()
@@ -293,6 +306,14 @@ def test_ids_stay_below_the_smallest_table_that_takes_them() -> None:
 def test_a_mask_that_hides_everything_is_turned_round() -> None:
     found = inferred(Masked())
     assert not found.args[1].any()
+
+
+def test_torch_s_attention_says_what_masks_it_wants_and_each_is_open() -> None:
+    found = inferred(Translator())
+    length, batch = found.args[0].shape
+    wanted = [(length, length)] * 2 + [(batch, length)] * 3
+    assert [tuple(mask.shape) for mask in found.args[2:]] == wanted
+    assert not any(mask.any() for mask in found.args[2:])
 
 
 def test_a_mask_that_keeps_is_all_ones() -> None:

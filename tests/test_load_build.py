@@ -29,6 +29,26 @@ class Net(nn.Module):
 """
 
 
+LATER = """
+from dataclasses import dataclass
+from torch import nn
+
+@dataclass(frozen=True)
+class Config:
+    dim: int = 12
+    vocab_size: int = -1  # defined later by the tokenizer
+    pad_id: int = -1
+
+class Net(nn.Module):
+    def __init__(self, config: Config):
+        super().__init__()
+        self.config = config
+        self.table = nn.Embedding(config.vocab_size, config.dim)
+    def forward(self, x):
+        return self.table(x)
+"""
+
+
 @pytest.fixture
 def built(tmp_path):
     """Build the first model of a file, or an expression in it."""
@@ -275,3 +295,25 @@ def test_pretrained_weights_are_not_fetched():
         layer.load_state_dict(state)
         assert torch.equal(layer.weight, before)
         assert "resnet18-f37072fd.pth" in downloads.notes()[0]
+
+
+def test_a_size_that_the_configuration_leaves_for_later_is_guessed(built):
+    found = built(LATER)
+    assert found.model.table.weight.shape == (guess("vocab_size"), 12)
+    assert found.model.config.pad_id == -1
+    assert f"guessed: config.vocab_size={guess('vocab_size')}" in found.notes
+
+
+def test_packages_below_the_working_directory_are_found(tmp_path, monkeypatch):
+    (tmp_path / "parts_beside").mkdir()
+    (tmp_path / "parts_beside" / "layers.py").write_text("from torch import nn\nclass Own(nn.Linear): pass\n")
+    (tmp_path / "scripts").mkdir()
+    script = tmp_path / "scripts" / "train.py"
+    script.write_text("from parts_beside.layers import Own\nmodel = Own(3, 2)\n")
+    monkeypatch.chdir(tmp_path)
+    source, where = read(script), place(script)
+    with surroundings(where) as session:
+        found = build(find_models(source)[0], source, where, session)
+    assert type(found.model).__name__ == "Own"
+    assert where.is_user(str(tmp_path / "parts_beside" / "layers.py"))
+    assert not where.is_user(str(tmp_path / ".venv" / "lib" / "site-packages" / "torch" / "nn.py"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +19,11 @@ LENGTH = 100  # characters of a call that are shown
 NETWORKS = re.compile(
     r"(base_?|student_?|teacher_?|vision_?|image_?|text_?)?(net|network|model|backbone|encoder|decoder|transformer|vit|trunk|module"
     r"|generator|discriminator|student|teacher|feature_extractor|extractor)"
+)
+
+# A field of a configuration that holds a size.
+SIZE = re.compile(
+    r"(^|_)(vocab|size|dim|width|len|length|num|n|heads?|layers?|features?|classes|tokens?|channels?)(_|$)"
 )
 
 # A layer for a parameter that is called, by a part of its name.
@@ -148,6 +154,22 @@ class GuessedConfig:
     def __repr__(self) -> str:
         fields = {k: v for k, v in self.__dict__.items() if k != "_guesser"}
         return f"<{_listed(fields)}>"
+
+
+def open_sizes(config: object) -> dict[str, int]:
+    """A size for every field that a configuration sets to -1, "defined later": `vocab_size: int = -1`."""
+    fields = vars(config) if hasattr(config, "__dict__") else {}
+    named = [name for name, value in fields.items() if type(value) is int and value == -1 and SIZE.search(name)]
+    guesses = {name: guess(name, None, "int") for name in named}
+    return {name: size for name, size in guesses.items() if type(size) is int and size > 0}
+
+
+def with_sizes(config: object, sizes: Mapping[str, int]) -> object:
+    """A copy of the configuration with these fields."""
+    other = copy.copy(config)
+    for name, size in sizes.items():
+        object.__setattr__(other, name, size)  # a frozen dataclass, too
+    return other
 
 
 def _parameters(function: Callable[..., object]) -> list[inspect.Parameter]:

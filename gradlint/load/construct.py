@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from gradlint.error import UsageError
-from gradlint.load.arguments import Arguments, GuessedConfig, Guesser
+from gradlint.load.arguments import Arguments, GuessedConfig, Guesser, open_sizes, with_sizes
 from gradlint.load.guess import alternatives
 from gradlint.load.imports import Runner
 from gradlint.source.classes import definitions
@@ -177,8 +177,15 @@ def parsed_overrides(texts: Sequence[str]) -> dict[str, object]:
 
 
 def _variations(arguments: Arguments) -> Iterator[Arguments]:
-    """The arguments, then the same with one guess replaced: every guess's likeliest alternative, then the next."""
+    """The arguments, then the same with one guess replaced: every guess's likeliest alternative, then the next.
+
+    Before those, with the sizes that a configuration of the file leaves open.
+    """
     yield arguments
+    for name, config in arguments.stated.items():
+        if name in arguments.kwargs and (sizes := open_sizes(config)):
+            guessed = {**arguments.guessed, **{f"{name}.{field}": size for field, size in sizes.items()}}
+            yield replace(arguments, kwargs={**arguments.kwargs, name: with_sizes(config, sizes)}, guessed=guessed)
     plain = {n: v for n, v in arguments.guessed.items() if not isinstance(v, GuessedConfig) and n in arguments.kwargs}
     others = [(rank, name, other) for name, v in plain.items() for rank, other in enumerate(alternatives(name, v))]
     for _, name, other in sorted(others, key=lambda item: item[0])[:REPAIRS]:

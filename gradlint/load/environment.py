@@ -15,17 +15,24 @@ from pathlib import Path
 from gradlint.load.guess import guess
 from gradlint.load.stub import StubFinder
 
+OWN = Path(__file__).resolve().parents[1]  # gradlint itself, which may lie in the working directory
+
 # Weights are never downloaded while linting.
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "WANDB_MODE": "disabled"}
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a file sits in the import system: `__main__` programs see its folder first, a package its parent."""
+    """Where a file sits in the import system: `__main__` programs see its folder first, a package its parent.
+
+    `project` is the working directory where the file lies below it: packages beside the file's own folder are found
+    there as well, as an installed project's are, but after everything that is installed.
+    """
 
     path: Path
     name: str  # the module's dotted name
     root: Path  # the folder that goes on sys.path
+    project: Path | None = None
 
     @property
     def package(self) -> str:
@@ -35,10 +42,10 @@ class Place:
     def is_user(self, filename: str) -> bool:
         """Whether a source file belongs to the user's project rather than to an installed package."""
         home = self.root / self.name.split(".")[0] if self.package else self.root
-        if filename.startswith("<") or not Path(filename).is_absolute():
+        if filename.startswith("<") or not Path(filename).is_absolute() or Path(filename).is_relative_to(OWN):
             return False
-        relative = os.path.relpath(filename, home)
-        return not relative.startswith("..") and "site-packages" not in relative
+        relatives = [os.path.relpath(filename, folder) for folder in (home, self.project) if folder is not None]
+        return any(not relative.startswith("..") and "site-packages" not in relative for relative in relatives)
 
 
 def place(path: Path) -> Place:
@@ -47,7 +54,8 @@ def place(path: Path) -> Place:
     while (folder / "__init__.py").exists() and folder.name.isidentifier():
         parts.insert(0, folder.name)
         folder = folder.parent
-    return Place(path, ".".join(parts), folder)
+    here = Path.cwd()
+    return Place(path, ".".join(parts), folder, here if path.is_relative_to(here) else None)
 
 
 @dataclass
@@ -68,11 +76,12 @@ class Session:
 def surroundings(where: Place) -> Iterator[Session]:
     """Run user code as Python would run it, with stdout on stderr; everything changed here is restored."""
     session = Session(StubFinder(where.is_user))
+    project = [] if where.project is None else [str(where.project)]
     parse = _parse_known(argparse.ArgumentParser.parse_known_args, session.guessed)
     with (
         contextlib.redirect_stdout(sys.stderr),
         patched(sys, "argv", [str(where.path)]),
-        patched(sys, "path", [str(where.path.parent), str(where.root), *sys.path]),
+        patched(sys, "path", [str(where.path.parent), str(where.root), *sys.path, *project]),
         patched(sys, "dont_write_bytecode", True),
         _finder(session.finder),
         patched(argparse.ArgumentParser, "parse_args", _parse_args),

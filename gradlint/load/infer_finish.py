@@ -126,10 +126,14 @@ def _pictures(width: int) -> Iterator[tuple[Axis, ...]]:
 
 
 def opened(trial: Trial, known: Context) -> Iterator[Plan]:
-    """A mask of ones hid everything (or made the output undefined): ones mean what to leave out."""
-    for path, guess in trial.plan.leaves().items():
-        if guess.role == "mask" and (path in trial.seen.closed or not finite(trial)):
-            yield trial.plan.put(path, replace(guess, role="open mask"))
+    """Masks of ones hid everything (or made the output undefined): ones mean what to leave out. All, else one."""
+    masks = {path: replace(g, role="open mask") for path, g in trial.plan.leaves().items() if g.role == "mask"}
+    closed = [path for path in masks if path in trial.seen.closed] or ([] if finite(trial) else list(masks))
+    together = trial.plan
+    for path in closed:
+        together = together.put(path, masks[path])
+    yield from [together] if closed else []
+    yield from (trial.plan.put(path, masks[path]) for path in closed if len(closed) > 1)
 
 
 def usual_side(trial: Trial, known: Context) -> Iterator[Plan]:

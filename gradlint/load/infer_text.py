@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from gradlint.load.feed_plan import Axis, Group, Guess
+from gradlint.load.feed_plan import Axis, Group, Guess, Plan
 from gradlint.load.feed_trial import sources_of, tensors_in
 from gradlint.load.infer_context import Argument
 from gradlint.load.infer_repair import SPATIAL, Broken, Change, other_sides, rerank, retype, set_axis, solve_side
@@ -211,6 +211,40 @@ def mask_form(broken: Broken, match: re.Match[str]) -> Iterator[Change]:
                 yield 0.3 + 0.1 * rank, broken.plan.put(path, replace(guess, axes=axes))
 
 
+def mask_shape(broken: Broken, match: re.Match[str]) -> Iterator[Change]:
+    """torch's attention says what shape it wants of an `attn_mask`: "torch.Size([6, 24]), but should be (6, 6)"."""
+    came, wanted = (tuple(int(n) for n in re.findall(r"\d+", shape)) for shape in match.groups())
+    for cost, path in _masks(broken, came, padding=False):
+        yield cost, _with_axes(broken, path, wanted)
+
+
+def padding_size(broken: Broken, match: re.Match[str]) -> Iterator[Change]:
+    """It says the size that it wants of one axis of a `key_padding_mask`: most often, the axes are the other way."""
+    axis, wanted, came = map(int, match.groups())
+    for cost, path in _masks(broken, None, padding=True):
+        shape = broken.plan.shape(broken.plan.leaves()[path])
+        if len(shape) == 2 and shape[axis] == came:
+            turned = shape[::-1] if shape[1 - axis] == wanted else (*shape[:axis], wanted, *shape[axis + 1 :])
+            yield cost, _with_axes(broken, path, turned)
+
+
+def _masks(broken: Broken, shape: tuple[int, ...] | None, *, padding: bool) -> Iterator[tuple[float, str]]:
+    """What it costs to believe that a mask (of this shape) is meant: those called so first, in their order."""
+    for rank, (path, guess) in enumerate(broken.plan.leaves().items()):
+        if guess.role in ("mask", "open mask") and shape in (None, broken.plan.shape(guess)):
+            yield 0.1 + 0.02 * rank + 0.3 * (padding != ("pad" in path)), path
+
+
+def _with_axes(broken: Broken, path: str, shape: tuple[int, ...]) -> Plan:
+    guess = broken.plan.leaves()[path]
+    return broken.plan.put(path, replace(guess, axes=tuple(_named(broken, size) for size in shape)))
+
+
+def _named(broken: Broken, size: int) -> Axis:
+    """The axis of this size that the plan has a name for, else the number."""
+    return next((axis for axis in ("B", "T") if broken.plan.size(axis) == size), size)
+
+
 MASKS: tuple[tuple[Axis, ...], ...] = (("B", 1, "T"), ("T", "T"), ("B", 1, 1, "T"), ("B", "T", "T"), ("B", "T"))
 
 
@@ -325,6 +359,8 @@ RULES: tuple[tuple[re.Pattern[str], Rule], ...] = tuple(
         (r"same dtype|found long|got long|for 'long'|\(long|floating point|input dtype", floating_numbers),
         (r"only supports boolean|expected.*bool|bool.*expected|must be.*bool", truth_values),
         (r"with a bool tensor|for 'bool'|bool and float|found bool", numeric_mask),
+        (r"attn_mask is torch\.Size\(\[(.*?)\]\), but should be \((.*?)\)", mask_shape),
+        (r"key_padded_mask\.shape\[(\d)\] to be (\d+), but got (\d+)", padding_size),
         (r"must match|broadcast|expanded size|shape of the mask|size of mask", mask_form),
         (r"must be a (\d)-?D", too_flat),
         (r"\bhx\b|hidden state|expected hidden|hidden\[", hidden_state),
