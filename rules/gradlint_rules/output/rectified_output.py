@@ -9,6 +9,7 @@ from gradlint.graph.ir import Graph, Op
 from gradlint.rule import rule
 from gradlint_rules import passage
 
+FEATURES = 64  # units from which a layer as wide as the one before it is taken for a hidden one
 AROUND = frozenset({"softmax", "activation"})  # a softmax or sigmoid on top of the rectifier is still the output
 
 
@@ -19,25 +20,37 @@ def rectified_output(graph: Graph) -> Iterator[Draft]:
     op = None if value is None else passage.before(graph, value.id, scaled=True)
     if op is not None and op.kind in AROUND and not passage.is_rectifier(op):
         op = passage.producer(graph, op)
-    if op is None or not passage.is_rectifier(op) or not _follows_weight(graph, op):
+    layer = None if op is None or not passage.is_rectifier(op) else _layer(graph, op)
+    if op is None or layer is None:
         return
     yield Draft(
         message=f"{op.function} on the output units: one that is off for every sample never gets a gradient again",
         op=op.index,
         ops=(op.index,),
         numbers={"dead-share": (op.index,)},
+        severity="info" if _hidden(graph, layer) else None,
     )
 
 
-def _follows_weight(graph: Graph, op: Op) -> bool:
-    """Whether the rectifier reads a weighted layer: a norm or a sum of two branches in between keeps units from dying.
+def _hidden(graph: Graph, layer: Op) -> bool:
+    """Whether the layer looks like one from the middle of a net: as many units as it reads, and many of them.
+
+    Nets cut off there give features to other models (VGG's, for a perceptual loss), not predictions.
+    """
+    param, units = passage.weight(graph, layer), passage.features(graph, layer) or 0
+    return param is not None and units >= FEATURES and len(param.shape) > 1 and param.shape[0] == param.shape[1]
+
+
+def _layer(graph: Graph, op: Op) -> Op | None:
+    """The weighted layer that the rectifier reads: a norm or a sum of two branches in between keeps units from dying.
 
     A bias added by hand and a product with something fixed (a graph's adjacency) mix samples, not units.
     """
     layer = passage.producer(graph, op)
     while layer is not None and (source := _mixed(graph, layer)) is not None:
         layer = passage.before(graph, source)
-    return layer is not None and layer.kind in ("linear", "conv") and passage.weight(graph, layer) is not None
+    weighted = layer is not None and layer.kind in ("linear", "conv") and passage.weight(graph, layer) is not None
+    return layer if weighted else None
 
 
 def _mixed(graph: Graph, op: Op) -> int | None:
