@@ -75,6 +75,7 @@ def analyse_model(target: str, path: str | None, loaded: LoadedModel, settings: 
         loaded.inputs,
         settings.loss or loaded.loss or loaded.loss_hint or "unit",
         loaded.notes,
+        loaded.awaited,
     )
 
     def prove(findings: Sequence[Finding], measured: Measurement) -> Sequence[Finding]:

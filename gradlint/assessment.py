@@ -22,12 +22,17 @@ from gradlint.signal import predict
 
 # families of rules that ask how large signals are, or how they spread
 SIZES = frozenset({"vanishing", "exploding", "init", "normalization", "architecture", "units"})
+# … and those that ask how layers are joined: of pretrained layers, which were trained as they are, and may stay so
+JOINTS = frozenset({"wiring", "output"})
 Prove = Callable[[Sequence[Finding], Measurement], Sequence[Finding]]
 
 
 @dataclass(frozen=True)
 class Case:
-    """What the report says of the target beside what was found; `loss` is the one to assume where none was computed."""
+    """What the report says of the target beside what was found; `loss` is the one to assume where none was computed.
+
+    `awaited` names parameters whose pretrained weights are not there: what they hold is not what will be trained.
+    """
 
     target: str
     path: str | None
@@ -35,6 +40,7 @@ class Case:
     inputs: tuple[InputUsed, ...]
     loss: str = "unit"
     notes: tuple[str, ...] = ()
+    awaited: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -60,7 +66,7 @@ def assess(
     findings: Sequence[Finding] = engine.regrade(
         engine.judge(drafts, graph, signal, measurement, probed.reason), settings.severities
     )
-    findings = _tempered(findings, graph)
+    findings = _tempered(findings, graph, case.awaited)
     if measurement is not None and prove is not None:
         findings = prove(findings, measurement)
     return TargetReport(
@@ -96,11 +102,26 @@ def _unpredicted(graph: Graph, signal: Signal) -> tuple[tuple[str, int], ...]:
     return tuple(Counter(op.function or op.kind for op in ops).most_common())
 
 
-def _tempered(findings: Sequence[Finding], graph: Graph) -> Sequence[Finding]:
-    """Nothing about the size of signals fails a run where the norms that keep it were taken out of the file."""
-    if "norm" not in graph.coverage.absent:
-        return findings
-    return [replace(f, severity="info") if f.family in SIZES else f for f in findings]
+def _tempered(findings: Sequence[Finding], graph: Graph, awaited: frozenset[str]) -> Sequence[Finding]:
+    """Nothing about the size of signals fails a run where what keeps it is not there.
+
+    That is, norms that were taken out of the file, or the pretrained weights of most layers that a finding is about.
+    """
+    absent = "norm" in graph.coverage.absent
+    return [
+        replace(f, severity="info") if (absent and f.family in SIZES) or _waits(f, graph, awaited) else f
+        for f in findings
+    ]
+
+
+def _waits(finding: Finding, graph: Graph, awaited: frozenset[str]) -> bool:
+    if finding.family not in SIZES | JOINTS:
+        return False
+    ops = finding.ops or (() if finding.op is None else (finding.op,))
+    params = {path for op in ops for path in graph.ops[op].params}
+    if not params:
+        return bool(awaited) and set(graph.params) <= awaited
+    return 2 * len(params & awaited) > len(params)
 
 
 def _probe_run(graph: Graph, probed: Probed) -> ProbeRun:

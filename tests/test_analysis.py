@@ -28,3 +28,33 @@ def test_a_failure_carries_its_traceback_where_that_is_asked_for(tmp_path, debug
     assert report.status == "failed" and report.error.line == 10
     assert report.error.message == "the forward of Net raised RuntimeError: boom"
     assert report.error.trace.startswith("Traceback") == debug
+
+
+PRETRAINED = """
+import torch
+from torch import nn
+
+class Head(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(*[layer for _ in range(16) for layer in (nn.Linear(64, 64), nn.ReLU())])
+        {load}
+        self.head = nn.Linear(64, 5)
+
+    def forward(self, x):
+        return self.head(self.body(x))
+
+model = Head()
+"""
+FETCH = 'self.body.load_state_dict(torch.hub.load_state_dict_from_url("https://example.org/sixteen_layers.pth"))'
+
+
+@pytest.mark.parametrize(("load", "severity"), [("", "error"), (FETCH, "info")])
+def test_initial_weights_in_the_place_of_pretrained_ones_are_only_noted(tmp_path, load, severity):
+    path = tmp_path / "model.py"
+    path.write_text(PRETRAINED.format(load=load))
+    settings = Settings(inputs=("float32[8,64]",), fix=False)
+    (report,) = analysis.analyse(parse(f"{path}:model"), settings)
+    found = [f.severity for f in report.findings if f.rule == "vanishing-init"]
+    assert found == [severity], report.findings
+    assert any("pretrained" in note for note in report.notes) == bool(load)

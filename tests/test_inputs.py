@@ -250,6 +250,40 @@ class Scored(nn.Module):
         return scores.softmax(-1) @ h
 
 
+class Pair(nn.Module):
+    """As pix2pix's discriminator: an image and its condition, channel by channel."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(6, 8, 4, 2, 1), nn.InstanceNorm2d(8), nn.LeakyReLU(), nn.Conv2d(8, 1, 4))
+
+    def forward(self, image, condition):
+        return self.body(torch.cat((image, condition), 1))
+
+
+class Attributes(nn.Module):
+    """As StarGAN's generator: a vector is given to every place of the image."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(8, 8, 7, 1, 3), nn.InstanceNorm2d(8), nn.ReLU(), nn.Conv2d(8, 3, 3))
+
+    def forward(self, x, c):
+        c = c.view(c.size(0), c.size(1), 1, 1).repeat(1, 1, x.size(2), x.size(3))
+        return self.body(torch.cat((x, c), 1))
+
+
+class Codes(nn.Module):
+    """As InfoGAN's generator: noise, a label as a row and a code, feature by feature."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Linear(74, 12)
+
+    def forward(self, noise, labels, code):
+        return self.body(torch.cat((noise, labels, code), -1))
+
+
 FOUND = {
     "a net for rectangles": (Steering(), {"x": "float32 3,104,112"}),
     "the state of a step by hand": (Step(), {"input": "float32 57", "hidden": "float32 24"}),
@@ -274,6 +308,15 @@ FOUND = {
     "an asserted length, and targets that give a loss": (Language(), {"idx": "int64 11", "targets": "int64 11"}),
     "a data object of a graph": (FromData(), {"data.edge_index": "int64 90", "data.x": "float32 5"}),
     "parts that are concatenated share the width": (Critic(), {"state": "float32 7", "action": "float32 7"}),
+    "images that are concatenated share the channels": (
+        Pair(),
+        {"image": "float32 3,32,32", "condition": "float32 3,32,32"},
+    ),
+    "an image keeps three channels beside a vector": (Attributes(), {"x": "float32 3,32,32", "c": "float32 5"}),
+    "also parts of which one is whole numbers": (
+        Codes(),
+        {"noise": "float32 25", "labels": "int64 25", "code": "float32 24"},
+    ),
     "a position table gives the image's side": (Patches(), {"x": "float32 3,40,40"}),
     "a dict by the keys that forward reads": (
         ByKey(),

@@ -304,6 +304,12 @@ def test_a_size_that_the_configuration_leaves_for_later_is_guessed(built):
     assert f"guessed: config.vocab_size={guess('vocab_size')}" in found.notes
 
 
+def test_a_record_that_a_parameter_is_annotated_with_is_filled_field_by_field(built):
+    text = LATER.replace("dim: int = 12", "dim: int").replace("vocab_size: int = -1", "vocab_size: int")
+    found = built(text.replace("config: Config", "dims: Config").replace("config", "dims"))
+    assert found.model.table.weight.shape == (guess("vocab_size"), guess("dim"))
+
+
 def test_packages_below_the_working_directory_are_found(tmp_path, monkeypatch):
     (tmp_path / "parts_beside").mkdir()
     (tmp_path / "parts_beside" / "layers.py").write_text("from torch import nn\nclass Own(nn.Linear): pass\n")

@@ -6,7 +6,7 @@ import copy
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
 from typing import Any
 
 from gradlint.load.guess import guess
@@ -79,6 +79,9 @@ class Guesser:
         """(value, "stated" or "guessed") for one parameter."""
         use = self.uses.get(name)
         kind = use.kind if use else None
+        record = self.namespace.get(annotation)
+        if isinstance(record, type) and is_dataclass(record):
+            return self._config(name, annotation)
         if CONFIG.fullmatch(name.lower()) and kind not in ("sequence", "count"):
             return self._config(name, annotation)
         if kind in ("module", "callable"):
@@ -105,8 +108,9 @@ class Guesser:
             if isinstance(value, type) and (key == annotation if annotation else CONFIG.fullmatch(key.lower())):
                 try:
                     return value(), "stated"
-                except TypeError:
-                    continue  # it has required fields
+                except TypeError:  # it has required fields
+                    if is_dataclass(value):
+                        return value(**self.complete(value, Arguments()).kwargs), "guessed"
         return GuessedConfig(self), "guessed"
 
     def _callable(self, name: str, kind: str) -> object:

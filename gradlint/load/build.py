@@ -37,6 +37,7 @@ class Built:
     name: str
     rebuild: Callable[[], nn.Module]
     notes: tuple[str, ...] = ()
+    awaited: frozenset[str] = frozenset()  # parameters whose pretrained weights were not fetched
 
     @property
     def trainable(self) -> bool:

@@ -36,6 +36,7 @@ class Downloads:
     """What was asked for and not fetched."""
 
     asked: list[str] = field(default_factory=list)
+    empty: list[nn.Module] = field(default_factory=list)  # those that were to get the weights
     stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     done: dict[str, object] = field(default_factory=dict)  # module name → the module that was patched
 
@@ -64,7 +65,7 @@ def offline() -> Iterator[Downloads]:
     with contextlib.ExitStack() as stack:
         downloads = Downloads(stack=stack)
         stack.enter_context(patched(socket, "getaddrinfo", _unreachable))
-        stack.enter_context(patched(nn.Module, "load_state_dict", _tolerant(nn.Module.load_state_dict)))
+        stack.enter_context(patched(nn.Module, "load_state_dict", _tolerant(nn.Module.load_state_dict, downloads)))
         _patch_hub(downloads)
         downloads.patch()
         yield downloads
@@ -74,9 +75,10 @@ def _unreachable(*args: object, **kwargs: object) -> NoReturn:
     raise socket.gaierror("no network while linting")
 
 
-def _tolerant(original: Callable[..., Any]) -> Callable[..., Any]:
+def _tolerant(original: Callable[..., Any], downloads: Downloads) -> Callable[..., Any]:
     def load_state_dict(self: nn.Module, state_dict: Any, *args: Any, **kwargs: Any) -> Any:
         if isinstance(state_dict, NoWeights):
+            downloads.empty.append(self)
             return nn.modules.module._IncompatibleKeys([], [])
         return original(self, state_dict, *args, **kwargs)
 
@@ -102,6 +104,7 @@ def _patch_hub(downloads: Downloads) -> None:
 def _patch_timm(downloads: Downloads, module: Any) -> None:
     def load_pretrained(model: nn.Module, *args: object, **kwargs: object) -> None:
         downloads.note(type(model).__name__)
+        downloads.empty.append(model)
 
     downloads.stack.enter_context(patched(module, "load_pretrained", load_pretrained))
 
@@ -140,6 +143,7 @@ def _class_method(owner: Any, downloads: Downloads, instead: Callable[[Any, str]
         except OSError:
             downloads.note(str(name))
             made = instead(cls, str(name))
+            downloads.empty += [made] if isinstance(made, nn.Module) else []
             return (made, {}) if kwargs.get("return_unused_kwargs") else made
 
     owner.from_pretrained = classmethod(from_pretrained)

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from gradlint.load.guess import guess
 from gradlint.load.stub import StubFinder
@@ -70,6 +71,7 @@ class Session:
     notes: list[str] = field(default_factory=list)
     imported: Callable[[], None] = lambda: None  # called after every import statement of the file
     whole: set[str] = field(default_factory=set)
+    empty: list[Any] = field(default_factory=list)  # modules whose pretrained weights were not fetched
 
 
 @contextlib.contextmanager

@@ -71,18 +71,48 @@ def structural(broken: Broken) -> Iterator[Change]:
 
 
 def _shared_out(plan: Plan, demand: Demand) -> Iterator[Change]:
-    """Several inputs were concatenated into the operand: widths that make up the demand, states keeping theirs."""
-    guesses = {path: plan.leaves()[path] for path in sources(plan, demand.operand)}
-    widths = {path: guess.axes[-1] for path, guess in guesses.items() if guess.axes and isinstance(guess.axes[-1], int)}
-    whole = sum(width for width in widths.values() if isinstance(width, int))
-    if len(guesses) < 2 or len(widths) < len(guesses) or whole != demand.operand.shape[-1]:
+    """Several inputs were concatenated into the operand, by their features or by their channels."""
+    rank = len(demand.operand.shape)
+    for place, wanted in ((rank - 1, demand.last), (1, demand.channels)):
+        if wanted is not None and 0 <= place < rank:
+            yield from _shares(plan, demand.operand, place, wanted)
+
+
+def _shares(plan: Plan, operand: Operand, place: int, wanted: int) -> Iterator[Change]:
+    """Widths that make up what is wanted: states keep theirs, images beside other inputs have the usual channels."""
+    guesses = {path: plan.leaves()[path] for path in sources(plan, operand)}
+    axes = {path: 1 if place == 1 < len(guess.axes) - 1 else len(guess.axes) - 1 for path, guess in guesses.items()}
+    widths = {path: guess.axes[axes[path]] for path, guess in guesses.items() if guess.axes}
+    if len(guesses) < 2 or len(widths) < len(guesses) or "B" in widths.values():
+        return
+    if sum(plan.size(width) for width in widths.values()) != operand.shape[place]:
         return
     free = [path for path, guess in guesses.items() if guess.role != "first"]
-    kept = sum(plan.size(widths[path]) for path in widths if path not in free)
-    share, rest = divmod((demand.last or 0) - kept, max(1, len(free)))
-    for rank, path in enumerate(free if share > 0 else ()):
-        plan = set_axis(plan, path, len(guesses[path].axes) - 1, share + (rank < rest))
-    yield 0.1 if rest == 0 else 0.4, plan
+    images = [path for path in free if guesses[path].role in SPATIAL] if place == 1 else []
+    left = wanted - sum(plan.size(widths[path]) for path in widths if path not in free)
+    if images and len(images) < len(free):
+        for rank, channels in enumerate(CHANNELS):
+            others = [path for path in free if path not in images]
+            rest = left - channels * len(images)
+            if rest >= len(others):
+                usual = _widened(plan, axes, images, channels * len(images))
+                yield 0.1 + 0.1 * rank, _widened(usual, axes, others, rest)
+    if left >= len(free) > 0:
+        yield 0.1 if left % len(free) == 0 else 0.4, _widened(plan, axes, free, left)
+
+
+CHANNELS = (3, 1)
+"""Channels that images have, likeliest first."""
+
+
+def _widened(plan: Plan, axes: dict[str, int], paths: list[str], whole: int) -> Plan:
+    """The inputs with widths as equal as can be that make up the whole."""
+    share, rest = divmod(whole, len(paths))
+    for rank, path in enumerate(paths):
+        guess, place = plan.leaves()[path], axes[path]
+        sizes = (*guess.axes[:place], share + (rank < rest), *guess.axes[place + 1 :])
+        plan = plan.put(path, replace(guess, axes=sizes))
+    return plan
 
 
 def sources(plan: Plan, operand: Operand) -> list[str]:

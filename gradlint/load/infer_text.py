@@ -141,6 +141,17 @@ def flattened_size(broken: Broken, match: re.Match[str]) -> Iterator[Change]:
     for path, guess in broken.plan.leaves().items():
         if wanted and guess.role in SPATIAL and call is not None and total % batch == 0:
             yield from solve_side(broken, path, total // batch, max(wanted), call.operands[0])
+        yield from _stretched_over_a_map(broken, path, fixed, total)
+
+
+def _stretched_over_a_map(broken: Broken, path: str, wanted: list[int], size: int) -> Iterator[Change]:
+    """`c.view(c.size(0), c.size(1), 1, 1)`: a vector, which is given to every place of an image."""
+    guess = broken.plan.leaves()[path]
+    shape, given = list(broken.plan.shape(guess)), wanted
+    while given[-1:] == [1]:
+        given = given[:-1]
+    if 0 < len(given) < len(shape) and shape[: len(given)] == given and math.prod(shape) == size:
+        yield 0.1, broken.plan.put(path, Guess("vector", guess.axes[: len(given)]))
 
 
 def dict_key(broken: Broken, match: re.Match[str]) -> Iterator[Change]:

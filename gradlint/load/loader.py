@@ -72,7 +72,8 @@ class Loader:
                     overrides=self.overrides,
                     memory=self.settings.memory,
                 )
-            return replace(built, notes=tuple(dict.fromkeys((*session.notes, *built.notes))))
+            notes = tuple(dict.fromkeys((*session.notes, *built.notes)))
+            return replace(built, notes=notes, awaited=_within(built.model, session.empty))
         except GradlintError as error:
             return error
         except (Exception, SystemExit) as error:  # noqa: BLE001  whatever user code raises is reported as its own
@@ -88,6 +89,7 @@ class Loader:
             session.imported, session.whole = downloads.patch, self.whole
             yield session
             session.notes += downloads.notes()
+            session.empty += downloads.empty
             if device is not None and device.moved:
                 session.notes.append("asks for an accelerator; run on the CPU")
 
@@ -125,6 +127,7 @@ class Loader:
             loss=fed.loss,
             loss_hint=candidate.loss,
             notes=(*notes, *fed.notes),
+            awaited=frozenset() if self.settings.weights else built.awaited,
         )
 
     def _with_data(
@@ -163,3 +166,9 @@ class Loader:
                 return built.rebuild()
 
         return rebuild
+
+
+def _within(model: nn.Module, modules: Iterable[nn.Module]) -> frozenset[str]:
+    """The model's parameters that are those of these modules."""
+    theirs = {id(param) for module in modules for param in module.parameters()}
+    return frozenset(name for name, param in model.named_parameters(remove_duplicate=False) if id(param) in theirs)

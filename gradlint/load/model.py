@@ -47,4 +47,5 @@ class LoadedModel:
     target: object = None
     batches: Callable[[int], Batch] | None = None
     entry: str = "forward"
+    awaited: frozenset[str] = frozenset()  # parameters that are to get pretrained weights, which were not fetched
     doubt: Callable[[], str] | None = None  # why a converted model is not what its file computes; "" when it is
