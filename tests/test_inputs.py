@@ -284,6 +284,20 @@ class Codes(nn.Module):
         return self.body(torch.cat((noise, labels, code), -1))
 
 
+class Heads(nn.Module):
+    """As hand-written attention: query, key and value are sequences that a view cuts into heads."""
+
+    def __init__(self):
+        super().__init__()
+        self.queries, self.keys, self.values = (nn.Linear(16, 8) for _ in range(3))
+
+    def forward(self, q, k, v):
+        batch = q.size(0)
+        parts = ((self.queries, q), (self.keys, k), (self.values, v))
+        q, k, v = (layer(x).view(batch, x.size(1), 2, 4).transpose(1, 2) for layer, x in parts)
+        return (q @ k.mT).softmax(-1) @ v
+
+
 FOUND = {
     "a net for rectangles": (Steering(), {"x": "float32 3,104,112"}),
     "the state of a step by hand": (Step(), {"input": "float32 57", "hidden": "float32 24"}),
@@ -317,6 +331,7 @@ FOUND = {
         Codes(),
         {"noise": "float32 25", "labels": "int64 25", "code": "float32 24"},
     ),
+    "query, key and value": (Heads(), {name: "float32 24,16" for name in "qkv"}),
     "a position table gives the image's side": (Patches(), {"x": "float32 3,40,40"}),
     "a dict by the keys that forward reads": (
         ByKey(),

@@ -297,6 +297,38 @@ def test_pretrained_weights_are_not_fetched():
         assert "resnet18-f37072fd.pth" in downloads.notes()[0]
 
 
+def test_a_depth_is_one_that_the_class_asserts(built):
+    text = """
+    from torch import nn
+
+    class WideResNet(nn.Module):
+        def __init__(self, depth, widen_factor=1):
+            super().__init__()
+            assert (depth - 4) % 6 == 0
+            self.layers = nn.Sequential(*(nn.Linear(4, 4) for _ in range((depth - 4) // 6)))
+
+        def forward(self, x):
+            return self.layers(x)
+    """
+    assert len(built(text).model.layers) == 1
+
+
+def test_a_padding_index_lies_in_the_table(built):
+    text = """
+    from torch import nn
+
+    class Encoder(nn.Module):
+        def __init__(self, n_src_vocab, src_pad_idx):
+            super().__init__()
+            self.table = nn.Embedding(n_src_vocab, 4, padding_idx=src_pad_idx)
+
+        def forward(self, x):
+            return self.table(x)
+    """
+    found = built(text).model.table
+    assert (found.num_embeddings, found.padding_idx) == (1000, 0)
+
+
 def test_a_size_that_the_configuration_leaves_for_later_is_guessed(built):
     found = built(LATER)
     assert found.model.table.weight.shape == (guess("vocab_size"), 12)

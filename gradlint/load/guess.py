@@ -8,6 +8,7 @@ from gradlint.source.usage import Use
 
 # Parameter name (lower case, whole) → value. The first pattern that matches wins.
 BY_NAME: tuple[tuple[str, object], ...] = (
+    (r"(\w+_)?pad(ding)?_?(idx|index|id|token(_id)?)", 0),
     (r"(mask|masking|keep|drop|noise|prune|sampling)\w*ratio", 0.5),
     (r"\w*(dropout|drop)\w*|p|pdrop|dp|dp_\w+|\w+_(rate|prob|probability)|rate|prob", 0.1),
     (
@@ -30,7 +31,7 @@ BY_NAME: tuple[tuple[str, object], ...] = (
         10,
     ),
     (
-        r"(src|tgt|source|target|trg|enc|dec|n|num|input|output)?_?(vocab|vocabulary|words?|tokens?|ntokens?|embeddings|items|users|entities|nodes)"
+        r"((n|num)_)?(src|tgt|source|target|trg|enc|dec|n|num|input|output)?_?(vocab|vocabulary|words?|tokens?|ntokens?|embeddings|items|users|entities|nodes)"
         r"(_size|_len|_count|_dim)?|dict_size|ntoken|vocabsize|voc_size",
         1000,
     ),
@@ -117,6 +118,10 @@ def guess(name: str, use: Use | None = None, annotation: str = "") -> object:
     return named
 
 
+# Depths that nets assert or look up: wide ResNets take 6 n + 4, ResNets for small images 6 n + 2, others a usual one.
+DEPTHS = (10, 20, 18, 50, 11, 1, 8)
+
+
 def alternatives(name: str, value: object) -> list[object]:
     """Other values worth trying when the constructor rejects a guess, the likeliest first."""
     key = name.strip("_").lower()
@@ -126,6 +131,8 @@ def alternatives(name: str, value: object) -> list[object]:
         return []
     if re.fullmatch(r"(img|image|input|spatial)_?(size|resolution|side|height|width)|resolution|side", key):
         return [224, (value, value), 256, 64, 28]
+    if re.fullmatch(r"(\w*_)?(depth|layers)", key):
+        return [_first(SEQUENCES, key, (value, value)), *DEPTHS]
     return [_first(SEQUENCES, key, (value, value)), 1, 8, 32, 128]
 
 

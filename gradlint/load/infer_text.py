@@ -142,6 +142,16 @@ def flattened_size(broken: Broken, match: re.Match[str]) -> Iterator[Change]:
         if wanted and guess.role in SPATIAL and call is not None and total % batch == 0:
             yield from solve_side(broken, path, total // batch, max(wanted), call.operands[0])
         yield from _stretched_over_a_map(broken, path, fixed, total)
+    yield from _as_sequences(broken)
+
+
+def _as_sequences(broken: Broken) -> Iterator[Change]:
+    """Several rows of features (the query, key and value of attention): all of them are sequences."""
+    rows = {path: guess for path, guess in broken.plan.leaves().items() if guess.role == "vector" and guess.axes[1:]}
+    plan = broken.plan
+    for path, guess in rows.items():
+        plan = plan.put(path, Guess("sequence", ("B", "T", guess.axes[-1])))
+    yield from [(0.2, plan)] if len(rows) > 1 else []
 
 
 def _stretched_over_a_map(broken: Broken, path: str, wanted: list[int], size: int) -> Iterator[Change]:
