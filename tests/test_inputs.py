@@ -331,7 +331,7 @@ FOUND = {
         Codes(),
         {"noise": "float32 25", "labels": "int64 25", "code": "float32 24"},
     ),
-    "query, key and value": (Heads(), {name: "float32 24,16" for name in "qkv"}),
+    "query, key and value": (Heads(), dict.fromkeys("qkv", "float32 24,16")),
     "a position table gives the image's side": (Patches(), {"x": "float32 3,40,40"}),
     "a dict by the keys that forward reads": (
         ByKey(),
