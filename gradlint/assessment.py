@@ -31,7 +31,8 @@ Prove = Callable[[Sequence[Finding], Measurement], Sequence[Finding]]
 class Case:
     """What the report says of the target beside what was found; `loss` is the one to assume where none was computed.
 
-    `awaited` names parameters whose pretrained weights are not there: what they hold is not what will be trained.
+    `awaited` names parameters whose pretrained weights, or the net around them, are not there: neither what they hold
+    nor what reaches them is what will be when they are trained.
     """
 
     target: str
@@ -105,7 +106,8 @@ def _unpredicted(graph: Graph, signal: Signal) -> tuple[tuple[str, int], ...]:
 def _tempered(findings: Sequence[Finding], graph: Graph, awaited: frozenset[str]) -> Sequence[Finding]:
     """Nothing about the size of signals fails a run where what keeps it is not there.
 
-    That is, norms that were taken out of the file, or the pretrained weights of most layers that a finding is about.
+    That is, norms that were taken out of the file, the pretrained weights of most layers that a finding is about, or a
+    net that the model is given.
     """
     absent = "norm" in graph.coverage.absent
     return [

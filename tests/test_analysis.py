@@ -35,7 +35,7 @@ import torch
 from torch import nn
 
 class Head(nn.Module):
-    def __init__(self):
+    def __init__(self{given}):
         super().__init__()
         self.body = nn.Sequential(*[layer for _ in range(16) for layer in (nn.Linear(64, 64), nn.ReLU())])
         {load}
@@ -43,18 +43,23 @@ class Head(nn.Module):
 
     def forward(self, x):
         return self.head(self.body(x))
-
-model = Head()
 """
 FETCH = 'self.body.load_state_dict(torch.hub.load_state_dict_from_url("https://example.org/sixteen_layers.pth"))'
 
 
-@pytest.mark.parametrize(("load", "severity"), [("", "error"), (FETCH, "info")])
-def test_initial_weights_in_the_place_of_pretrained_ones_are_only_noted(tmp_path, load, severity):
+@pytest.mark.parametrize(
+    ("given", "load", "severity", "said"),
+    [
+        ("", "", "error", ""),
+        ("", FETCH, "info", "pretrained"),
+        (", encoder", "self.encoder = encoder", "info", "encoder=Identity()"),
+    ],
+)
+def test_layers_without_their_weights_or_the_net_around_them_are_only_noted(tmp_path, given, load, severity, said):
     path = tmp_path / "model.py"
-    path.write_text(PRETRAINED.format(load=load))
+    path.write_text(PRETRAINED.format(load=load, given=given))
     settings = Settings(inputs=("float32[8,64]",), fix=False)
-    (report,) = analysis.analyse(parse(f"{path}:model"), settings)
+    (report,) = analysis.analyse(parse(str(path)), settings)
     found = [f.severity for f in report.findings if f.rule == "vanishing-init"]
     assert found == [severity], report.findings
-    assert any("pretrained" in note for note in report.notes) == bool(load)
+    assert said in " ".join(report.notes)

@@ -37,7 +37,8 @@ class Built:
     name: str
     rebuild: Callable[[], nn.Module]
     notes: tuple[str, ...] = ()
-    awaited: frozenset[str] = frozenset()  # parameters whose pretrained weights were not fetched
+    partial: bool = False  # a network that it takes was left out
+    awaited: frozenset[str] = frozenset()  # parameters that do not hold, or see, what they will when they are trained
 
     @property
     def trainable(self) -> bool:
@@ -144,7 +145,7 @@ class _Builder:
         def rebuild() -> nn.Module:
             return as_module(made.again(), made.name)[0]
 
-        return Built(model, made.name, rebuild, tuple(notes))
+        return Built(model, made.name, rebuild, tuple(notes), made.partial)
 
     # -- following a recipe
 

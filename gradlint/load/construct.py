@@ -28,12 +28,16 @@ REPAIRS = 16  # other values tried for guessed arguments
 
 @dataclass(frozen=True)
 class Made:
-    """What a recipe gave: the value, the call as text, how to make it again, and what was assumed."""
+    """What a recipe gave: the value, the call as text, how to make it again, and what was assumed.
+
+    `partial` says that a network which nobody gave was left out, with an identity in its place.
+    """
 
     value: object
     name: str
     again: Callable[[], object]
     notes: tuple[str, ...] = ()
+    partial: bool = False
 
 
 @dataclass
@@ -65,7 +69,8 @@ class Constructor:
                 errors.append(error)
                 continue
             again = _Call(function, arguments)
-            return Made(value, arguments.label(name), again, tuple(arguments.notes()))
+            partial = any(type(guess) is nn.Identity for guess in arguments.guessed.values())
+            return Made(value, arguments.label(name), again, tuple(arguments.notes()), partial)
         raise errors[0]
 
     def guesser(self, function: object, names: Mapping[str, object]) -> Guesser:

@@ -47,5 +47,5 @@ class LoadedModel:
     target: object = None
     batches: Callable[[int], Batch] | None = None
     entry: str = "forward"
-    awaited: frozenset[str] = frozenset()  # parameters that are to get pretrained weights, which were not fetched
+    awaited: frozenset[str] = frozenset()  # parameters whose pretrained weights, or the net around them, are not there
     doubt: Callable[[], str] | None = None  # why a converted model is not what its file computes; "" when it is
