@@ -15,7 +15,7 @@ from gradlint.signal.field import Cotangent, Field, white
 from gradlint.signal.site import Contribution, Contributions, Flow, Labels, Site, Unanswered, credit
 from gradlint.signal.table import Array, Dims, Table
 from gradlint.signal.transfer_embedding import gather_of
-from gradlint.signal.transfer_mask import mixed, site_mask
+from gradlint.signal.transfer_mask import filled, mixed, site_mask
 
 Way = Callable[[Cotangent], Cotangent]
 Span = tuple[int, int, int]  # a dimension, where the part of it that is replaced starts, and its length
@@ -212,16 +212,16 @@ def _spans(site: Site, items: Sequence[object], shape: Sequence[int]) -> list[Sp
 
 
 def _masked(site: Site, target: int, x: Field) -> Flow:
-    """x[mask] = y: the entries of y stand in any order."""
+    """x[mask] = y: a number, a tensor that is the same at every place of the mask, or one row for each place."""
     mask = site_mask(site, site.id("index"))
-    opened = Field(replace(mask.table, dims=mask.dims + ((),) * (len(x.dims) - len(mask.dims))), mask.mean)
+    trailing = len(x.dims) - len(mask.dims)
+    opened = Field(replace(mask.table, dims=mask.dims + ((),) * trailing), mask.mean)
     if not site.has("other"):
         return mixed(site, opened, site.number("scalar", 0.0), target)
     value = site.id("other")
-    y = site.known(value)
-    if len(y.dims) == 0:
+    if len(site.known(value).dims) <= trailing:
         return mixed(site, opened, value, target)
-    raise Unanswered("a mask filled with a tensor")
+    return filled(site, opened, value, target)
 
 
 def scatter(site: Site) -> Flow:
