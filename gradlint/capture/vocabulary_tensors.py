@@ -63,8 +63,18 @@ ROWS = (
     Row("slice", "sort", "input dim", at.along(default=-1)),
     Row("slice", "kthvalue", "input k dim", at.keep("k", dim=-1)),
     Row("slice", "torch.Tensor.unfold", "input dimension size step", at.windowed),
-    Row("slice", "_pack_padded_sequence=pack_padded_sequence", "input lengths batch_first"),
-    Row("pad", "_pad_packed_sequence=pad_packed_sequence", "input batch_sizes batch_first value"),
+    Row(
+        "slice",
+        "_pack_padded_sequence=pack_padded_sequence",
+        "input lengths batch_first",
+        at.keep(batch_first=False),
+    ),
+    Row(
+        "pad",
+        "_pad_packed_sequence=pad_packed_sequence",
+        "input batch_sizes batch_first value",
+        at.keep(batch_first=False),
+    ),
     Row("slice", "as_strided", "input size stride", at.keep("size", "stride", storage_offset=0)),
     Row(
         "reshape",

@@ -20,9 +20,9 @@ from gradlint.signal.transfer_pick import experts
 from gradlint.signal.transfer_pointwise import activation, copy, custom, dropout, elementwise
 from gradlint.signal.transfer_pool import pool, resize
 from gradlint.signal.transfer_ratio import divided
-from gradlint.signal.transfer_recurrent import recurrent
 from gradlint.signal.transfer_reduce import reduce
 from gradlint.signal.transfer_shape import expand, permute, reshape, slice_, split
+from gradlint.signal.transfer_steps import pack, recurrent, unpack
 from gradlint.signal.transfer_unfold import fold
 from gradlint.signal.transfer_write import added, scatter, setitem
 
@@ -48,14 +48,14 @@ TRANSFER: dict[str, Transfer] = {
     "mul": by_function(mul, {"div": divided}),
     "concat": by_function(concat, {"setitem": setitem, "index_put": setitem, "scatter": scatter}),
     "split": split,
-    "slice": slice_,
+    "slice": by_function(slice_, {"pack_padded_sequence": pack}),
     "reshape": reshape,
     "permute": permute,
     "expand": expand,
     "pool": pool,
     "reduce": by_function(reduce, {"cumsum": running}),
     "resize": by_function(resize, {"fold": fold}),
-    "pad": pad,
+    "pad": by_function(pad, {"pad_packed_sequence": unpack}),
     "dropout": dropout,
     "elementwise": by_function(
         elementwise,
