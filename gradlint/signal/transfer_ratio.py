@@ -8,11 +8,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from gradlint.signal.doubt import DECADE
-from gradlint.signal.field import Cotangent, Field
+from gradlint.signal.field import Cotangent, Field, white
 from gradlint.signal.scalar import Scalar, affine, scalar_function
 from gradlint.signal.site import Contribution, Contributions, Flow, Site, Unanswered, credit
 from gradlint.signal.stages import EXP, Stage, Step, averaged, centred, chained, exact, flow, function, positive
 from gradlint.signal.transfer_merge import independent_product, mul
+from gradlint.signal.weighted_mean import common_scale
 from gradlint.signal.written_norm import written
 
 SQUARE = Scalar("x²", lambda z: z * z, lambda z: 2.0 * z)
@@ -36,11 +37,11 @@ def quotient(site: Site) -> Flow:
     """x/y = x·(1/y) of independent x and y > 0.
 
     What x and y share changes E[x²/y²] by no more than the relative variance of y: that is added to what may be off.
+    Where both are products with one tensor its scale cancels, and E[x²/y²] = E[x²]/E[y²] of a y that varies with it.
     """
     first, second = site.id("input"), site.id("other")
     x, y = site.known(first), site.known(second)
-    sign = -1.0 if y.average < 0.0 else 1.0
-    below = chained(y, [function(affine(sign, 0.0)), positive, function(RECIPROCAL), function(affine(sign, 0.0))])
+    below = _inverse(y, y.table.square) if common_scale(site.graph, first, second) else inverse(y)
     product = independent_product(first, _INVERSE, x, below.field)
 
     def backward(cotangents: Sequence[Cotangent | None]) -> Contributions:
@@ -53,6 +54,20 @@ def quotient(site: Site) -> Flow:
 
     relative = min(y.variance / y.average**2, 1.0)
     return Flow(product.outputs, backward, (2.0 * DECADE * relative) ** 2)
+
+
+def inverse(y: Field) -> Stage:
+    """1/y, for a y that surely is positive or surely negative."""
+    sign = -1.0 if y.average < 0.0 else 1.0
+    return chained(y, [function(affine(sign, 0.0)), positive, function(RECIPROCAL), function(affine(sign, 0.0))])
+
+
+def _inverse(y: Field, square: float) -> Stage:
+    """1/y at one scale of y: 1/√E[y²], whose slope is −1/E[y²]."""
+    positive(y)
+    level = math.copysign(1.0 / math.sqrt(square), y.average)
+    field = white(y.dims, level, 0.0)
+    return Stage(field, lambda cotangent: Cotangent(cotangent.table.scaled(1.0 / square**2)))
 
 
 _INVERSE = -1  # stands for 1/y inside the op
