@@ -18,6 +18,7 @@ from gradlint.capture import vocabulary
 from gradlint.capture.arguments import dtype_name
 from gradlint.capture.moments import MAX_AXES, subsets
 from gradlint.capture.record import REBASED, Call, Leaf, Ref
+from gradlint.capture.row import Entry
 from gradlint.capture.statistics import statistics
 from gradlint.graph.ir import HIDING, Fixed, Param
 
@@ -82,6 +83,7 @@ class Following:
             for (ref, tensor), part in itertools.islice(zip(given, behind, strict=True), overwritten, None):
                 if part is not None and ref not in self.found:
                     self._look(ref, tensor, part, inside=whole)
+                    self._look_below(call, ref, tensor)
                 elif part is None and tensor.dtype is torch.bool and ref not in self.masks:
                     self._look_at_mask(ref, tensor)
 
@@ -117,6 +119,14 @@ class Following:
             found = replace(found, responses=answers)
         self.found[ref] = found
 
+    def _look_below(self, call: Call, ref: Ref, tensor: torch.Tensor) -> None:
+        """Note the inverse of what the call divides by: that of an average is not the average inverse."""
+        found = self.found.get(ref)
+        if found is not None and not found.responses and call.args[1:2] == (ref,) and _divides(call):
+            inverse = looked_at(tensor.detach().double().reciprocal())
+            if inverse is not None and inverse.finite:
+                self.found[ref] = replace(found, inverse=inverse)
+
     def _look_at_mask(self, ref: Ref, tensor: torch.Tensor) -> None:
         numbers = looked_at(tensor) if tensor.numel() <= INTEGERS_UP_TO else None
         if numbers is not None:
@@ -124,9 +134,18 @@ class Following:
 
 
 def _answered(call: Call) -> bool:
-    entry = None if call.custom else vocabulary.lookup(call.name, call.name.rpartition(".")[2])
-    quotient = entry is not None and entry.function == "div" and all(isinstance(part, Ref) for part in call.args[:2])
+    entry = _entry(call)
+    quotient = _divides(call) and all(isinstance(part, Ref) for part in call.args[:2])
     return entry is not None and entry.kind in FOLLOWED and not quotient
+
+
+def _divides(call: Call) -> bool:
+    entry = _entry(call)
+    return entry is not None and entry.function == "div"
+
+
+def _entry(call: Call) -> Entry | None:
+    return None if call.custom else vocabulary.lookup(call.name, call.name.rpartition(".")[2])
 
 
 def looked_at(tensor: torch.Tensor) -> Param | None:

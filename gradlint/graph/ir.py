@@ -130,11 +130,12 @@ class Fixed:
     `numbers` are its entries' statistics as of a parameter; of integers, `moments["sums"]` counts equal pairs (see
     `gradlint.capture.fixed`). For a value that is computed from parameters, `responses[path][S]` is the mean square of
     a parameter's gradient when the value's has independent unit entries along the axes in S (as digits) and is
-    constant along the others.
+    constant along the others. `inverse` are the statistics of 1/entry, of a tensor that another one is divided by.
     """
 
     numbers: Param
     responses: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    inverse: Param | None = None
 
 
 @dataclass(frozen=True)

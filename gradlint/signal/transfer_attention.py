@@ -10,7 +10,8 @@ import numpy as np
 
 from gradlint.signal import masks
 from gradlint.signal import table as tables
-from gradlint.signal.field import Cotangent, Field, white
+from gradlint.signal.field import Cotangent, Field
+from gradlint.signal.single_entry import certain
 from gradlint.signal.site import Contribution, Contributions, Dependent, Flow, Site, Unanswered, credit
 from gradlint.signal.table import Array, Axis, Dims, Profile, Table
 from gradlint.signal.transfer_einsum import einsum, product_of
@@ -36,7 +37,7 @@ def softmax(site: Site) -> Flow:
     dim = int(site.number("dim", -1)) % len(x.dims)
     table = tables.merge_dim(x.table.collapse(), dim)
     if not table.dims[dim]:
-        return _certain(site, value, x)
+        return certain(site, 0.0 if site.op.function == "log_softmax" else 1.0)
     axis = table.starts[dim]
     count = table.sizes[axis]
     same, different = tables.take(table.values, axis, 1), tables.take(table.values, axis, 0)
@@ -54,17 +55,6 @@ def softmax(site: Site) -> Flow:
         return {value: Cotangent(tables.regroup(into, x.dims))}
 
     return Flow((y if y.dims == x.dims else Field(tables.regroup(y.table, x.dims), y.mean),), backward)
-
-
-def _certain(site: Site, value: int, x: Field) -> Flow:
-    """A softmax over one entry, which is 1 whatever the logit: its gradient is zero."""
-    level = 0.0 if site.op.function == "log_softmax" else 1.0
-
-    def backward(cotangents: Sequence[Cotangent | None]) -> Contributions:
-        cotangent = cotangents[0]
-        return {} if cotangent is None else {value: Cotangent(tables.constant(x.dims, 0.0))}
-
-    return Flow((white(x.dims, level, 0.0),), backward)
 
 
 def _row_share(table: Table, dim: int, *, causal: bool) -> Array | float:

@@ -89,9 +89,9 @@ def _told(factors: Sequence[Factor], result: str) -> list[Table]:
     found, met = [], False
     for factor in factors:
         table = factor.field.table
-        letter = None if table.profile is None else _letter_of(table, factor.letters)
-        own = letter in result if letter else False
-        own = own and not any(letter in other.letters for other in factors if other is not factor)
+        letter = "" if table.profile is None else _letter_of(table, factor.letters)
+        elsewhere = "".join(other.letters for other in factors if other is not factor)
+        own = letter != "" and letter in result and letter not in elsewhere
         found.append(table if own and not met else table.collapse())
         met = met or own
     return found

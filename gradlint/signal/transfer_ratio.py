@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from gradlint.signal import table as tables
 from gradlint.signal.doubt import DECADE
 from gradlint.signal.field import Cotangent, Field, white
 from gradlint.signal.scalar import Scalar, affine, scalar_function
@@ -14,6 +15,7 @@ from gradlint.signal.site import Contribution, Contributions, Flow, Site, Unansw
 from gradlint.signal.stages import EXP, Stage, Step, averaged, centred, chained, exact, flow, function, positive
 from gradlint.signal.transfer_merge import independent_product, mul
 from gradlint.signal.weighted_mean import common_scale
+from gradlint.signal.weights import field_of
 from gradlint.signal.written_norm import written
 
 SQUARE = Scalar("x²", lambda z: z * z, lambda z: 2.0 * z)
@@ -41,7 +43,11 @@ def quotient(site: Site) -> Flow:
     """
     first, second = site.id("input"), site.id("other")
     x, y = site.known(first), site.known(second)
-    below = _inverse(y, y.table.square) if common_scale(site.graph, first, second) else inverse(y)
+    known = _known_inverse(site, second)
+    if known is not None:
+        below = Stage(known, lambda cotangent: Cotangent(tables.constant(y.dims, 0.0)))
+    else:
+        below = _at_one_scale(y) if common_scale(site.graph, first, second) else inverse(y)
     product = independent_product(first, _INVERSE, x, below.field)
 
     def backward(cotangents: Sequence[Cotangent | None]) -> Contributions:
@@ -62,9 +68,18 @@ def inverse(y: Field) -> Stage:
     return chained(y, [function(affine(sign, 0.0)), positive, function(RECIPROCAL), function(affine(sign, 0.0))])
 
 
-def _inverse(y: Field, square: float) -> Stage:
-    """1/y at one scale of y: 1/√E[y²], whose slope is −1/E[y²]."""
+def _known_inverse(site: Site, value: int) -> Field | None:
+    """1/y entry by entry, of a y that was there; what was fed in changes none of it."""
+    fixed = site.graph.fixed.get(value)
+    field = None if fixed is None or fixed.inverse is None else field_of(fixed.inverse)
+    shape = site.graph.values[value].shape
+    return field if field is None or field.shape == shape else Field(tables.reshape(field.table, shape), field.mean)
+
+
+def _at_one_scale(y: Field) -> Stage:
+    """1/y where y is as large as it is on average: 1/√E[y²], whose slope is −1/E[y²]."""
     positive(y)
+    square = y.table.square
     level = math.copysign(1.0 / math.sqrt(square), y.average)
     field = white(y.dims, level, 0.0)
     return Stage(field, lambda cotangent: Cotangent(cotangent.table.scaled(1.0 / square**2)))
