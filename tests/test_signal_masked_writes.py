@@ -38,3 +38,12 @@ def a_learned_row_each(p: nn.ParameterDict, x: Tensor) -> Tensor:
 )
 def test_what_a_mask_is_filled_with(write, shape) -> None:
     assert worst(Around(write, w=shape), *SIZE) < 0.08
+
+
+def decay(p: nn.ParameterDict, x: Tensor) -> Tensor:
+    later = torch.ones(32, 16, dtype=torch.bool).triu(-8)
+    return (0.3 * x).masked_fill(later, -torch.inf).exp() * torch.tanh(x @ p["w"])
+
+
+def test_an_exponential_of_what_is_hidden_is_zero() -> None:
+    assert worst(Around(decay, w=(16, 16)), *SIZE) < 0.08

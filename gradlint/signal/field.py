@@ -68,6 +68,7 @@ class Field:
     fixed: bool = False  # a norm has fixed Σz and Σz² of the Gaussian z under it in every channel of the batch
     terms: tuple[tuple[float, Field], ...] = ()  # a sum's independent parts and their coefficients; () of itself
     causal: bool = False  # logits of which each row only counts the keys up to its own position
+    hidden: Field | None = None  # how often an entry stands for minus infinity to the exponential that reads it
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -11,7 +11,7 @@ from gradlint.signal.transfer_concat import concat, constant
 from gradlint.signal.transfer_deconv import conv
 from gradlint.signal.transfer_embedding import embedding
 from gradlint.signal.transfer_linear import linear
-from gradlint.signal.transfer_mask import selected
+from gradlint.signal.transfer_mask import exponential, selected
 from gradlint.signal.transfer_merge import add, mul
 from gradlint.signal.transfer_norm import norm
 from gradlint.signal.transfer_pad import pad
@@ -61,6 +61,7 @@ TRANSFER: dict[str, Transfer] = {
         elementwise,
         {
             **dict.fromkeys(("where", "masked_fill"), selected),
+            "exp": exponential,
             **dict.fromkeys(("maximum", "minimum"), extreme),
             **dict.fromkeys(("tril", "triu"), triangle),
         },

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -12,8 +13,9 @@ from gradlint.signal import known
 from gradlint.signal import table as tables
 from gradlint.signal.field import Cotangent, Field, white
 from gradlint.signal.site import Contribution, Contributions, Dependent, Flow, Site, Unanswered, credit
+from gradlint.signal.stages import EXP
 from gradlint.signal.table import Dims, Table
-from gradlint.signal.transfer_pointwise import masked_logits
+from gradlint.signal.transfer_pointwise import applied, elementwise, into, masked_logits, unchanged
 from gradlint.signal.weights import field_of
 
 
@@ -24,10 +26,52 @@ def selected(site: Site) -> Flow:
     mask, kept, filling = site.id("mask"), _kept(site), _filling(site)
     if filling is None and not site.graph.values[site.op.outputs[0]].requires_grad:
         raise Dependent("a mask of logits")
+    if filling is None and isinstance(kept, int) and _read_by_exponential(site):
+        return _hidden_from_exponential(site, kept, site_mask(site, mask))
     if filling is None:
         return masked_logits(site, kept if isinstance(kept, int) else site.id("other"), mask)
     first, second = (filling, kept) if site.op.function == "masked_fill" else (kept, filling)
     return mixed(site, site_mask(site, mask), first, second)
+
+
+def _read_by_exponential(site: Site) -> bool:
+    """Whether all that is made of the filled tensor is its exponential."""
+    readers = [site.graph.ops[index] for index in site.graph.values[site.op.outputs[0]].consumers]
+    return bool(readers) and all(op.kind == "elementwise" and op.function == "exp" for op in readers)
+
+
+def _hidden_from_exponential(site: Site, kept: int, mask: Field) -> Flow:
+    """x, unchanged but for where it stands for minus infinity: nothing comes back from there."""
+    x = site.known(kept)
+    if x.shape != site.shape():
+        raise Unanswered("logits that a mask repeats")
+    shown = mask if site.op.function == "masked_fill" else _complement(mask)
+    return Flow((replace(x, hidden=shown),), unchanged(kept, x).backward)
+
+
+def _complement(mask: Field) -> Field:
+    """Where a mask does not hold: E[(1−m)(1−m′)]."""
+    table = mask.table.collapse()
+    return Field(table.with_values(1.0 - 2.0 * mask.average + table.values), np.array([1.0 - mask.average]))
+
+
+def exponential(site: Site) -> Flow:
+    """e^x, which is 0 where x stands for minus infinity."""
+    value = site.id("input")
+    x = site.known(value)
+    if x.hidden is None:
+        return elementwise(site)
+    whole = applied(x, x.law, EXP)
+    found, split = mixture(site.shape(), x.hidden, white((), 0.0, 0.0), whole)
+
+    def backward(cotangents: Sequence[Cotangent | None]) -> Contributions:
+        cotangent = cotangents[0]
+        if cotangent is None:
+            return {}
+        _, left = split(cotangent)
+        return {value: into(x, EXP, Cotangent(tables.regroup(left, x.dims)))}
+
+    return Flow((found,), backward)
 
 
 Part = int | float  # the id of a value, or a number
@@ -84,9 +128,9 @@ def mixed(site: Site, mask: Field, first: Part, second: Part) -> Flow:
         if cotangent is None:
             return {}
         out: dict[int, Contribution] = {}
-        for part, field, into in zip((first, second), fields, split(cotangent), strict=True):
+        for part, field, share in zip((first, second), fields, split(cotangent), strict=True):
             if isinstance(part, int):
-                credit(out, part, Cotangent(tables.sum_to(into, field.dims)))
+                credit(out, part, Cotangent(tables.sum_to(share, field.dims)))
         return out
 
     return Flow((found,), backward)
@@ -128,10 +172,9 @@ def filled(site: Site, mask: Field, value: int, target: int) -> Flow:
         cotangent = cotangents[0]
         if cotangent is None:
             return {}
-        into, left = split(cotangent)
-        places = range(into.starts[rank])
-        often = tables.expand(mask.table.collapse(), into.dims)
-        back = _of_rows(into, often, places, rows)
+        shown, left = split(cotangent)
+        often = tables.expand(mask.table.collapse(), shown.dims)
+        back = _of_rows(shown, often, range(shown.starts[rank]), rows)
         out: dict[int, Contribution] = {target: Cotangent(tables.regroup(left, x.dims))}
         credit(out, value, Cotangent(tables.regroup(back, y.dims)))
         return out
