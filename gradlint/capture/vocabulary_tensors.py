@@ -244,7 +244,8 @@ ROWS = (
         "data",
     ),
     Row("create", "full", "size fill_value", at.create),
-    Row("create", "full_like new_full=full fill", "like value", at.create),
+    Row("create", "full_like fill", "like value", at.create),
+    Row("create", "new_full=full", "like size fill_value", at.create),
     Row(
         "create", "zeros_like=zeros ones_like=ones empty_like=empty rand_like=rand randn_like=randn", "like", at.create
     ),

@@ -176,9 +176,9 @@ class Graph:
     output_names: tuple[str, ...] = ()
     training: bool = True
     fixed: Mapping[int, Fixed] = field(default_factory=dict)  # by value id: what need not be predicted
-    masks: Mapping[int, Param] = field(
+    seen: Mapping[int, Param] = field(
         default_factory=dict
-    )  # truth values that depend on data: how often and where true
+    )  # what depends on data and carries no gradient, as it was where an op read it: masks, targets, positions
 
     def op_of(self, value: int) -> Op | None:
         """The op that produced the value, or None for an input, parameter, buffer or constant."""

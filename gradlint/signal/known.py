@@ -6,11 +6,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from gradlint.graph import HIDING, Fixed, Graph, Op, Value
+from gradlint.graph import Fixed, Graph, Op, Value
 from gradlint.signal import table as tables
 from gradlint.signal.field import Cotangent, Field, from_sums
 from gradlint.signal.site import Labels, Square
-from gradlint.signal.weights import field_of, numbers_of
+from gradlint.signal.weights import field_of, numbers_of, stands_for_infinity
 
 
 def fields(graph: Graph) -> dict[int, Field]:
@@ -27,8 +27,7 @@ def fields(graph: Graph) -> dict[int, Field]:
 
 def hides(fixed: Fixed) -> bool:
     """Whether these are numbers that a softmax reads as minus infinity."""
-    numbers = fixed.numbers
-    return not numbers.finite or ((numbers.abs_max or 0.0) >= HIDING and (numbers.mean or 0.0) < 0.0)
+    return stands_for_infinity(fixed.numbers)
 
 
 def labels(graph: Graph) -> dict[int, Labels]:

@@ -8,12 +8,15 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from gradlint.signal import table as tables
-from gradlint.signal.field import Cotangent, Field
+from gradlint.signal.field import Cotangent, Field, white
 from gradlint.signal.kernels import expectation
 from gradlint.signal.scalar import Scalar, compose, scalar_function
-from gradlint.signal.site import Contributions, Flow, Site, Unanswered
+from gradlint.signal.site import Contributions, Dependent, Flow, Site, Unanswered
+from gradlint.signal.stages import averaged, chained
+from gradlint.signal.stages import function as entrywise
 from gradlint.signal.table import Axis, Table
 from gradlint.signal.transfer_attention import overlap
+from gradlint.signal.transfer_merge import independent_sum
 from gradlint.signal.transfer_pointwise import applied
 
 Loss = Callable[[Field, int, float], Cotangent]  # output, class dimension, divisor
@@ -104,7 +107,6 @@ LOSSES: dict[str, Loss] = {
 BY_FUNCTION = {
     "cross_entropy": "ce",
     "nll_loss": "nll",
-    "mse_loss": "mse",
     "binary_cross_entropy": "bce",
     "binary_cross_entropy_with_logits": "bce_logits",
 }
@@ -129,11 +131,13 @@ def loss(site: Site) -> Flow:
     """A loss inside the model: its gradient at the input, times what reaches the loss."""
     name = BY_FUNCTION.get(site.op.function)
     reduction = str(site.op.attrs.get("reduction", "mean"))
-    if name is None or reduction not in ("mean", "sum"):
-        raise Unanswered(f"no transfer function for {site.op.function} ({reduction})")
     target = site.value("target")
     if target is not None and target.requires_grad:
         raise Unanswered("a loss whose target has a gradient")
+    if site.op.function in DISTANCES and site.has("target") and not site.has("weight"):
+        return distance(site, DISTANCES[site.op.function](site), reduction)
+    if name is None or reduction not in ("mean", "sum"):
+        raise Unanswered(f"no transfer function for {site.op.function} ({reduction})")
     value = site.id("input")
     y = site.known(value)
     classes = 1 if len(y.dims) > 1 else 0
@@ -145,3 +149,52 @@ def loss(site: Site) -> Flow:
         return {} if arrived is None else {value: Cotangent(gradient.table.scaled(arrived.table.square))}
 
     return Flow((None,), backward)
+
+
+def _huber(limit: float, scale: float) -> Scalar:
+    """scale·(z²/2 for |z| < limit, else limit·(|z| − limit/2))."""
+    return Scalar(
+        f"huber[{limit:.9g},{scale:.9g}]",
+        lambda z: scale * np.where(np.abs(z) < limit, 0.5 * z * z, limit * (np.abs(z) - 0.5 * limit)),
+        lambda z: scale * np.clip(z, -limit, limit),
+    )
+
+
+def _smooth(site: Site) -> Scalar:
+    beta = site.number("beta", 1.0)
+    return _huber(beta, 1.0 / beta) if beta > 0.0 else ABSOLUTE
+
+
+ABSOLUTE = Scalar("abs", np.abs, np.sign, (1.0, -1.0))
+SQUARE = Scalar("x²", lambda z: z * z, lambda z: 2.0 * z)
+DISTANCES: dict[str, Callable[[Site], Scalar]] = {
+    "mse_loss": lambda site: SQUARE,
+    "l1_loss": lambda site: ABSOLUTE,
+    "smooth_l1_loss": _smooth,
+    "huber_loss": lambda site: _huber(site.number("delta", 1.0), 1.0),
+}
+
+
+def distance(site: Site, function: Scalar, reduction: str) -> Flow:
+    """A function of y − t, entry by entry, and its mean or sum; a target that was not seen is N(0, 1)."""
+    value, target = site.id("input"), site.id("target")
+    y = site.known(value)
+    try:
+        t = site.known(target)
+    except Dependent:
+        t = white(tables.dims_of(site.graph.values[target].shape, batch=0))
+    gap = independent_sum(value, target, y, t, -1.0)
+    assert gap.outputs[0] is not None
+    steps = [entrywise(function)]
+    if reduction in ("mean", "sum"):
+        steps.append(averaged(range(len(gap.outputs[0].dims)), keep=False, summed=reduction == "sum"))
+    stage = chained(gap.outputs[0], steps)
+
+    def backward(cotangents: Sequence[Cotangent | None]) -> Contributions:
+        cotangent = cotangents[0]
+        if cotangent is None:
+            return {}
+        into = gap.backward([stage.back(cotangent)])
+        return {value: into[value]}
+
+    return Flow((stage.field,), backward)

@@ -225,7 +225,7 @@ class _Run:
             self._poison(op)
             return
         squares = {v: c.table.square for v, c in contributions.items() if isinstance(c, Cotangent)}
-        self.doubt.returned(op, self.cotangents, squares)
+        self.doubt.returned(op, self.cotangents, squares, flow.returned)
         for value, contribution in contributions.items():
             self._add(op, value, contribution)
         self._gain(op, arrived, contributions)

@@ -48,12 +48,26 @@ def gathered(site: Site, dim: int, role: str) -> Flow:
     source = site.id("input")
     x = site.known(source)
     found = gather_of(x, dim, site.labels(role, x.shape[dim]), x.shape[dim])
+    data = site.indices[site.id(role)].random and site.graph.values[site.id(role)].origin == "op"
+    uneven = unevenness(x, dim) if data else 0.0
 
     def backward(cotangents: Sequence[Cotangent | None]) -> Contributions:
         cotangent = cotangents[0]
         return {} if cotangent is None else {source: found.back(cotangent)}
 
-    return Flow((found.field,), backward)
+    return Flow((found.field,), backward, uneven, uneven)
+
+
+def unevenness(x: Field, dim: int) -> float:
+    """Decades² by which a gradient may be off at indices that data picks: taken evenly, they may all be of one class.
+
+    A class of share s would then have 1/s times the energy: Σ s (½ log₁₀ s)².
+    """
+    profile = x.table.profile
+    if profile is None or profile.axis not in x.table.at(dim):
+        return 0.0
+    shares = x.table.weights
+    return float((shares * (0.5 * np.log10(shares)) ** 2).sum())
 
 
 @dataclass(frozen=True, eq=False)

@@ -110,7 +110,7 @@ def hidden(site: Site, value: int) -> bool:
 def site_mask(site: Site, value: int) -> Field:
     """How often, and where together, a mask was true in the recorded run."""
     fixed = site.graph.fixed.get(value)
-    numbers = fixed.numbers if fixed is not None else site.graph.masks.get(value)
+    numbers = fixed.numbers if fixed is not None else site.graph.seen.get(value)
     field = None if numbers is None else field_of(numbers)
     if field is None:
         raise Unanswered(f"{site.op.function} with a mask that is not known")

@@ -59,7 +59,8 @@ def quotient(site: Site) -> Flow:
         return given
 
     relative = min(y.variance / y.average**2, 1.0)
-    return Flow(product.outputs, backward, (2.0 * DECADE * relative) ** 2)
+    doubt = (2.0 * DECADE * relative) ** 2
+    return Flow(product.outputs, backward, doubt, doubt)
 
 
 def inverse(y: Field) -> Stage:
