@@ -23,6 +23,7 @@ from gradlint.signal.transfer_ratio import divided
 from gradlint.signal.transfer_reduce import reduce
 from gradlint.signal.transfer_shape import expand, permute, reshape, slice_, split
 from gradlint.signal.transfer_steps import pack, recurrent, unpack
+from gradlint.signal.transfer_strided import strided
 from gradlint.signal.transfer_unfold import fold
 from gradlint.signal.transfer_write import added, scatter, setitem
 
@@ -48,7 +49,7 @@ TRANSFER: dict[str, Transfer] = {
     "mul": by_function(mul, {"div": divided}),
     "concat": by_function(concat, {"setitem": setitem, "index_put": setitem, "scatter": scatter}),
     "split": split,
-    "slice": by_function(slice_, {"pack_padded_sequence": pack}),
+    "slice": by_function(slice_, {"pack_padded_sequence": pack, "as_strided": strided}),
     "reshape": reshape,
     "permute": permute,
     "expand": expand,

@@ -24,6 +24,8 @@ def selected(site: Site) -> Flow:
     if not site.has("mask"):
         raise Unanswered(f"{site.op.function} without a mask")
     mask, kept, filling = site.id("mask"), _kept(site), _filling(site)
+    if site.op.function == "where" and isinstance(kept, int) and isinstance(filling, int) and hidden(site, kept):
+        return masked_logits(site, filling, mask)
     if filling is None and not site.graph.values[site.op.outputs[0]].requires_grad:
         raise Dependent("a mask of logits")
     if filling is None and isinstance(kept, int) and _read_by_exponential(site):
