@@ -10,12 +10,12 @@ import numpy as np
 from gradlint.signal import table as tables
 from gradlint.signal.field import Cotangent, Field, white
 from gradlint.signal.kernels import expectation
+from gradlint.signal.participation import overlap
 from gradlint.signal.scalar import Scalar, compose, scalar_function
 from gradlint.signal.site import Contributions, Dependent, Flow, Site, Unanswered
 from gradlint.signal.stages import averaged, chained
 from gradlint.signal.stages import function as entrywise
 from gradlint.signal.table import Axis, Table
-from gradlint.signal.transfer_attention import overlap
 from gradlint.signal.transfer_merge import independent_sum
 from gradlint.signal.transfer_pointwise import applied
 
