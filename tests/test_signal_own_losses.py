@@ -36,17 +36,46 @@ LOSSES = {
 }
 
 
+def measured(model: nn.Module, random: torch.Generator, passes: int = 8) -> dict[str, float]:
+    """log10 RMS of every parameter's gradient of the model's own loss, over fresh inputs."""
+    model, squares = model.double(), dict[str, float]()
+    for _ in range(passes):
+        model.zero_grad(set_to_none=True)
+        model(torch.randn(256, 16, generator=random).double()).backward()
+        for path, param in model.named_parameters():
+            assert param.grad is not None
+            squares[path] = squares.get(path, 0.0) + float((param.grad**2).mean()) / passes
+    return {path: 0.5 * math.log10(square) if square else -math.inf for path, square in squares.items()}
+
+
 @pytest.mark.parametrize("name", LOSSES)
 def test_a_distance_to_what_the_data_says(name: str) -> None:
     model, random = Regressed(LOSSES[name]), torch.Generator().manual_seed(0)
     graph, _ = capture(model, (torch.randn(256, 16, generator=random),))
     signal = predict(graph, "own")
-    model, squares = model.double(), dict[str, float]()
-    for _ in range(8):
-        model.zero_grad(set_to_none=True)
-        model(torch.randn(256, 16, generator=random).double()).backward()
-        for path, param in model.named_parameters():
-            assert param.grad is not None
-            squares[path] = squares.get(path, 0.0) + float((param.grad**2).mean()) / 8
-    for path, square in squares.items():
-        assert signal.profile.params[path] == pytest.approx(0.5 * math.log10(square), abs=0.15), path
+    for path, size in measured(model, random).items():
+        assert signal.profile.params[path] == pytest.approx(size, abs=0.15), path
+
+
+class Classified(nn.Module):
+    """Two layers that tell classes of which the data knows next to one only, and a third one that no sample reaches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.last, self.rare = nn.Linear(16, 64), nn.Linear(64, 10), nn.Linear(64, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.relu(self.first(x))
+        y, strange = self.last(h), torch.where(x[:, 0] > 100.0)[0]
+        y[strange] = self.rare(h[strange])
+        return F.cross_entropy(y, (x[:, 0] > 1.8).long())
+
+
+def test_labels_that_agree_and_a_layer_that_the_data_never_reaches() -> None:
+    model, random = Classified(), torch.Generator().manual_seed(0)
+    graph, _ = capture(model, (torch.randn(256, 16, generator=random),))
+    signal, sizes = predict(graph, "own"), measured(model, random)
+    for path in ("last.weight", "last.bias", "first.bias"):
+        assert signal.profile.params[path] == pytest.approx(sizes[path], abs=0.15), path
+    assert signal.profile.params["rare.weight"] == sizes["rare.weight"] == -math.inf

@@ -248,6 +248,11 @@ class Cotangent:
         return Cotangent(total, None, _mixed(self, other), edges=edges, lean=lean)
 
 
+def none(shape: Sequence[int]) -> Cotangent:
+    """No gradient at a tensor of this shape."""
+    return Cotangent(tables.constant(tables.dims_of(shape), 0.0))
+
+
 def push(base: Base, function: Scalar) -> tuple[Table, Array]:
     """Second moments and means (per class) of function(z)."""
     values, first = kernel(function, base.mean, base.variance, base.rho)

@@ -18,6 +18,7 @@ from gradlint.signal.stages import function as entrywise
 from gradlint.signal.table import Axis, Table
 from gradlint.signal.transfer_merge import independent_sum
 from gradlint.signal.transfer_pointwise import applied
+from gradlint.signal.weights import numbers_of
 
 Loss = Callable[[Field, int, float], Cotangent]  # output, class dimension, divisor
 
@@ -62,10 +63,11 @@ def binary(y: Field, classes: int, divisor: float) -> Cotangent:
     return Cotangent(table.with_values(values).scaled(1.0 / divisor**2))
 
 
-def cross_entropy(y: Field, classes: int, divisor: float) -> Cotangent:
-    """(p − t)/N for uniform random labels: same class E[p²] − 2/K² + 1/K, other classes sum to minus that.
+def cross_entropy(y: Field, classes: int, divisor: float, agreement: float | None = None) -> Cotangent:
+    """(p − t)/N: same class E[p²] − 2/K² + 1/K, other classes sum to minus that.
 
-    For two samples E[pp′] − 1/K², with E[p_k p′_k] = e^c/((e^c + K − 1)K), c the covariance of the centred logits.
+    For two samples E[pp′] − 2/K² + q/K, with E[p_k p′_k] = e^c/((e^c + K − 1)K), c the covariance of the centred
+    logits, and q = `agreement` the chance that two samples have one label: 1/K for uniform labels.
     """
     table = tables.merge_dim(y.table.collapse(), classes)
     if not table.dims[classes]:
@@ -74,7 +76,8 @@ def cross_entropy(y: Field, classes: int, divisor: float) -> Cotangent:
     count = table.sizes[axis]
     same, different = tables.take(table.values, axis, 1), tables.take(table.values, axis, 0)
     probability = overlap(np.maximum(same - different, 0.0), 1.0 / count) / count
-    gradient = probability - 1.0 / count**2
+    agreement = 1.0 / count if agreement is None else agreement
+    gradient = probability - 2.0 / count**2 + agreement / count
     index = (slice(None),) + (1,) * (gradient.ndim - 1)
     gradient[index] = probability[index] - 2.0 / count**2 + 1.0 / count
     values = tables.put(axis, gradient, -gradient / (count - 1.0))
@@ -142,13 +145,23 @@ def loss(site: Site) -> Flow:
     y = site.known(value)
     classes = 1 if len(y.dims) > 1 else 0
     terms = divisor(name, y, classes) if reduction == "mean" else 1.0
-    gradient = LOSSES[name](y, classes, terms)
+    gradient = cross_entropy(y, classes, terms, agreement(site)) if name == "ce" else LOSSES[name](y, classes, terms)
 
     def backward(cotangents: Sequence[Cotangent | None]) -> Contributions:
         arrived = cotangents[0]
         return {} if arrived is None else {value: Cotangent(gradient.table.scaled(arrived.table.square))}
 
     return Flow((None,), backward)
+
+
+def agreement(site: Site) -> float | None:
+    """The chance that two entries of the target are one label; None where the labels were not seen."""
+    numbers = site.graph.seen.get(site.id("target"))
+    sums = None if numbers is None else numbers.moments.get("sums")
+    count = math.prod(site.graph.values[site.id("target")].shape)
+    if sums is None or count < 2:
+        return None
+    return (numbers_of(sums)[""] - count) / (count * (count - 1.0))
 
 
 def _huber(limit: float, scale: float) -> Scalar:

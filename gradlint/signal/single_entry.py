@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from gradlint.signal import table as tables
-from gradlint.signal.field import Cotangent, Field, white
+from gradlint.signal.field import Cotangent, none, white
 from gradlint.signal.site import Contribution, Contributions, Flow, Site, Square
 
 
@@ -17,7 +17,7 @@ def certain(site: Site, level: float) -> Flow:
     x = site.known(value)
 
     def backward(cotangents: Sequence[Cotangent | None]) -> Contributions:
-        return {} if cotangents[0] is None else {value: nothing(x)}
+        return {} if cotangents[0] is None else {value: none(x.shape).on(x.dims)}
 
     return Flow((white(x.dims, level, 0.0),), backward)
 
@@ -42,8 +42,3 @@ def biased(site: Site) -> Flow:
         return out
 
     return Flow(found.outputs, backward)
-
-
-def nothing(x: Field) -> Cotangent:
-    """No gradient."""
-    return Cotangent(tables.constant(x.dims, 0.0))

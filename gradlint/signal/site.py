@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gradlint.graph import Graph, Op, Param, Value
+from gradlint.signal import table as tables
 from gradlint.signal.field import Cotangent, Field
 from gradlint.signal.table import Table
 from gradlint.signal.weights import (
@@ -93,7 +94,7 @@ class Site:
         found = self.fields.get(value)
         if found is None:
             param = self._param(value) or self.seen(value)
-            found = None if param is None else field_of(param)
+            found = None if param is None else shaped(field_of(param), self.graph.values[value].shape)
         if found is None:
             raise Dependent(f"input {self.graph.values[value].name or value} is unknown")
         return found
@@ -118,7 +119,7 @@ class Site:
     def seen(self, value: int) -> Param | None:
         """Data as it was in the recorded run; a truth value counts as 0 or 1, and what hides logits is no number."""
         numbers = self.graph.seen.get(value)
-        known = numbers is not None and numbers.shape == self.graph.values[value].shape and "total" in numbers.moments
+        known = numbers is not None and "total" in numbers.moments
         return numbers if known and numbers is not None and not stands_for_infinity(numbers) else None
 
     def direct(self, role: str) -> bool:
@@ -178,6 +179,11 @@ class Site:
             given = [int(entry) for entry in value]
             return given * count if len(given) == 1 else given
         return [default] * count
+
+
+def shaped(field: Field | None, shape: tuple[int, ...]) -> Field | None:
+    """The field in a value's own shape: axes of length 1 may have been left out."""
+    return field if field is None or field.shape == shape else Field(tables.reshape(field.table, shape), field.mean)
 
 
 def _vector_of_field(field: Field) -> Vector:

@@ -12,7 +12,7 @@ from gradlint.graph import HIDING
 from gradlint.signal import known
 from gradlint.signal import table as tables
 from gradlint.signal.field import Cotangent, Field, white
-from gradlint.signal.site import Contribution, Contributions, Dependent, Flow, Site, Unanswered, credit
+from gradlint.signal.site import Contribution, Contributions, Dependent, Flow, Site, Unanswered, credit, shaped
 from gradlint.signal.stages import EXP
 from gradlint.signal.table import Dims, Table
 from gradlint.signal.transfer_pointwise import applied, elementwise, into, masked_logits, unchanged
@@ -113,11 +113,10 @@ def site_mask(site: Site, value: int) -> Field:
     """How often, and where together, a mask was true in the recorded run."""
     fixed = site.graph.fixed.get(value)
     numbers = fixed.numbers if fixed is not None else site.graph.seen.get(value)
-    field = None if numbers is None else field_of(numbers)
+    field = None if numbers is None else shaped(field_of(numbers), site.graph.values[value].shape)
     if field is None:
         raise Unanswered(f"{site.op.function} with a mask that is not known")
-    shape = site.graph.values[value].shape
-    return field if field.shape == shape else Field(tables.reshape(field.table, shape), field.mean)
+    return field
 
 
 def mixed(site: Site, mask: Field, first: Part, second: Part) -> Flow:

@@ -11,7 +11,7 @@ from gradlint.signal import table as tables
 from gradlint.signal.doubt import DECADE
 from gradlint.signal.field import Cotangent, Field, white
 from gradlint.signal.scalar import Scalar, affine, scalar_function
-from gradlint.signal.site import Contribution, Contributions, Flow, Site, Unanswered, credit
+from gradlint.signal.site import Contribution, Contributions, Flow, Site, Unanswered, credit, shaped
 from gradlint.signal.stages import EXP, Stage, Step, averaged, centred, chained, exact, flow, function, positive
 from gradlint.signal.transfer_merge import independent_product, mul
 from gradlint.signal.weighted_mean import common_scale
@@ -72,9 +72,8 @@ def inverse(y: Field) -> Stage:
 def _known_inverse(site: Site, value: int) -> Field | None:
     """1/y entry by entry, of a y that was there; what was fed in changes none of it."""
     fixed = site.graph.fixed.get(value)
-    field = None if fixed is None or fixed.inverse is None else field_of(fixed.inverse)
-    shape = site.graph.values[value].shape
-    return field if field is None or field.shape == shape else Field(tables.reshape(field.table, shape), field.mean)
+    numbers = None if fixed is None else fixed.inverse
+    return None if numbers is None else shaped(field_of(numbers), site.graph.values[value].shape)
 
 
 def _at_one_scale(y: Field) -> Stage:
