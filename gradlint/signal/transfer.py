@@ -10,6 +10,7 @@ from gradlint.signal.transfer_attention import attention, matmul, softmax
 from gradlint.signal.transfer_concat import concat, constant
 from gradlint.signal.transfer_deconv import conv
 from gradlint.signal.transfer_embedding import embedding
+from gradlint.signal.transfer_fourier import real, transformed
 from gradlint.signal.transfer_linear import linear
 from gradlint.signal.transfer_mask import exponential, selected
 from gradlint.signal.transfer_merge import add, mul
@@ -63,6 +64,7 @@ TRANSFER: dict[str, Transfer] = {
         {
             **dict.fromkeys(("where", "masked_fill"), selected),
             "exp": exponential,
+            "real": real,
             **dict.fromkeys(("maximum", "minimum"), extreme),
             **dict.fromkeys(("tril", "triu"), triangle),
         },
@@ -71,6 +73,7 @@ TRANSFER: dict[str, Transfer] = {
     "copy": copy,
     "custom": custom,
     "loss": loss,
+    "other": transformed,
 }
 
 RELABELLING: frozenset[str] = frozenset({"reshape", "permute", "expand", "slice", "split", "copy", "concat"})
