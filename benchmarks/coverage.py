@@ -5,7 +5,7 @@
 Each network is built, fed and recorded in a process of its own, as `benchmarks/zoo.py` does, and predicted under the
 unit loss. An op counts as answered unless the signal says why it has no answer; a network counts as predicted end to
 end when every parameter on a way to its output has a prediction. `--passes` holds the predictions to that many float64
-backward passes of the network itself, with fresh N(0, 1) inputs (integers in another order) and a fresh cotangent each.
+backward passes of the network itself, with fresh inputs of the kind that it was fed and a fresh cotangent each.
 `--write` writes the table to coverage.md.
 """
 
@@ -164,17 +164,15 @@ def measured(model: Any, given: Any, seed: int) -> dict[str, float]:
     from gradlint.capture.structure import flatten
 
     random = torch.Generator().manual_seed(seed)
+    dtype = next(model.parameters()).dtype
 
-    def redrawn(entry: Any) -> Any:
-        if not isinstance(entry, torch.Tensor):
-            return entry
-        if entry.is_floating_point():
-            return torch.randn(entry.shape, generator=random).to(next(model.parameters()).dtype)
-        return entry.reshape(-1)[torch.randperm(entry.numel(), generator=random)].reshape(entry.shape)
+    def cast(entry: Any) -> Any:
+        return entry.to(dtype) if isinstance(entry, torch.Tensor) and entry.is_floating_point() else entry
 
+    args, kwargs = tree_map(cast, given.draw(seed))
     torch.manual_seed(seed)
     model.zero_grad(set_to_none=True)
-    output = model(*tree_map(redrawn, given.args), **tree_map(redrawn, given.kwargs))
+    output = model(*args, **kwargs)
     first = next(tensor for _, tensor in flatten(output) if tensor.requires_grad)
     first.backward((torch.randn(first.shape, generator=random) if first.ndim else torch.ones(())).to(first))
     params = model.named_parameters()

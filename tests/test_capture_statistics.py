@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from gradlint.capture.moments import weight_moments
-from gradlint.capture.quick import products
+from gradlint.capture.quick import is_large, products
 from gradlint.capture.statistics import fan, measure, statistics
 
 
@@ -93,3 +93,8 @@ def test_statistics_of_a_large_weight_are_right_at_any_scale(scale, shift):
     assert param.rms == pytest.approx(float(wide.square().mean().sqrt()), rel=1e-5)
     assert param.zero_share == 100 / 40_000
     assert param.moments["sums"]["01"] == pytest.approx(float(wide.square().sum()), rel=1e-5)
+
+
+def test_a_mask_of_logits_is_no_kernel_to_be_summed_by_matrices_of_as_many_rows():
+    assert is_large(torch.zeros(64, 32, 32, 32))
+    assert not is_large(torch.zeros(1, 2, 256, 256))

@@ -154,6 +154,7 @@ OPS = [
     (lambda: X > 0, "compare", {"function": "gt", "scalar": 0}),
     (lambda: X.argmax(1), "compare", {"function": "argmax", "dim": 1}),
     (lambda: torch.full((2,), 3.0), "create", {"function": "full", "fill_value": 3.0}),
+    (lambda: torch.zeros(1).new_full((2, 1), 3.0), "create", {"function": "full", "fill_value": 3.0}),
     (lambda: X.contiguous().detach(), "copy", {"function": "detach"}),
     (lambda: X.double(), "copy", {"function": "to"}),
     (lambda: F.cross_entropy(M, torch.zeros(4, dtype=torch.long)), "loss", {"function": "cross_entropy"}),

@@ -215,6 +215,11 @@ def test_a_users_own_function_of_several_entries_is_unknown() -> None:
     assert list(signal.unknown) and "first.weight" not in signal.profile.params
 
 
+def test_what_is_divided_by_tensors_that_were_there() -> None:
+    found = Around(lambda p, x: x / torch.tensor([1.0, 10.0, 100.0, -1000.0]).to(x).repeat(4))
+    assert worst(found, 64, 16) < 0.06
+
+
 def test_a_number_that_may_be_zero_is_not_divided_by() -> None:
     model = Around(lambda p, x: x / (x @ p["w"]), w=(16, 16))
     model(torch.randn(64, 16))

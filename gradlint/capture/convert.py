@@ -113,7 +113,7 @@ class _Conversion:
             output_names=tuple(name for name, _ in outputs),
             training=self.recording.training,
             fixed={self._value(ref): found for ref, found in following.found.items()} if following else {},
-            masks={self._value(ref): found for ref, found in following.masks.items()} if following else {},
+            seen={self._value(ref): found for ref, found in following.seen.items()} if following else {},
         )
 
     def _leaf(self, leaf: Leaf) -> None:

@@ -18,6 +18,7 @@ from gradlint.capture import vocabulary
 from gradlint.capture.arguments import dtype_name
 from gradlint.capture.moments import MAX_AXES, subsets
 from gradlint.capture.record import REBASED, Call, Leaf, Ref
+from gradlint.capture.row import Entry
 from gradlint.capture.statistics import statistics
 from gradlint.graph.ir import HIDING, Fixed, Param
 
@@ -59,10 +60,10 @@ NOTHING = Behind(())
 
 @dataclass
 class Following:
-    """Follows the calls of a run one by one; `found` and `masks` are what was there, by the value that it was."""
+    """Follows the calls of a run one by one; `found` and `seen` are what was there, by the value that it was."""
 
     found: dict[Ref, Fixed] = field(default_factory=dict)
-    masks: dict[Ref, Param] = field(default_factory=dict)
+    seen: dict[Ref, Param] = field(default_factory=dict)
     _behind: dict[Ref, Behind] = field(default_factory=dict)
     _random: torch.Generator = field(default_factory=lambda: torch.Generator().manual_seed(0))
 
@@ -82,8 +83,9 @@ class Following:
             for (ref, tensor), part in itertools.islice(zip(given, behind, strict=True), overwritten, None):
                 if part is not None and ref not in self.found:
                     self._look(ref, tensor, part, inside=whole)
-                elif part is None and tensor.dtype is torch.bool and ref not in self.masks:
-                    self._look_at_mask(ref, tensor)
+                    self._look_below(call, ref, tensor)
+                elif part is None and ref not in self.seen and _is_data(call, ref, tensor):
+                    self._look_at_data(ref, tensor)
 
     def _of(self, ref: Ref) -> Behind | None:
         """What is behind a value; None where something that was fed in is."""
@@ -117,16 +119,46 @@ class Following:
             found = replace(found, responses=answers)
         self.found[ref] = found
 
-    def _look_at_mask(self, ref: Ref, tensor: torch.Tensor) -> None:
+    def _look_below(self, call: Call, ref: Ref, tensor: torch.Tensor) -> None:
+        """Note the inverse of what the call divides by: that of an average is not the average inverse."""
+        found = self.found.get(ref)
+        if found is not None and not found.responses and call.args[1:2] == (ref,) and _divides(call):
+            inverse = looked_at(tensor.detach().double().reciprocal())
+            if inverse is not None and inverse.finite:
+                self.found[ref] = replace(found, inverse=inverse)
+
+    def _look_at_data(self, ref: Ref, tensor: torch.Tensor) -> None:
         numbers = looked_at(tensor) if tensor.numel() <= INTEGERS_UP_TO else None
         if numbers is not None:
-            self.masks[ref] = numbers
+            self.seen[ref] = numbers
+
+
+def _is_data(call: Call, ref: Ref, tensor: torch.Tensor) -> bool:
+    """Whether a call reads what was computed from what was fed in as it is: a mask, or numbers without a gradient.
+
+    Integers are numbers only to a loss: elsewhere they are indices.
+    """
+    if tensor.dtype is torch.bool:
+        return True
+    if tensor.requires_grad or not isinstance(ref.node, Call) or not any(meta.requires_grad for meta in call.outputs):
+        return False
+    entry = _entry(call)
+    return tensor.is_floating_point() or (entry is not None and entry.kind == "loss")
 
 
 def _answered(call: Call) -> bool:
-    entry = None if call.custom else vocabulary.lookup(call.name, call.name.rpartition(".")[2])
-    quotient = entry is not None and entry.function == "div" and all(isinstance(part, Ref) for part in call.args[:2])
+    entry = _entry(call)
+    quotient = _divides(call) and all(isinstance(part, Ref) for part in call.args[:2])
     return entry is not None and entry.kind in FOLLOWED and not quotient
+
+
+def _divides(call: Call) -> bool:
+    entry = _entry(call)
+    return entry is not None and entry.function == "div"
+
+
+def _entry(call: Call) -> Entry | None:
+    return None if call.custom else vocabulary.lookup(call.name, call.name.rpartition(".")[2])
 
 
 def looked_at(tensor: torch.Tensor) -> Param | None:

@@ -12,14 +12,18 @@ from gradlint.capture.statistics import Numbers
 
 PIECE = 1 << 17  # entries multiplied at a time
 MODERATE = (1e-12, 1e12)  # largest magnitudes whose squares, and sums of 10⁸ of them, are ordinary float32 numbers
+KERNEL_UP_TO = 1 << 10  # places of a kernel: the matrices that sum it over its axes have as many rows
 SPREAD = 0.03  # least variance over the mean square that float32 sums still resolve to five digits
 
 
 def is_large(tensor: object) -> bool:
-    """Whether this is a weight for this module: a float32 tensor of torch, with numbers, of many entries."""
+    """Whether this is a weight for this module: a float32 tensor of torch, with numbers, of many entries.
+
+    What has more places after its second axis than kernels have, such as the logits of attention, is none.
+    """
     if not isinstance(tensor, torch.Tensor) or tensor.dtype is not torch.float32 or tensor.is_meta:
         return False
-    return tensor.numel() > VALUES_UP_TO
+    return tensor.numel() > VALUES_UP_TO and math.prod(tensor.shape[2:]) <= KERNEL_UP_TO
 
 
 def numbers(tensor: torch.Tensor) -> Numbers | None:

@@ -63,8 +63,18 @@ ROWS = (
     Row("slice", "sort", "input dim", at.along(default=-1)),
     Row("slice", "kthvalue", "input k dim", at.keep("k", dim=-1)),
     Row("slice", "torch.Tensor.unfold", "input dimension size step", at.windowed),
-    Row("slice", "_pack_padded_sequence=pack_padded_sequence", "input lengths batch_first"),
-    Row("pad", "_pad_packed_sequence=pad_packed_sequence", "input batch_sizes batch_first value"),
+    Row(
+        "slice",
+        "_pack_padded_sequence=pack_padded_sequence",
+        "input lengths batch_first",
+        at.keep(batch_first=False),
+    ),
+    Row(
+        "pad",
+        "_pad_packed_sequence=pad_packed_sequence",
+        "input batch_sizes batch_first value",
+        at.keep(batch_first=False),
+    ),
     Row("slice", "as_strided", "input size stride", at.keep("size", "stride", storage_offset=0)),
     Row(
         "reshape",
@@ -234,7 +244,8 @@ ROWS = (
         "data",
     ),
     Row("create", "full", "size fill_value", at.create),
-    Row("create", "full_like new_full=full fill", "like value", at.create),
+    Row("create", "full_like fill", "like value", at.create),
+    Row("create", "new_full=full", "like size fill_value", at.create),
     Row(
         "create", "zeros_like=zeros ones_like=ones empty_like=empty rand_like=rand randn_like=randn", "like", at.create
     ),
@@ -288,12 +299,12 @@ ROWS = (
     Row("other", "hfft2 hfftn ihfft ihfft2 ihfftn pca_lowrank svd_lowrank frexp triangular_solve lobpcg deform_conv2d"),
     Row(
         "other",
-        "fft ifft rfft irfft fft2 ifft2 rfft2 irfft2 fftn ifftn rfftn irfftn fftshift ifftshift stft istft hfft",
+        "ifft rfft irfft ifft2 rfft2 irfft2 ifftn rfftn irfftn fftshift ifftshift stft istft hfft",
     ),
-    Row(
-        "other", "fft_fft=fft fft_ifft=ifft fft_rfft=rfft fft_irfft=irfft fft_fft2=fft2 fft_ifft2=ifft2 fft_rfft2=rfft2"
-    ),
-    Row("other", "fft_irfft2=irfft2 fft_fftn=fftn fft_ifftn=ifftn fft_fftshift=fftshift fft_ifftshift=ifftshift"),
+    Row("other", "fft_ifft=ifft fft_rfft=rfft fft_irfft=irfft fft_ifft2=ifft2 fft_rfft2=rfft2"),
+    Row("other", "fft fft_fft=fft", "input n dim norm", at.keep("n", "dim", "norm")),
+    Row("other", "fft2 fftn fft_fft2=fft2 fft_fftn=fftn", "input s dim norm", at.keep("s", "dim", "norm")),
+    Row("other", "fft_irfft2=irfft2 fft_ifftn=ifftn fft_fftshift=fftshift fft_ifftshift=ifftshift"),
     Row(
         "other",
         "inverse inv linalg_inv=inv det logdet slogdet cholesky qr svd eigh solve lstsq matrix_exp matrix_power",

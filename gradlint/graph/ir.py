@@ -130,11 +130,12 @@ class Fixed:
     `numbers` are its entries' statistics as of a parameter; of integers, `moments["sums"]` counts equal pairs (see
     `gradlint.capture.fixed`). For a value that is computed from parameters, `responses[path][S]` is the mean square of
     a parameter's gradient when the value's has independent unit entries along the axes in S (as digits) and is
-    constant along the others.
+    constant along the others. `inverse` are the statistics of 1/entry, of a tensor that another one is divided by.
     """
 
     numbers: Param
     responses: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    inverse: Param | None = None
 
 
 @dataclass(frozen=True)
@@ -175,9 +176,9 @@ class Graph:
     output_names: tuple[str, ...] = ()
     training: bool = True
     fixed: Mapping[int, Fixed] = field(default_factory=dict)  # by value id: what need not be predicted
-    masks: Mapping[int, Param] = field(
+    seen: Mapping[int, Param] = field(
         default_factory=dict
-    )  # truth values that depend on data: how often and where true
+    )  # what depends on data and carries no gradient, as it was where an op read it: masks, targets, positions
 
     def op_of(self, value: int) -> Op | None:
         """The op that produced the value, or None for an input, parameter, buffer or constant."""

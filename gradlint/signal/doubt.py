@@ -78,11 +78,13 @@ class Doubt:
         shape = self.graph.values[op.outputs[0]].shape
         return shape[1] if op.kind == "conv" and len(shape) > 2 else shape[-1] if shape else 1
 
-    def returned(self, op: Op, squares: Mapping[int, Cotangent | None], into: Mapping[int, float]) -> None:
+    def returned(
+        self, op: Op, squares: Mapping[int, Cotangent | None], into: Mapping[int, float], assumed: float = 0.0
+    ) -> None:
         """Enter an op's contributions: `into` holds their mean squares by value id."""
         reached = [value for value in op.outputs if squares.get(value) is not None]
         arrived = max((self.backward.get(value, 0.0) for value in reached), default=0.0)
-        doubt = arrived + STEP.get(op.kind, 0.0) + self._width(op)
+        doubt = arrived + STEP.get(op.kind, 0.0) + self._width(op) + assumed
         if op.kind in ("norm", "mul", "attention", "matmul"):
             doubt += sum(self.forward.get(value, 0.0) for value in self.graph.data_inputs(op))
         for value, square in into.items():

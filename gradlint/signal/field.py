@@ -68,6 +68,7 @@ class Field:
     fixed: bool = False  # a norm has fixed Σz and Σz² of the Gaussian z under it in every channel of the batch
     terms: tuple[tuple[float, Field], ...] = ()  # a sum's independent parts and their coefficients; () of itself
     causal: bool = False  # logits of which each row only counts the keys up to its own position
+    hidden: Field | None = None  # how often an entry stands for minus infinity to the exponential that reads it
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -103,9 +104,9 @@ class Field:
         table = relabel(self.table)
         base = self.base
         if base is not None and len(base.table.values) == len(self.table.values):
-            level = _mean_for(table, base.mean, self.table)
+            level = _relabelled_mean(relabel, base.mean, self.table, table)
             base = Base(relabel(base.table), level, base.function, (key, base.source))
-        mean = _mean_for(table, self.mean, self.table)
+        mean = _relabelled_mean(relabel, self.mean, self.table, table)
         return Field(table, mean, base, (key, self.source), self.sway, causal=self.causal)
 
     def gaussian(self) -> Field:
@@ -133,11 +134,12 @@ def outer(table: Table, vector: Array) -> Array:
     return tables.put(axis, tables.take(same, axis, 1), tables.take(other, axis, 0))
 
 
-def _mean_for(table: Table, mean: Array, before: Table) -> Array:
-    """The mean per class after a relabelling: the average where classes were merged, cut or split."""
-    if len(mean) == len(table.values):
-        return mean
-    return np.full(len(table.values), float(before.weights @ mean))
+def _relabelled_mean(relabel: Relabel, mean: Array, before: Table, after: Table) -> Array:
+    """The mean per class after a relabelling, which does to means what it does to moments: keep, cut, average."""
+    if len(mean) == 1 or len(mean) != len(before.values) or not np.ptp(mean):
+        return np.full(len(after.values), float(mean[0]) if len(mean) == 1 else float(before.weights @ mean))
+    levels = relabel(before.with_values(np.broadcast_to(before.per_class(mean), before.values.shape).copy()))
+    return levels.squares
 
 
 def white(dims: Dims, mean: float = 0.0, std: float = 1.0) -> Field:
@@ -244,6 +246,11 @@ class Cotangent:
         total = tables.combine(first, second, np.add)
         lean = _leaning(self, other) if self.lean or other.lean else 0.0
         return Cotangent(total, None, _mixed(self, other), edges=edges, lean=lean)
+
+
+def none(shape: Sequence[int]) -> Cotangent:
+    """No gradient at a tensor of this shape."""
+    return Cotangent(tables.constant(tables.dims_of(shape), 0.0))
 
 
 def push(base: Base, function: Scalar) -> tuple[Table, Array]:

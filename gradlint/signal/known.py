@@ -6,11 +6,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from gradlint.graph import HIDING, Fixed, Graph, Op, Value
+from gradlint.graph import Fixed, Graph, Op
 from gradlint.signal import table as tables
 from gradlint.signal.field import Cotangent, Field, from_sums
-from gradlint.signal.site import Labels, Square
-from gradlint.signal.weights import field_of, numbers_of
+from gradlint.signal.site import Labels, Square, shaped
+from gradlint.signal.weights import field_of, numbers_of, stands_for_infinity
 
 
 def fields(graph: Graph) -> dict[int, Field]:
@@ -19,16 +19,15 @@ def fields(graph: Graph) -> dict[int, Field]:
     for number, fixed in graph.fixed.items():
         value = graph.values[number]
         if value.dtype.startswith(("float", "bfloat")) and not hides(fixed):
-            field = field_of(fixed.numbers)
+            field = shaped(field_of(fixed.numbers), value.shape)
             if field is not None:
-                found[number] = _shaped(field, value)
+                found[number] = field
     return found
 
 
 def hides(fixed: Fixed) -> bool:
     """Whether these are numbers that a softmax reads as minus infinity."""
-    numbers = fixed.numbers
-    return not numbers.finite or ((numbers.abs_max or 0.0) >= HIDING and (numbers.mean or 0.0) < 0.0)
+    return stands_for_infinity(fixed.numbers)
 
 
 def labels(graph: Graph) -> dict[int, Labels]:
@@ -38,13 +37,10 @@ def labels(graph: Graph) -> dict[int, Labels]:
         value, sums = graph.values[number], fixed.numbers.moments.get("sums")
         if sums is not None and value.dtype.startswith(("int", "uint")):
             equal = from_sums(fixed.numbers.shape, numbers_of(sums), 0.0)
-            found[number] = Labels(_shaped(equal, value), random=False)
+            labelled = shaped(equal, value.shape)
+            assert labelled is not None
+            found[number] = Labels(labelled, random=False)
     return found
-
-
-def _shaped(field: Field, value: Value) -> Field:
-    """The field in the value's own shape: axes of length 1 may have been left out."""
-    return field if field.shape == value.shape else Field(tables.reshape(field.table, value.shape), field.mean)
 
 
 def settled(graph: Graph) -> set[int]:

@@ -68,10 +68,15 @@ def _group(site: Site) -> Plan:
 
 def _layer(site: Site) -> Plan:
     x = site.field()
+    over = normalised_axes(site, x)
+    return _plan(site, x, over, over)
+
+
+def normalised_axes(site: Site, x: Field) -> tuple[int, ...]:
+    """The axes that a layer norm normalises over; none where it is given one entry at a time."""
     axes = site.op.attrs.get("axes")
     dims = [int(dim) for dim in axes] if isinstance(axes, Sequence) else [len(x.dims) - 1]
-    over = tuple(axis for dim in dims for axis in x.table.at(dim))
-    return _plan(site, x, over, over)
+    return tuple(axis for dim in dims for axis in x.table.at(dim))
 
 
 def _rms(site: Site) -> Plan:

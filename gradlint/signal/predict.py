@@ -16,7 +16,7 @@ from gradlint.profile import Gain, Profile, Signal
 from gradlint.signal import known
 from gradlint.signal import table as tables
 from gradlint.signal.doubt import FLOOR, WIDTH_UNITWISE, Doubt
-from gradlint.signal.field import Cotangent, Field, white
+from gradlint.signal.field import Cotangent, Field, none, white
 from gradlint.signal.losses import cotangent
 from gradlint.signal.site import Dependent, Flow, Labels, Site, Square, Unanswered
 from gradlint.signal.table import Table
@@ -154,6 +154,9 @@ class _Run:
     def _flow(self, op: Op) -> None:
         if op.kind == "compare" or not op.outputs:
             return
+        if all(0 in self.graph.values[value].shape for value in op.outputs):
+            self.flows[op.index] = self._empty(op)
+            return
         transfer = TRANSFER.get(op.kind)
         try:
             if transfer is None:
@@ -174,6 +177,12 @@ class _Run:
             if found is not None and self.graph.values[value].shape == found.shape:
                 self.fields[value] = found
         self.doubt.produced(op, self.fields, flow.doubt)
+
+    def _empty(self, op: Op) -> Flow:
+        """Of an op that gives no entries, because the data picked none: no gradient comes back."""
+        inputs = [self.graph.values[value] for value in op.inputs]
+        nothing = {value.id: none(value.shape) for value in inputs if value.requires_grad}
+        return Flow((), lambda cotangents: nothing)
 
     def _with_base(self, site: Site, flow: Flow) -> Flow:
         """The flow with the tensor that an in-place op changed through a view; without it where that is not known."""
@@ -225,7 +234,7 @@ class _Run:
             self._poison(op)
             return
         squares = {v: c.table.square for v, c in contributions.items() if isinstance(c, Cotangent)}
-        self.doubt.returned(op, self.cotangents, squares)
+        self.doubt.returned(op, self.cotangents, squares, flow.returned)
         for value, contribution in contributions.items():
             self._add(op, value, contribution)
         self._gain(op, arrived, contributions)

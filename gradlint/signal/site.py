@@ -8,9 +8,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from gradlint.graph import Graph, Op, Param, Value
+from gradlint.signal import table as tables
 from gradlint.signal.field import Cotangent, Field
 from gradlint.signal.table import Table
-from gradlint.signal.weights import Vector, Weight, field_of, vector_of, weight_from_field, weight_of
+from gradlint.signal.weights import (
+    Vector,
+    Weight,
+    field_of,
+    stands_for_infinity,
+    vector_of,
+    weight_from_field,
+    weight_of,
+)
 
 FEW = 4  # rows of a table of token types: computed indices into it are all the same
 
@@ -49,6 +58,7 @@ class Flow:
     outputs: tuple[Field | None, ...]
     backward: Backward
     doubt: float = 0.0  # decades² that an assumption adds to what may be off
+    returned: float = 0.0  # the same for the gradients that come back
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,8 +93,8 @@ class Site:
         """The field of a value; parameters that are used as data get their exact table."""
         found = self.fields.get(value)
         if found is None:
-            param = self._param(value) or self._mask(value)
-            found = None if param is None else field_of(param)
+            param = self._param(value) or self.seen(value)
+            found = None if param is None else shaped(field_of(param), self.graph.values[value].shape)
         if found is None:
             raise Dependent(f"input {self.graph.values[value].name or value} is unknown")
         return found
@@ -106,10 +116,11 @@ class Site:
         known = fixed is not None and fixed.numbers.shape == found.shape and "total" in fixed.numbers.moments
         return fixed.numbers if fixed is not None and known else None
 
-    def _mask(self, value: int) -> Param | None:
-        """How often a truth value was true, for one that is reckoned with as 0 and 1."""
-        numbers = self.graph.masks.get(value)
-        return numbers if numbers is not None and numbers.shape == self.graph.values[value].shape else None
+    def seen(self, value: int) -> Param | None:
+        """Data as it was in the recorded run; a truth value counts as 0 or 1, and what hides logits is no number."""
+        numbers = self.graph.seen.get(value)
+        known = numbers is not None and "total" in numbers.moments
+        return numbers if known and numbers is not None and not stands_for_infinity(numbers) else None
 
     def direct(self, role: str) -> bool:
         """Whether the operand is a parameter itself rather than computed."""
@@ -168,6 +179,11 @@ class Site:
             given = [int(entry) for entry in value]
             return given * count if len(given) == 1 else given
         return [default] * count
+
+
+def shaped(field: Field | None, shape: tuple[int, ...]) -> Field | None:
+    """The field in a value's own shape: axes of length 1 may have been left out."""
+    return field if field is None or field.shape == shape else Field(tables.reshape(field.table, shape), field.mean)
 
 
 def _vector_of_field(field: Field) -> Vector:

@@ -10,8 +10,9 @@ from gradlint.signal.transfer_attention import attention, matmul, softmax
 from gradlint.signal.transfer_concat import concat, constant
 from gradlint.signal.transfer_deconv import conv
 from gradlint.signal.transfer_embedding import embedding
+from gradlint.signal.transfer_fourier import real, transformed
 from gradlint.signal.transfer_linear import linear
-from gradlint.signal.transfer_mask import selected
+from gradlint.signal.transfer_mask import exponential, selected
 from gradlint.signal.transfer_merge import add, mul
 from gradlint.signal.transfer_norm import norm
 from gradlint.signal.transfer_pad import pad
@@ -20,9 +21,10 @@ from gradlint.signal.transfer_pick import experts
 from gradlint.signal.transfer_pointwise import activation, copy, custom, dropout, elementwise
 from gradlint.signal.transfer_pool import pool, resize
 from gradlint.signal.transfer_ratio import divided
-from gradlint.signal.transfer_recurrent import recurrent
 from gradlint.signal.transfer_reduce import reduce
 from gradlint.signal.transfer_shape import expand, permute, reshape, slice_, split
+from gradlint.signal.transfer_steps import pack, recurrent, unpack
+from gradlint.signal.transfer_strided import strided
 from gradlint.signal.transfer_unfold import fold
 from gradlint.signal.transfer_write import added, scatter, setitem
 
@@ -48,19 +50,21 @@ TRANSFER: dict[str, Transfer] = {
     "mul": by_function(mul, {"div": divided}),
     "concat": by_function(concat, {"setitem": setitem, "index_put": setitem, "scatter": scatter}),
     "split": split,
-    "slice": slice_,
+    "slice": by_function(slice_, {"pack_padded_sequence": pack, "as_strided": strided}),
     "reshape": reshape,
     "permute": permute,
     "expand": expand,
     "pool": pool,
     "reduce": by_function(reduce, {"cumsum": running}),
     "resize": by_function(resize, {"fold": fold}),
-    "pad": pad,
+    "pad": by_function(pad, {"pad_packed_sequence": unpack}),
     "dropout": dropout,
     "elementwise": by_function(
         elementwise,
         {
             **dict.fromkeys(("where", "masked_fill"), selected),
+            "exp": exponential,
+            "real": real,
             **dict.fromkeys(("maximum", "minimum"), extreme),
             **dict.fromkeys(("tril", "triu"), triangle),
         },
@@ -69,6 +73,7 @@ TRANSFER: dict[str, Transfer] = {
     "copy": copy,
     "custom": custom,
     "loss": loss,
+    "other": transformed,
 }
 
 RELABELLING: frozenset[str] = frozenset({"reshape", "permute", "expand", "slice", "split", "copy", "concat"})

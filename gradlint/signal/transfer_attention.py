@@ -11,20 +11,12 @@ import numpy as np
 from gradlint.signal import masks
 from gradlint.signal import table as tables
 from gradlint.signal.field import Cotangent, Field
+from gradlint.signal.participation import jacobian, overlap
+from gradlint.signal.single_entry import certain
 from gradlint.signal.site import Contribution, Contributions, Dependent, Flow, Site, Unanswered, credit
 from gradlint.signal.table import Array, Axis, Dims, Profile, Table
 from gradlint.signal.transfer_einsum import einsum, product_of
 from gradlint.signal.transfer_merge import plus
-
-
-def overlap(covariance: Array, lead: Array | float) -> Array:
-    """Σ_j E[a_j a′_j] of two softmax rows whose centred logits have this covariance: e^τ T/(e^τ + T − 1)/T.
-
-    `lead` is Σ_j a_j a′_j at equal logits: 1/T, or the average share of keys that two causal rows have in common.
-    """
-    count = 1.0 / np.asarray(lead, np.float64)
-    grown = np.exp(np.minimum(covariance, 60.0))
-    return np.asarray(grown / (grown + count - 1.0))
 
 
 def softmax(site: Site) -> Flow:
@@ -36,11 +28,12 @@ def softmax(site: Site) -> Flow:
     dim = int(site.number("dim", -1)) % len(x.dims)
     table = tables.merge_dim(x.table.collapse(), dim)
     if not table.dims[dim]:
-        raise Unanswered("softmax over a single entry")
+        return certain(site, 0.0 if site.op.function == "log_softmax" else 1.0)
     axis = table.starts[dim]
     count = table.sizes[axis]
     same, different = tables.take(table.values, axis, 1), tables.take(table.values, axis, 0)
-    shared = overlap(np.maximum(same - different, 0.0), _row_share(table, dim, causal=x.causal))
+    centred, lead = np.maximum(same - different, 0.0), _row_share(table, dim, causal=x.causal)
+    shared, steepness = overlap(centred, lead), jacobian(centred, lead)
     log = site.op.function == "log_softmax"
     probabilities = _rows(table, axis, shared / count, (1.0 - shared) / (count * (count - 1.0)))
     y = _log_field(table, axis, x) if log else Field(probabilities, np.array([1.0 / count]))
@@ -50,7 +43,11 @@ def softmax(site: Site) -> Flow:
         if cotangent is None:
             return {}
         given = tables.regroup(cotangent.table, table.dims).collapse()
-        into = _log_into(given, axis, count, probabilities) if log else softmax_into(given, axis, count, probabilities)
+        into = (
+            _log_into(given, axis, count, probabilities)
+            if log
+            else softmax_into(given, axis, probabilities).scaled(steepness)
+        )
         return {value: Cotangent(tables.regroup(into, x.dims))}
 
     return Flow((y if y.dims == x.dims else Field(tables.regroup(y.table, x.dims), y.mean),), backward)
@@ -78,8 +75,9 @@ def _log_field(table: Table, axis: int, x: Field) -> Field:
     return Field(table.with_values(centred + level**2), np.array([level]))
 
 
-def softmax_into(given: Table, axis: int, count: int, probabilities: Table) -> Table:
+def softmax_into(given: Table, axis: int, probabilities: Table) -> Table:
     """δ_j = a_j(g_j − Σ a g): variance a²(g_s − g_d)(1 − 1/T_eff), summing to zero over j."""
+    count = given.sizes[axis]
     own = tables.take(probabilities.values, axis, 1)
     excess = tables.take(given.values, axis, 1) - tables.take(given.values, axis, 0)
     same = own * excess * (1.0 - count * own)
@@ -235,6 +233,7 @@ class Attended:
     lead: Dims
     scale: float
     dropped: float  # share of the weights that dropout sets to zero
+    steepness: float  # what differences between rows make of the squared Jacobian of the softmax
 
     def backward(self, given: Table) -> tuple[Table, Table, Table]:
         """Cotangents of query, key and value (Noci et al. 2022: they vanish with the alignment of the values)."""
@@ -263,8 +262,8 @@ class Attended:
         axes = list(self.weights.at(-1))
         merged = tables.merge_dim(on_weights, len(on_weights.dims) - 1)
         weights = tables.merge_dim(self.weights, len(on_weights.dims) - 1)
-        count = self.weights.shape[-1]
-        return tables.regroup(softmax_into(merged, axes[0], count, weights), self.weights.dims)
+        into = softmax_into(merged, axes[0], weights).scaled(self.steepness)
+        return tables.regroup(into, self.weights.dims)
 
 
 def thinned(table: Table, share: float) -> Table:
@@ -304,13 +303,14 @@ def _attend(
     axes = list(logits.at(-1))
     same, different = tables.joint(logits.values, axes, logits.sizes)
     lead_share = _key_share(query, logits, count, causal=causal)
-    shared = overlap(np.maximum(same - different, 0.0), lead_share)
+    centred = np.maximum(same - different, 0.0)
+    shared, steepness = overlap(centred, lead_share), jacobian(centred, lead_share)
     rows = tables.put(axes[0], shared / count, (1.0 - shared) / (count * max(count - 1.0, 1.0)))
     single = Table((*logits.dims[:-1], (Axis(count),)), rows)
     weights = tables.regroup(single, logits.dims)
     mixed = product(operand(thinned(weights, dropped), lead, -2, -1), operand(value, lead, -1, -2))
     output = Table((*lead, query.dims[-2], value.dims[-1]), mixed)
-    return Attended(query, key, value, weights, output, lead, scale, dropped)
+    return Attended(query, key, value, weights, output, lead, scale, dropped, steepness)
 
 
 def _key_share(query: Table, logits: Table, count: int, *, causal: bool) -> Array | float:

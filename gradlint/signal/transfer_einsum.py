@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import string
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from gradlint.signal import table as tables
 from gradlint.signal.field import Cotangent, Field
 from gradlint.signal.site import Contribution, Contributions, Flow, Site, Unanswered, credit
-from gradlint.signal.table import Array, Axis, Table
+from gradlint.signal.table import Array, Axis, Profile, Table
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,26 +58,58 @@ def contracted(factors: Sequence[Factor], result: str) -> Flow:
     the same kind of sum of the cotangent and the other operands.
     """
     letters = _letters(factors, result)
-    spread = [_spread(factor.field.table.collapse(), factor.letters, letters) for factor in factors]
+    spread = [
+        _spread(table, factor.letters, letters) for factor, table in zip(factors, _told(factors, result), strict=True)
+    ]
     summed = letters.at("".join(c for c in letters.order if c not in result))
-    values = tables.pair_sum(math.prod(spread[1:], start=spread[0]), summed, letters.sizes)
-    out = Table(tuple(letters.axes[c] for c in result), values)
+    whole = _product(spread)
+    values = tables.pair_sum(whole.values, summed, letters.sizes)
+    out = Table(tuple(letters.axes[c] for c in result), values, whole.profile)
     count = letters.size("".join(c for c in letters.order if c not in result))
-    mean = np.array([math.prod((factor.field.average for factor in factors), start=float(count))])
+    means = [_mean(factor.field, table) for factor, table in zip(factors, spread, strict=True)]
+    mean = math.prod(means[1:], start=means[0] * float(count))
 
     def backward(cotangents: Sequence[Cotangent | None]) -> Contributions:
         cotangent = cotangents[0]
         if cotangent is None:
             return {}
-        given = _spread(tables.regroup(cotangent.table, out.dims).collapse(), result, letters)
+        given = _spread(tables.regroup(cotangent.table, out.dims), result, letters)
         found: dict[int, Contribution] = {}
         for place, factor in enumerate(factors):
             others = [part for other, part in enumerate(spread) if other != place]
-            into = Cotangent(_gathered(math.prod(others, start=given), factor, letters))
+            into = Cotangent(_gathered(_product([given, *others]), factor, letters))
             credit(found, factor.value, into)
         return found
 
     return Flow((Field(out, mean),), backward)
+
+
+def _told(factors: Sequence[Factor], result: str) -> list[Table]:
+    """The operands' tables, of which one may keep classes: along a letter of the result that no other operand has."""
+    found, met = [], False
+    for factor in factors:
+        table = factor.field.table
+        letter = "" if table.profile is None else _letter_of(table, factor.letters)
+        elsewhere = "".join(other.letters for other in factors if other is not factor)
+        own = letter != "" and letter in result and letter not in elsewhere
+        found.append(table if own and not met else table.collapse())
+        met = met or own
+    return found
+
+
+def _letter_of(table: Table, letters: str) -> str:
+    """The letter of the dimension along which a table has classes."""
+    assert table.profile is not None
+    return next(c for dim, c in enumerate(letters) if table.profile.axis in table.at(dim))
+
+
+def _mean(field: Field, table: Table) -> Array:
+    return field.mean if len(field.mean) == len(table.values) else np.array([field.average])
+
+
+def _product(parts: Sequence[Table]) -> Table:
+    """Tables of one layout multiplied entry by entry, class by class where they have the same classes."""
+    return functools.reduce(lambda a, b: tables.combine(*tables.same_classes(a, b), np.multiply), parts)
 
 
 def _letters(factors: Sequence[Factor], result: str) -> Letters:
@@ -90,26 +123,25 @@ def _letters(factors: Sequence[Factor], result: str) -> Letters:
     return Letters(order, result, axes)
 
 
-def _spread(table: Table, own: str, letters: Letters) -> Array:
-    """Values over the axes of all letters; the tensor is constant along those that it lacks."""
+def _spread(table: Table, own: str, letters: Letters) -> Table:
+    """The table over the axes of all letters; the tensor is constant along those that it lacks."""
     grouped = tables.expand(table, tuple(letters.axes[c] for c in own))
-    ordered = [c for c in letters.order if c in own]
-    values = tables.permute(grouped, [own.index(c) for c in ordered]).values
-    position = 0
-    for letter in letters.order:
-        if letter not in own:
-            values = tables.insert(values, position, len(letters.axes[letter]))
-        position += len(letters.axes[letter])
-    return values
+    turned = tables.permute(grouped, [own.index(c) for c in letters.order if c in own])
+    opened = tuple(letters.axes[c] if c in own else () for c in letters.order)
+    return tables.expand(replace(turned, dims=opened), tuple(letters.axes[c] for c in letters.order))
 
 
-def _gathered(values: Array, factor: Factor, letters: Letters) -> Table:
+def _gathered(table: Table, factor: Factor, letters: Letters) -> Table:
     """The gradient of one operand: summed over the letters that it lacks, in its own layout."""
     gone = letters.at("".join(c for c in letters.order if c not in factor.letters))
-    values = tables.pair_sum(values, gone, letters.sizes)
+    table = table.collapse_along(gone)
+    profile = table.profile
+    if profile is not None:
+        profile = Profile(profile.axis - sum(axis < profile.axis for axis in gone), profile.counts)
     ordered = [c for c in letters.order if c in factor.letters]
-    table = Table(tuple(letters.axes[c] for c in ordered), values)
-    turned = tables.permute(table, [ordered.index(c) for c in factor.letters])
+    dims = tuple(letters.axes[c] for c in ordered)
+    kept = Table(dims, tables.pair_sum(table.values, gone, letters.sizes), profile)
+    turned = tables.permute(kept, [ordered.index(c) for c in factor.letters])
     return tables.sum_to(turned, factor.field.dims)
 
 

@@ -10,17 +10,37 @@ import numpy as np
 from gradlint.signal import table as tables
 from gradlint.signal.field import Cotangent, Field
 from gradlint.signal.site import Contributions, Flow, Site, Square, Unanswered
+from gradlint.signal.stages import averaged
 from gradlint.signal.table import Array, Axis, Profile, Table
 from gradlint.signal.weights import Weight
 
 
 def embedding(site: Site) -> Flow:
     """y[i…, c] = W[token_i, c]; two indices meet the same row with the probability their labels say."""
-    if site.op.attrs.get("mode") is not None:
-        raise Unanswered("embedding_bag")
+    if site.op.function == "embedding_bag":
+        return bag(site)
     weight = site.weight("weight")
     labels = site.labels("input", weight.shape[0])
     return lookup(site, weight, labels)
+
+
+def bag(site: Site) -> Flow:
+    """The mean or the sum of the rows that every sample picks, all samples as many: tokens (samples, picks)."""
+    mode = site.op.attrs.get("mode", "mean")
+    if len(site.graph.values[site.id("input")].shape) != 2 or site.has("offsets") or site.has("per_sample_weights"):
+        raise Unanswered("bags of different sizes or with weights of their own")
+    if mode not in ("mean", "sum"):
+        raise Unanswered(f"embedding_bag of the {mode}")
+    weight = site.weight("weight")
+    rows = lookup(site, weight, site.labels("input", weight.shape[0]))
+    assert rows.outputs[0] is not None
+    stage = averaged([1], keep=False, summed=mode == "sum")(rows.outputs[0])
+
+    def backward(cotangents: Sequence[Cotangent | None]) -> Contributions:
+        cotangent = cotangents[0]
+        return {} if cotangent is None else rows.backward([stage.back(cotangent)])
+
+    return Flow((stage.field,), backward)
 
 
 def gathered(site: Site, dim: int, role: str) -> Flow:
@@ -28,12 +48,26 @@ def gathered(site: Site, dim: int, role: str) -> Flow:
     source = site.id("input")
     x = site.known(source)
     found = gather_of(x, dim, site.labels(role, x.shape[dim]), x.shape[dim])
+    data = site.indices[site.id(role)].random and site.graph.values[site.id(role)].origin == "op"
+    uneven = unevenness(x, dim) if data else 0.0
 
     def backward(cotangents: Sequence[Cotangent | None]) -> Contributions:
         cotangent = cotangents[0]
         return {} if cotangent is None else {source: found.back(cotangent)}
 
-    return Flow((found.field,), backward)
+    return Flow((found.field,), backward, uneven, uneven)
+
+
+def unevenness(x: Field, dim: int) -> float:
+    """Decades² by which a gradient may be off at indices that data picks: taken evenly, they may all be of one class.
+
+    A class of share s would then have 1/s times the energy: Σ s (½ log₁₀ s)².
+    """
+    profile = x.table.profile
+    if profile is None or profile.axis not in x.table.at(dim):
+        return 0.0
+    shares = x.table.weights
+    return float((shares * (0.5 * np.log10(shares)) ** 2).sum())
 
 
 @dataclass(frozen=True, eq=False)

@@ -61,7 +61,10 @@ def _masked_sum(site: Site, first: int, second: int) -> Flow | None:
     """Logits plus a mask: one operand without a gradient and without statistics, on the way to a softmax."""
     for logits, mask in ((first, second), (second, first)):
         value = site.graph.values[mask]
-        if mask not in site.fields and logits in site.fields and masks.constant(site.graph, value):
+        hidden = mask not in site.fields and value.dtype != "bool"  # a truth value that is added counts as 0 or 1
+        if hidden and site.seen(mask) is not None:
+            hidden = masks.masks_logits(site.graph, site.op.outputs[0])
+        if hidden and logits in site.fields and masks.constant(site.graph, value):
             return masked_logits(site, logits, mask)
     return None
 

@@ -14,8 +14,9 @@ from gradlint.signal.edges import Edges
 from gradlint.signal.edges import centred as centred_edges
 from gradlint.signal.field import Base, Cotangent, Field, Orthogonal, Tilt, outer
 from gradlint.signal.norm_gains import affine_gradients, coupling, gains_along, left_over
-from gradlint.signal.norm_plan import Plan, planned
+from gradlint.signal.norm_plan import Plan, normalised_axes, planned
 from gradlint.signal.scalar import IDENTITY, affine, compose
+from gradlint.signal.single_entry import biased
 from gradlint.signal.site import Contributions, Flow, Site, Square, Unanswered
 from gradlint.signal.spectrum import divided
 from gradlint.signal.sway import Sway, damped, together
@@ -27,6 +28,8 @@ COLLAPSED = 1e-12  # centred variance below this share of E[x²]: rounding decid
 
 def norm(site: Site) -> Flow:
     """Dispatch on the norm's function; the plan says which axes it is about."""
+    if site.op.function == "layer_norm" and not normalised_axes(site, site.field()):
+        return biased(site)
     return normalised(site, planned(site), site.id("input"))
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from gradlint.graph import HIDING
 from gradlint.signal import layout
 from gradlint.signal import table as tables
-from gradlint.signal.field import Cotangent, Field
+from gradlint.signal.field import Cotangent, Field, white
 from gradlint.signal.scalar import IDENTITY
 from gradlint.signal.site import Contributions, Flow, Site, Unanswered
 from gradlint.signal.table import Table
@@ -50,14 +50,47 @@ def pad(site: Site) -> Flow:
     maps = {}
     for position in range(len(given) // 2):
         dim = len(before) - 1 - position
-        first = given[2 * position]
-        first = first if isinstance(first, int) else (after[dim] - before[dim]) // 2  # computed from what was fed in
+        first = _first_of(given, position, after[dim] - before[dim])
         if before[dim] != after[dim] or first:
             maps[dim] = placement(before[dim], after[dim], first, mode)
     if number <= -HIDING or number == math.inf:
         return _unseen(site, maps)
+    if number and len(maps) == 1:
+        dim = next(iter(maps))
+        return _beside(site, dim, _first_of(given, len(before) - 1 - dim, after[dim] - before[dim]), number)
     flow = along_axes(site, maps)
     return replace(flow, outputs=(_bordered(flow.outputs[0], maps, number, site.field().average),)) if number else flow
+
+
+def _first_of(given: Sequence[object], position: int, added: int) -> int:
+    """Entries before the first one of the dimension at this position from the end; half of all where it is computed."""
+    first = given[2 * position]
+    return first if isinstance(first, int) else added // 2
+
+
+def _beside(site: Site, dim: int, first: int, number: float) -> Flow:
+    """A block of one number on either side along one dimension: other classes than the entries between."""
+    value, size = site.id("input"), site.shape()[dim]
+    x = site.known(value)
+    if first < 0 or first + x.shape[dim] > size:
+        raise Unanswered("a dimension that is cropped on one side and padded with a number on the other")
+    length = x.shape[dim]
+    blocks = [(first, None), (length, x), (size - first - length, None)]
+    shape = list(x.shape)
+    parts = [
+        white(tables.dims_of([*shape[:dim], count, *shape[dim + 1 :]]), number, 0.0) if part is None else part
+        for count, part in blocks
+        if count
+    ]
+
+    def backward(cotangents: Sequence[Cotangent | None]) -> Contributions:
+        cotangent = cotangents[0]
+        if cotangent is None:
+            return {}
+        into = layout.restricted(cotangent.table, dim, first, length)
+        return {value: Cotangent(tables.regroup(into, x.dims))}
+
+    return Flow((layout.concatenated(parts, dim),), backward)
 
 
 def _bordered(inside: Field | None, maps: dict[int, AxisMap], number: float, mean: float) -> Field:

@@ -125,6 +125,9 @@ def _elsewhere(table: Table, dim: int, other: Array) -> Array:
     return np.where(inside > 0, table.values, other)
 
 
+NEIGHBOURS = 0.4**2  # decades² at each corner of a sample: data picks places side by side; from RoI pooling
+
+
 def several(site: Site, start: int, roles: Sequence[str], shape: Sequence[int]) -> Flow:
     """x[…, i, j, …] with several index tensors side by side, broadcast to one shape."""
     source = site.id("input")
@@ -161,7 +164,9 @@ def several(site: Site, start: int, roles: Sequence[str], shape: Sequence[int]) 
             into[tuple(index)] = met / pairs
         return Cotangent(tables.regroup(table.with_values(into), x.dims))
 
-    return flow(source, Stage(Field(out, np.array([x.average])), back))
+    found = flow(source, Stage(Field(out, np.array([x.average])), back))
+    data = any(site.indices[value].random and site.graph.values[value].origin == "op" for value in map(site.id, roles))
+    return replace(found, doubt=NEIGHBOURS, returned=NEIGHBOURS) if data else found
 
 
 def _patterns(table: Table, start: int, count: int) -> list[tuple[int, ...]]:

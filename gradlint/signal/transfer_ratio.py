@@ -7,12 +7,15 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from gradlint.signal import table as tables
 from gradlint.signal.doubt import DECADE
-from gradlint.signal.field import Cotangent, Field
+from gradlint.signal.field import Cotangent, Field, white
 from gradlint.signal.scalar import Scalar, affine, scalar_function
-from gradlint.signal.site import Contribution, Contributions, Flow, Site, Unanswered, credit
+from gradlint.signal.site import Contribution, Contributions, Flow, Site, Unanswered, credit, shaped
 from gradlint.signal.stages import EXP, Stage, Step, averaged, centred, chained, exact, flow, function, positive
 from gradlint.signal.transfer_merge import independent_product, mul
+from gradlint.signal.weighted_mean import common_scale
+from gradlint.signal.weights import field_of
 from gradlint.signal.written_norm import written
 
 SQUARE = Scalar("x²", lambda z: z * z, lambda z: 2.0 * z)
@@ -36,11 +39,15 @@ def quotient(site: Site) -> Flow:
     """x/y = x·(1/y) of independent x and y > 0.
 
     What x and y share changes E[x²/y²] by no more than the relative variance of y: that is added to what may be off.
+    Where both are products with one tensor its scale cancels, and E[x²/y²] = E[x²]/E[y²] of a y that varies with it.
     """
     first, second = site.id("input"), site.id("other")
     x, y = site.known(first), site.known(second)
-    sign = -1.0 if y.average < 0.0 else 1.0
-    below = chained(y, [function(affine(sign, 0.0)), positive, function(RECIPROCAL), function(affine(sign, 0.0))])
+    known = _known_inverse(site, second)
+    if known is not None:
+        below = Stage(known, lambda cotangent: Cotangent(tables.constant(y.dims, 0.0)))
+    else:
+        below = _at_one_scale(y) if common_scale(site.graph, first, second) else inverse(y)
     product = independent_product(first, _INVERSE, x, below.field)
 
     def backward(cotangents: Sequence[Cotangent | None]) -> Contributions:
@@ -52,7 +59,30 @@ def quotient(site: Site) -> Flow:
         return given
 
     relative = min(y.variance / y.average**2, 1.0)
-    return Flow(product.outputs, backward, (2.0 * DECADE * relative) ** 2)
+    doubt = (2.0 * DECADE * relative) ** 2
+    return Flow(product.outputs, backward, doubt, doubt)
+
+
+def inverse(y: Field) -> Stage:
+    """1/y, for a y that surely is positive or surely negative."""
+    sign = -1.0 if y.average < 0.0 else 1.0
+    return chained(y, [function(affine(sign, 0.0)), positive, function(RECIPROCAL), function(affine(sign, 0.0))])
+
+
+def _known_inverse(site: Site, value: int) -> Field | None:
+    """1/y entry by entry, of a y that was there; what was fed in changes none of it."""
+    fixed = site.graph.fixed.get(value)
+    numbers = None if fixed is None else fixed.inverse
+    return None if numbers is None else shaped(field_of(numbers), site.graph.values[value].shape)
+
+
+def _at_one_scale(y: Field) -> Stage:
+    """1/y where y is as large as it is on average: 1/√E[y²], whose slope is −1/E[y²]."""
+    positive(y)
+    square = y.table.square
+    level = math.copysign(1.0 / math.sqrt(square), y.average)
+    field = white(y.dims, level, 0.0)
+    return Stage(field, lambda cotangent: Cotangent(cotangent.table.scaled(1.0 / square**2)))
 
 
 _INVERSE = -1  # stands for 1/y inside the op

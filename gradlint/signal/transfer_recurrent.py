@@ -1,4 +1,4 @@
-"""RNN, LSTM and GRU layers and cells: the time kernels of `recurrence` between tables with a profile along time."""
+"""RNN, LSTM and GRU layers: the time kernels of `recurrence` between tables with a profile along time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from gradlint.signal import table as tables
 from gradlint.signal.field import Cotangent, Field
 from gradlint.signal.norm_plan import merged
-from gradlint.signal.recurrence import GATES, OTHER, SAME, GateWeights, Unrolled, significant_mean, unroll
+from gradlint.signal.recurrence import GATES, SAME, GateWeights, Unrolled, significant_mean, unroll
 from gradlint.signal.recurrence_back import Returned, back
 from gradlint.signal.site import Contribution, Contributions, Flow, Site, Square, Unanswered
 from gradlint.signal.table import Array, Dims, Profile, Table
@@ -44,20 +44,11 @@ class Run:
     reverse: bool
 
 
-def recurrent(site: Site) -> Flow:
-    """All layers and directions of an RNN, LSTM or GRU, or one step of a cell."""
-    attrs = site.op.attrs
-    if site.op.function not in GATES or attrs.get("packed") or any(r.startswith("weight_hr") for r in site.op.roles):
-        raise Unanswered(f"no transfer function for {site.op.function} (packed or projected)")
-    if attrs.get("cell"):
-        return _cell(site)
-    x = merged(site.field())
-    if len(x.dims) != 3 or site.number("dropout", 0.0) > 0:
-        raise Unanswered("a recurrent layer with dropout between layers or without a batch")
-    batch, time = (0, 1) if attrs.get("batch_first") else (1, 0)
-    clock = Clock(batch, time, x.shape[batch], x.shape[time])
+def layers(site: Site, x: Field, clock: Clock) -> Flow:
+    """All layers and directions of an RNN, LSTM or GRU over a sequence x of three dimensions."""
     if clock.steps > LONGEST:
         raise Unanswered(f"more than {LONGEST} steps")
+    x = merged(x)
     stack = _stack(site, x, clock)
     outputs = _outputs(site, x, clock, stack)
 
@@ -84,8 +75,27 @@ def _stack(site: Site, x: Field, clock: Clock) -> list[list[Run]]:
             runs.append(Run(layer, inputs, names, fan_in, turn))  # type: ignore[arg-type]
         stack.append(runs)
         same = sum((_turned(run.layer.hidden[:, 1:, 1:], run.reverse) for run in runs), np.zeros(1)) / len(runs)
+        same = thinned(same, _dropped_between(site))
         different = np.zeros_like(same)
     return stack
+
+
+def _dropped_between(site: Site) -> float:
+    """The chance that an entry between two layers is dropped; no op follows the last one."""
+    chance = site.number("dropout", 0.0)
+    if not 0.0 <= chance < 1.0:
+        raise Unanswered(f"dropout between layers with p = {chance}")
+    return chance
+
+
+def thinned(kernel: Array, chance: float) -> Array:
+    """(2, T, T) kernels after inverted dropout, which draws for each sample and step anew: E[x²] grows by 1/(1 − p)."""
+    if chance == 0.0:
+        return kernel
+    grown = kernel.copy()
+    steps = np.arange(kernel.shape[-1])
+    grown[SAME, steps, steps] /= 1.0 - chance
+    return grown
 
 
 def _turned(kernel: Array, turn: bool) -> Array:  # noqa: FBT001
@@ -212,7 +222,7 @@ def _dropped(table: Table, dim: int, size: int | None) -> Table:
 
 def _outputs(site: Site, x: Field, clock: Clock, stack: list[list[Run]]) -> tuple[Field | None, ...]:
     hidden = sum((_turned(run.layer.hidden[:, 1:, 1:], run.reverse) for run in stack[-1]), np.zeros(1)) / len(stack[-1])
-    dims = (*x.dims[:2], tables.dims_of(site.shape())[2])
+    dims = (*x.dims[:2], tables.dims_of(site.shape())[-1])
     sequence = Field(_table_of(hidden, clock, dims), np.zeros(clock.steps if clock.steps > 1 else 1))
     runs = [run for layer in stack for run in layer]
     states = [np.array([run.layer.hidden[:, -1, -1] for run in runs])]
@@ -263,11 +273,11 @@ def _backward(
             given = _turned(kernel, run.reverse).copy()
             given[:, -1, -1] += hidden[place]
             returned = [back(run.layer, sample, given[sample], float(cell[place, sample])) for sample in (0, 1)]
-            below += _turned(_into_inputs(run, returned), run.reverse)
-            _gradients(site, run, returned, clock, out)
-        kernel = below
+            below += _turned(into_inputs(run, returned), run.reverse)
+            gradients(site, run, returned, clock, out)
+        kernel = thinned(below, _dropped_between(site)) if number else below
     table = _table_of(kernel, clock, x.dims)
-    out[site.id("input")] = Cotangent(tables.regroup(table, site.field().dims))
+    out[site.id("input")] = Cotangent(table)
     return out
 
 
@@ -292,7 +302,7 @@ def _state_squares(cotangents: Sequence[Cotangent | None], output: int, stack: l
     return squares
 
 
-def _into_inputs(run: Run, returned: Sequence[Returned]) -> Array:
+def into_inputs(run: Run, returned: Sequence[Returned]) -> Array:
     """The gradient's kernel at the layer's input."""
     weights: Mapping[str, GateWeights] = run.layer.weights
     kernels = [
@@ -301,7 +311,7 @@ def _into_inputs(run: Run, returned: Sequence[Returned]) -> Array:
     return np.stack(kernels)
 
 
-def _gradients(site: Site, run: Run, returned: Sequence[Returned], clock: Clock, out: dict[int, Contribution]) -> None:
+def gradients(site: Site, run: Run, returned: Sequence[Returned], clock: Clock, out: dict[int, Contribution]) -> None:
     """Σ over steps and samples of E[δ_t δ_u] times E[x_t x_u], E[h_{t−1} h_{u−1}] or 1, averaged over the gates."""
     steps, layer = clock.steps, run.layer
     pairs = (clock.samples, clock.samples * (clock.samples - 1))
@@ -317,58 +327,3 @@ def _gradients(site: Site, run: Run, returned: Sequence[Returned], clock: Clock,
         value = site.value(key)
         if value is not None and value.requires_grad:
             out[value.id] = Square(max(total, 0.0), abs(total))
-
-
-STEPPED = 0.1**2  # decades²: between two calls of a cell only second moments are kept, not what correlates steps
-
-
-def _cell(site: Site) -> Flow:
-    """One step of a recurrence that the model unrolls itself."""
-    x, hidden = site.field(), site.field("hidden")
-    if len(x.dims) != 2:
-        raise Unanswered("a recurrent cell without a batch")
-    names = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
-    weights, fan_in = gate_weights(site, names)
-    states = [hidden, site.field("cell")] if site.has("cell") else [hidden]
-    start = [_pair(state.table) for state in states]
-    inputs, means = (np.array(part).reshape(2, 1, 1) for part in (_pair(x.table), _pair(x.table, feature=0)))
-    layer = unroll(site.op.function, inputs - means, means, weights, (start[0], start[-1]))
-    run = Run(layer, inputs, names, fan_in, reverse=False)
-    clock = Clock(0, 1, x.shape[0], 1)
-    after = [layer.hidden[:, 1, 1], layer.cell[:, 1, 1]][: len(site.op.outputs)]
-    outputs = [Field(_state_table(hidden.dims, square), np.zeros(1)) for square in after]
-
-    def backward(cotangents: Sequence[Cotangent | None]) -> Contributions:
-        given = [np.zeros(2) if c is None else _pair(c.on(hidden.dims).table) for c in cotangents]
-        last = given[1] if len(given) > 1 else np.zeros(2)
-        arriving = given[0].reshape(2, 1, 1)
-        returned = [back(layer, sample, arriving[sample], float(last[sample])) for sample in (SAME, OTHER)]
-        out: dict[int, Contribution] = {}
-        _gradients(site, run, returned, clock, out)
-        out[site.id("input")] = Cotangent(_state_table(x.dims, _into_inputs(run, returned).reshape(2)))
-        out[site.id("hidden")] = Cotangent(_state_table(hidden.dims, np.array([r.hidden for r in returned])))
-        if site.has("cell"):
-            out[site.id("cell")] = Cotangent(_state_table(hidden.dims, np.array([r.cell for r in returned])))
-        return out
-
-    return Flow(tuple(outputs), backward, STEPPED)
-
-
-def _pair(table: Table, feature: int = 1) -> Array:
-    """(one sample, two samples) of a table over (batch, feature), for the same or for different features."""
-    values = tables.merge_dims(table.collapse()).values
-    for dim in range(2):
-        if not table.dims[dim]:
-            values = tables.insert(values, dim)
-    return np.array([values[0, 1, feature], values[0, 0, feature]])
-
-
-def _state_table(dims: Dims, squares: Array) -> Table:
-    """The table over (batch, feature) with these moments for one sample and two, features independent."""
-    values = np.zeros((1, 2, 2))
-    values[0, 1, 1], values[0, 0, 1] = squares
-    merged_dims = tables.dims_of([int(np.prod([axis.size for axis in dim])) for dim in dims])
-    for dim in (1, 0):
-        if not merged_dims[dim]:
-            values = tables.take(values, dim, 1)
-    return tables.regroup(Table(merged_dims, values), dims)

@@ -49,7 +49,8 @@ def follow(site: Site, steps: Sequence[Step], value: int | None = None) -> Flow:
     return Flow((fields[-1],), backward)
 
 
-def _viewed(shape: Sequence[int]) -> Step:
+def viewed(shape: Sequence[int]) -> Step:
+    """The same entries in another shape."""
     shape = tuple(shape)
 
     def back(table: Table, dims: Dims) -> Table:
@@ -62,7 +63,8 @@ def _viewed(shape: Sequence[int]) -> Step:
 _NOTHING = tables.constant((), 0.0).values
 
 
-def _permuted(order: Sequence[int]) -> Step:
+def permuted(order: Sequence[int]) -> Step:
+    """The dimensions in another order."""
     order = tuple(order)
     inverse = [order.index(dim) for dim in range(len(order))]
     return Step(
@@ -120,7 +122,7 @@ def reshape(site: Site) -> Flow:
     """view, flatten, squeeze, unsqueeze, unflatten."""
     if site.op.function in ("view_as_real", "view_as_complex", "values"):
         raise Unanswered(f"no transfer function for {site.op.function}")
-    return follow(site, [_viewed(site.shape())])
+    return follow(site, [viewed(site.shape())])
 
 
 def permute(site: Site) -> Flow:
@@ -130,7 +132,7 @@ def permute(site: Site) -> Flow:
     dims = site.op.attrs.get("dims")
     if not isinstance(dims, Sequence):
         raise Unanswered("the permutation is not known")
-    return follow(site, [_permuted([int(dim) for dim in dims])])
+    return follow(site, [permuted([int(dim) for dim in dims])])
 
 
 def _shuffle(site: Site) -> list[Step]:
@@ -138,7 +140,7 @@ def _shuffle(site: Site) -> list[Step]:
     groups = int(site.number("groups", 1))
     split = (shape[0], groups, shape[1] // groups, *shape[2:])
     order = (0, 2, 1, *range(3, len(split)))
-    return [_viewed(split), _permuted(order), _viewed(shape)]
+    return [viewed(split), permuted(order), viewed(shape)]
 
 
 def expand(site: Site) -> Flow:
@@ -204,9 +206,9 @@ def _repeated(
         return tables.expand(table, dims)
 
     steps = [
-        _viewed(opened),
+        viewed(opened),
         Step(("repeat", tuple(lifted)), broadcast, tables.sum_to),
-        _viewed(shape),
+        viewed(shape),
     ]
     return follow(site, steps)
 
@@ -362,7 +364,7 @@ def _thinned_by_mask(dim: int, shape: Sequence[int], mask: Sequence[int], count:
     if dim:
         raise Unanswered("a mask after other indices")
     flat = (math.prod(mask), *shape[len(mask) :])
-    return [_viewed(flat), _thinned(0, count)]
+    return [viewed(flat), _thinned(0, count)]
 
 
 def _sliced(dim: int, size: int, bounds: Sequence[object]) -> list[Step]:
@@ -427,7 +429,7 @@ def shuffled_pixels(site: Site) -> Flow:
     else:
         opened = (*shape[:lead], channels, height, ratio, width, ratio)
         order = [*head, lead, lead + 2, lead + 4, lead + 1, lead + 3]
-    return follow(site, [_viewed(opened), _permuted(order), _viewed(shape)])
+    return follow(site, [viewed(opened), permuted(order), viewed(shape)])
 
 
 def forgotten(flow: Flow) -> Flow:

@@ -188,9 +188,13 @@ def slid(site: Site) -> Flow:
     x = site.field()
     dim = int(site.number("dim", 0)) % len(x.dims)
     taps, step = int(site.number("size", 1)), int(site.number("step", 1))
-    found = windows(x.shape[dim], taps, site.shape()[dim], step)
+    return flow(site.id("input"), sliding(x, dim, windows(x.shape[dim], taps, site.shape()[dim], step)))
+
+
+def sliding(x: Field, dim: int, found: Windows) -> Stage:
+    """x with the windows of a dimension in its place, and their entries in a new last dimension."""
     table = tables.merge_dim(x.table.collapse_along(x.table.at(dim)).collapse(), dim)
-    axis = table.starts[dim]
+    axis, taps = table.starts[dim], found.taps
     values = table.values if table.dims[dim] else tables.insert(table.values, axis)
     opened = found.opened(tables.take(values, axis, 1), tables.take(values, axis, 0))
     lead = list(np.moveaxis(opened, -1, axis + 1).shape)
@@ -217,4 +221,4 @@ def slid(site: Site) -> Flow:
             return Cotangent(tables.regroup(table.with_values(met), x.dims))
         return Cotangent(tables.regroup(table.with_values(tables.put(axis, met, apart)), x.dims))
 
-    return flow(site.id("input"), Stage(Field(out, np.array([x.average])), back))
+    return Stage(Field(out, np.array([x.average])), back)

@@ -11,11 +11,12 @@ import numpy as np
 from gradlint.graph import Op
 from gradlint.signal import layout
 from gradlint.signal import table as tables
-from gradlint.signal.field import Cotangent, Field, white
+from gradlint.signal.field import Cotangent, Field, none, white
 from gradlint.signal.site import Contribution, Contributions, Flow, Labels, Site, Unanswered, credit
 from gradlint.signal.table import Array, Dims, Table
 from gradlint.signal.transfer_embedding import gather_of
-from gradlint.signal.transfer_mask import mixed, site_mask
+from gradlint.signal.transfer_mask import filled, mixed, site_mask
+from gradlint.signal.transfer_pointwise import unchanged
 
 Way = Callable[[Cotangent], Cotangent]
 Span = tuple[int, int, int]  # a dimension, where the part of it that is replaced starts, and its length
@@ -124,10 +125,18 @@ def setitem(site: Site) -> Flow:
     for dim, _, length in spans:
         block[dim] = length
     value = site.id("other") if site.has("other") else None
+    if value is not None and 0 in site.graph.values[value].shape:
+        return _nothing_written(target, value, x, site.graph.values[value].shape)
     given = white((), site.number("scalar", 0.0), 0.0) if value is None else site.known(value)
     squeezed = tuple(dim for dim, item in _placed(items, len(shape)) if isinstance(item, int))
     y, back = _fitted(given, block, squeezed)
     return written(target, value, replaced(x, y, spans), back)
+
+
+def _nothing_written(target: int, value: int, x: Field, shape: Sequence[int]) -> Flow:
+    """x[index] = y for an index that picks none."""
+    kept = unchanged(target, x)
+    return Flow(kept.outputs, lambda cotangents: {**kept.backward(cotangents), value: none(shape)})
 
 
 def written(target: int, value: int | None, found: Replaced, back: Way) -> Flow:
@@ -212,16 +221,16 @@ def _spans(site: Site, items: Sequence[object], shape: Sequence[int]) -> list[Sp
 
 
 def _masked(site: Site, target: int, x: Field) -> Flow:
-    """x[mask] = y: the entries of y stand in any order."""
+    """x[mask] = y: a number, a tensor that is the same at every place of the mask, or one row for each place."""
     mask = site_mask(site, site.id("index"))
-    opened = Field(replace(mask.table, dims=mask.dims + ((),) * (len(x.dims) - len(mask.dims))), mask.mean)
+    trailing = len(x.dims) - len(mask.dims)
+    opened = Field(replace(mask.table, dims=mask.dims + ((),) * trailing), mask.mean)
     if not site.has("other"):
         return mixed(site, opened, site.number("scalar", 0.0), target)
     value = site.id("other")
-    y = site.known(value)
-    if len(y.dims) == 0:
+    if len(site.known(value).dims) <= trailing:
         return mixed(site, opened, value, target)
-    raise Unanswered("a mask filled with a tensor")
+    return filled(site, opened, value, target)
 
 
 def scatter(site: Site) -> Flow:

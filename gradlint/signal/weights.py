@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gradlint.graph import Param
+from gradlint.graph import HIDING, Param
 from gradlint.graph.memo import remembered
 from gradlint.signal import table as tables
 from gradlint.signal.field import Field, from_sums
@@ -159,3 +159,8 @@ def _vectors(mapping: object) -> dict[str, Array]:
 
 def _decoded(text: str) -> Array:
     return np.frombuffer(base64.b64decode(text), dtype="<f4").astype(np.float64)
+
+
+def stands_for_infinity(numbers: Param) -> bool:
+    """Whether a softmax reads these numbers as minus infinity."""
+    return not numbers.finite or ((numbers.abs_max or 0.0) >= HIDING and (numbers.mean or 0.0) < 0.0)
