@@ -14,6 +14,7 @@ from gradlint.load.construct import parsed_overrides
 from gradlint.load.environment import place, surroundings
 from gradlint.load.guess import guess
 from gradlint.source.models import find_expression, find_models
+from gradlint.source.names import parents
 from gradlint.source.text import read
 
 NET = """
@@ -340,6 +341,19 @@ def test_a_record_that_a_parameter_is_annotated_with_is_filled_field_by_field(bu
     text = LATER.replace("dim: int = 12", "dim: int").replace("vocab_size: int = -1", "vocab_size: int")
     found = built(text.replace("config: Config", "dims: Config").replace("config", "dims"))
     assert found.model.table.weight.shape == (guess("vocab_size"), guess("dim"))
+
+
+def test_relative_imports_work_in_folders_without_an_init_file(tmp_path):
+    folder = tmp_path / "models_of_mine"
+    folder.mkdir()
+    (folder / "blocks.py").write_text("from torch import nn\nclass Own(nn.Linear): pass\n")
+    (folder / "net.py").write_text("from .blocks import Own\nmodel = Own(3, 2)\n")
+    source = read(folder / "net.py")
+    where = place(source.path, parents(source.tree))
+    assert (where.name, where.root) == ("models_of_mine.net", tmp_path)
+    with surroundings(where) as session:
+        found = build(find_models(source)[0], source, where, session)
+    assert type(found.model).__name__ == "Own"
 
 
 def test_packages_below_the_working_directory_are_found(tmp_path, monkeypatch):

@@ -49,12 +49,16 @@ class Place:
         return any(not relative.startswith("..") and "site-packages" not in relative for relative in relatives)
 
 
-def place(path: Path) -> Place:
-    """The module name of a file and the folder that must be importable for it."""
-    folder, parts = path.parent, [] if path.stem == "__init__" else [path.stem]
-    while (folder / "__init__.py").exists() and folder.name.isidentifier():
-        parts.insert(0, folder.name)
-        folder = folder.parent
+def place(path: Path, parents: int = 0) -> Place:
+    """The module name of a file and the folder that must be importable for it.
+
+    `parents` is how many packages up the file's relative imports reach: so many folders are packages, with or without
+    an `__init__.py`.
+    """
+    own = [] if path.stem == "__init__" else [path.stem]
+    folder, parts = path.parent, own
+    while ((folder / "__init__.py").exists() or len(parts) < len(own) + parents) and folder.name.isidentifier():
+        folder, parts = folder.parent, [folder.name, *parts]
     here = Path.cwd()
     return Place(path, ".".join(parts), folder, here if path.is_relative_to(here) else None)
 

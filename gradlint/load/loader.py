@@ -26,6 +26,7 @@ from gradlint.load.inputs import feed
 from gradlint.load.model import LoadedModel
 from gradlint.load.weights import put_weights
 from gradlint.source.models import Candidate
+from gradlint.source.names import parents
 from gradlint.source.text import Source
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class Loader:
         self.source = source
         self.settings = settings
         self.tracking = tracking
-        self.where: Place = place(source.path)
+        self.where: Place = place(source.path, parents(source.tree))
         self.overrides = parsed_overrides(settings.init)
         self.accelerated = wants_accelerator(settings.device)
         self.lasting = contextlib.ExitStack()  # closed by nobody but tests

@@ -61,6 +61,11 @@ def imports(tree: ast.AST) -> dict[str, str]:
     return found
 
 
+def parents(tree: ast.AST) -> int:
+    """How many packages up the relative imports of a file reach: 1 for `from . import x`."""
+    return max((node.level for node in import_nodes(tree) if isinstance(node, ast.ImportFrom)), default=0)
+
+
 def stars(tree: ast.AST) -> list[str]:
     """The modules that `from module import *` statements name, leading dots kept."""
     nodes = [n for n in import_nodes(tree) if any(a.name == "*" for a in n.names)]
