@@ -284,6 +284,18 @@ class Codes(nn.Module):
         return self.body(torch.cat((noise, labels, code), -1))
 
 
+class Noisy(nn.Module):
+    """As PixelDA's generator: noise in the shape of the image is one more image."""
+
+    def __init__(self):
+        super().__init__()
+        self.noise = nn.Linear(10, 3 * 20 * 20)
+        self.body = nn.Sequential(nn.Conv2d(6, 8, 3, 1, 1), nn.ReLU(), nn.Conv2d(8, 3, 3, 1, 1))
+
+    def forward(self, img, z):
+        return self.body(torch.cat((img, self.noise(z).view(*img.shape)), 1))
+
+
 class Heads(nn.Module):
     """As hand-written attention: query, key and value are sequences that a view cuts into heads."""
 
@@ -331,6 +343,7 @@ FOUND = {
         Codes(),
         {"noise": "float32 25", "labels": "int64 25", "code": "float32 24"},
     ),
+    "an image as large as what is made from noise": (Noisy(), {"img": "float32 3,20,20", "z": "float32 10"}),
     "query, key and value": (Heads(), dict.fromkeys("qkv", "float32 24,16")),
     "a position table gives the image's side": (Patches(), {"x": "float32 3,40,40"}),
     "a dict by the keys that forward reads": (

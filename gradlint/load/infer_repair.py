@@ -115,6 +115,13 @@ def _widened(plan: Plan, axes: dict[str, int], paths: list[str], whole: int) -> 
     return plan
 
 
+def touches(broken: Broken, path: str) -> bool:
+    """Whether the refused call has an operand computed from this input (or none is known)."""
+    call = broken.refusal.call
+    behind = frozenset[str]().union(*(o.sources for o in call.operands)) if call is not None else frozenset()
+    return not behind or path in behind
+
+
 def sources(plan: Plan, operand: Operand) -> list[str]:
     """The inputs that an operand comes from; all of them when its history was lost."""
     leaves = plan.leaves()

@@ -10,10 +10,22 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from gradlint.load.feed_plan import Axis, Group, Guess, Plan
+from gradlint.load.feed_plan import Group, Guess
 from gradlint.load.feed_trial import sources_of, tensors_in
 from gradlint.load.infer_context import Argument
-from gradlint.load.infer_repair import SPATIAL, Broken, Change, other_sides, rerank, retype, set_axis, solve_side
+from gradlint.load.infer_masks import mask_form, mask_shape, numeric_mask, padding_size, truth_values
+from gradlint.load.infer_repair import (
+    CHANNELS,
+    SPATIAL,
+    Broken,
+    Change,
+    other_sides,
+    rerank,
+    retype,
+    set_axis,
+    solve_side,
+    touches,
+)
 from gradlint.load.infer_start import BESIDE_BOXES, ROLES, guesses
 
 LARGEST = 1 << 16
@@ -107,29 +119,15 @@ def needs_rank(broken: Broken, match: re.Match[str]) -> Iterator[Change]:
 def whole_numbers(broken: Broken, match: re.Match[str]) -> Iterator[Change]:
     """An index was a float."""
     for path, guess in broken.plan.leaves().items():
-        if guess.dtype == "float32" and _touches(broken, path):
+        if guess.dtype == "float32" and touches(broken, path):
             yield from retype(broken, path, "int64")
 
 
 def floating_numbers(broken: Broken, match: re.Match[str]) -> Iterator[Change]:
     """A layer was given whole numbers."""
     for path, guess in broken.plan.leaves().items():
-        if guess.dtype != "float32" and _touches(broken, path):
+        if guess.dtype != "float32" and touches(broken, path):
             yield from retype(broken, path, "float32")
-
-
-def truth_values(broken: Broken, match: re.Match[str]) -> Iterator[Change]:
-    """A mask was not bool."""
-    for path, guess in broken.plan.leaves().items():
-        if guess.role in ("mask", "open mask", "ids") and guess.dtype != "bool":
-            yield 0.2, broken.plan.put(path, Guess("mask", guess.axes, "bool"))
-
-
-def numeric_mask(broken: Broken, match: re.Match[str]) -> Iterator[Change]:
-    """Arithmetic on a bool mask."""
-    for path, guess in broken.plan.leaves().items():
-        if guess.dtype == "bool":
-            yield 0.2, broken.plan.put(path, replace(guess, dtype="float32"))
 
 
 def flattened_size(broken: Broken, match: re.Match[str]) -> Iterator[Change]:
@@ -142,6 +140,8 @@ def flattened_size(broken: Broken, match: re.Match[str]) -> Iterator[Change]:
         if wanted and guess.role in SPATIAL and call is not None and total % batch == 0:
             yield from solve_side(broken, path, total // batch, max(wanted), call.operands[0])
         yield from _stretched_over_a_map(broken, path, fixed, total)
+        if list(broken.plan.shape(guess)) == fixed and guess.role == "image" and total % batch == 0:
+            yield from _as_large_an_image(broken, path, total // batch)
     yield from _as_sequences(broken)
 
 
@@ -152,6 +152,15 @@ def _as_sequences(broken: Broken) -> Iterator[Change]:
     for path, guess in rows.items():
         plan = plan.put(path, Guess("sequence", ("B", "T", guess.axes[-1])))
     yield from [(0.2, plan)] if len(rows) > 1 else []
+
+
+def _as_large_an_image(broken: Broken, path: str, entries: int) -> Iterator[Change]:
+    """`self.fc(z).view(*img.shape)`: an image of so many numbers a sample."""
+    for rank, channels in enumerate(CHANNELS):
+        side = math.isqrt(entries // channels)
+        if channels * side * side == entries:
+            image = Guess("image", ("B", channels, "S", "S"))
+            yield 0.1 + 0.1 * rank, broken.plan.put(path, image).resized(S=side)
 
 
 def _stretched_over_a_map(broken: Broken, path: str, wanted: list[int], size: int) -> Iterator[Change]:
@@ -215,58 +224,13 @@ def token_count(broken: Broken, match: re.Match[str]) -> Iterator[Change]:
     one, other = int(match[1]), int(match[2])
     for path, guess in broken.plan.leaves().items():
         axis = SPATIAL.get(guess.role, "")
-        if axis not in guess.axes or not _touches(broken, path):
+        if axis not in guess.axes or not touches(broken, path):
             continue
         for tokens, (now, wanted) in itertools.product((0, 1, 2), ((one, other), (other, one))):
             ratio = (wanted - tokens) / (now - tokens) if min(now, wanted) > tokens else 1.0
             side = broken.plan.size(axis) * (math.sqrt(ratio) if axis == "S" else ratio)
             if ratio != 1 and side == int(side):
                 yield 0.4 + 0.05 * tokens, broken.plan.resized(**{axis: int(side)})
-
-
-def mask_form(broken: Broken, match: re.Match[str]) -> Iterator[Change]:
-    """A mask that does not broadcast to the scores: the forms that attention code uses."""
-    for path, guess in broken.plan.leaves().items():
-        if guess.role in ("mask", "open mask") and _touches(broken, path):
-            for rank, axes in enumerate(MASKS):
-                yield 0.3 + 0.1 * rank, broken.plan.put(path, replace(guess, axes=axes))
-
-
-def mask_shape(broken: Broken, match: re.Match[str]) -> Iterator[Change]:
-    """torch's attention says what shape it wants of an `attn_mask`: "torch.Size([6, 24]), but should be (6, 6)"."""
-    came, wanted = (tuple(int(n) for n in re.findall(r"\d+", shape)) for shape in match.groups())
-    for cost, path in _masks(broken, came, padding=False):
-        yield cost, _with_axes(broken, path, wanted)
-
-
-def padding_size(broken: Broken, match: re.Match[str]) -> Iterator[Change]:
-    """It says the size that it wants of one axis of a `key_padding_mask`: most often, the axes are the other way."""
-    axis, wanted, came = map(int, match.groups())
-    for cost, path in _masks(broken, None, padding=True):
-        shape = broken.plan.shape(broken.plan.leaves()[path])
-        if len(shape) == 2 and shape[axis] == came:
-            turned = shape[::-1] if shape[1 - axis] == wanted else (*shape[:axis], wanted, *shape[axis + 1 :])
-            yield cost, _with_axes(broken, path, turned)
-
-
-def _masks(broken: Broken, shape: tuple[int, ...] | None, *, padding: bool) -> Iterator[tuple[float, str]]:
-    """What it costs to believe that a mask (of this shape) is meant: those called so first, in their order."""
-    for rank, (path, guess) in enumerate(broken.plan.leaves().items()):
-        if guess.role in ("mask", "open mask") and shape in (None, broken.plan.shape(guess)):
-            yield 0.1 + 0.02 * rank + 0.3 * (padding != ("pad" in path)), path
-
-
-def _with_axes(broken: Broken, path: str, shape: tuple[int, ...]) -> Plan:
-    guess = broken.plan.leaves()[path]
-    return broken.plan.put(path, replace(guess, axes=tuple(_named(broken, size) for size in shape)))
-
-
-def _named(broken: Broken, size: int) -> Axis:
-    """The axis of this size that the plan has a name for, else the number."""
-    return next((axis for axis in ("B", "T") if broken.plan.size(axis) == size), size)
-
-
-MASKS: tuple[tuple[Axis, ...], ...] = (("B", 1, "T"), ("T", "T"), ("B", 1, 1, "T"), ("B", "T", "T"), ("B", "T"))
 
 
 def too_flat(broken: Broken, match: re.Match[str]) -> Iterator[Change]:
@@ -334,13 +298,6 @@ def _local_sources(broken: Broken, rank: int) -> list[str]:
     tensors = [t for t in tensors_in(list(frame.variables.values())) if t.dim() == rank] if frame else []
     behind = frozenset[str]().union(*map(sources_of, tensors))
     return [path for path in broken.plan.leaves() if path in behind]
-
-
-def _touches(broken: Broken, path: str) -> bool:
-    """Whether the refused call has an operand computed from this input (or none is known)."""
-    call = broken.refusal.call
-    behind = frozenset[str]().union(*(o.sources for o in call.operands)) if call is not None else frozenset()
-    return not behind or path in behind
 
 
 def _cheaper(changes: Iterator[Change], extra: float) -> Iterator[Change]:
