@@ -91,3 +91,23 @@ def test_the_model_is_left_as_it_was() -> None:
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert all(p.grad is None for p in model.parameters())
+
+
+class Padded(Attend):
+    """A padding token's own row is hidden, so that its softmax reads all positions alike."""
+
+    def forward(self, ids: Tensor) -> Tensor:
+        x = self.embed(ids)
+        q, k, v = self.qkv(x).chunk(3, dim=-1)
+        mask = (ids != 0).unsqueeze(2) & (self.mask != 0)
+        return x + (q @ k.transpose(1, 2)).masked_fill(mask == 0, -1e4).softmax(-1) @ v
+
+
+def test_what_one_sample_s_padding_reads_is_no_leak() -> None:
+    ids = torch.arange(1, 41).view(5, 8) % 19 + 1
+    ids[2, 4] = 0  # the position that is asked about
+    graph, measurement = observed(Padded(LOWER), ids)
+    (suspect,) = questions(graph)
+    rows = measurement.dependence[suspect.question]
+    assert all(row == -math.inf for row in rows[5:])
+    assert all(math.isfinite(row) for row in rows[:5])

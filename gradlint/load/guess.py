@@ -31,7 +31,7 @@ BY_NAME: tuple[tuple[str, object], ...] = (
         10,
     ),
     (
-        r"((n|num)_)?(src|tgt|source|target|trg|enc|dec|n|num|input|output)?_?(vocab|vocabulary|words?|tokens?|ntokens?|embeddings|items|users|entities|nodes)"
+        r"((n|num)_)?(src|tgt|source|target|trg|enc|dec|n|num|input|output)?_?(voc|vocab|vocabulary|words?|tokens?|ntokens?|embeddings|items|users|entities|nodes)"
         r"(_size|_len|_count|_dim)?|dict_size|ntoken|vocabsize|voc_size",
         1000,
     ),

@@ -63,7 +63,9 @@ class Watcher:
 def dependence(
     loaded: Loaded, graph: Graph, suspects: Iterable[Suspect], *, device: str = "auto", seed: int = 0
 ) -> dict[Question, tuple[float, ...]]:
-    """Per question log10 RMS of the gradient at every entry of the source's axis; it may stay without an answer.
+    """Per question log10 RMS of the gradient at every entry of the source's axis, in the median sample.
+
+    It may stay without an answer.
 
     The model is replayed on a copy in evaluation mode, where dropout is off and batch norms no longer tie the samples
     of a batch together, and the middle entry of the end's axis is differentiated under random weights. A question
@@ -128,10 +130,19 @@ def _answer(watcher: Watcher, question: Question, end: Slot, source: Slot) -> tu
     gradient = watcher.gradients.get(source)
     if gradient is None:
         return None
-    rest = [axis for axis in range(gradient.ndim) if axis != question.source_axis]
-    squares = gradient.detach().double().square()
-    rows = squares.mean(rest) if rest else squares
+    rows = _typical(gradient.detach().double().square().movedim(question.source_axis, -1))
     return tuple(0.5 * math.log10(row) if row > 0 else -math.inf for row in rows.tolist())
+
+
+def _typical(squares: Tensor) -> Tensor:
+    """Means over all axes but the last, the median over the first one's where that holds the samples.
+
+    A few samples may go another way: where a drawn token is the padding, its row of a mask hides everything, and a
+    softmax of it reads all positions alike.
+    """
+    rest = list(range(1, squares.ndim - 1))
+    each = squares.mean(rest) if rest else squares
+    return each.median(0).values if each.ndim > 1 else each
 
 
 def _slot(graph: Graph, value: int) -> Slot:
