@@ -284,6 +284,18 @@ class Codes(nn.Module):
         return self.body(torch.cat((noise, labels, code), -1))
 
 
+class Spelled(nn.Module):
+    """As hand-written recurrent nets: a view spells out every size."""
+
+    def __init__(self, batch=None):
+        super().__init__()
+        self.batch = batch
+        self.rnn = nn.RNN(5, 4, batch_first=True)
+
+    def forward(self, x):
+        return self.rnn(x.view(x.size(0) if self.batch is None else self.batch, 6, 5))[0]
+
+
 class Noisy(nn.Module):
     """As PixelDA's generator: noise in the shape of the image is one more image."""
 
@@ -344,6 +356,7 @@ FOUND = {
         {"noise": "float32 25", "labels": "int64 25", "code": "float32 24"},
     ),
     "an image as large as what is made from noise": (Noisy(), {"img": "float32 3,20,20", "z": "float32 10"}),
+    "sizes that a view spells out": (Spelled(), {"x": "float32 6,5"}),
     "query, key and value": (Heads(), dict.fromkeys("qkv", "float32 24,16")),
     "a position table gives the image's side": (Patches(), {"x": "float32 3,40,40"}),
     "a dict by the keys that forward reads": (
@@ -362,6 +375,10 @@ def test_inputs_are_found_from_the_model_alone(case: str) -> None:
     assert forms(found) == expected
     assert {used.source for used in found.inputs} == {"guessed"}
     model(*found.args, **found.kwargs)
+
+
+def test_a_view_may_spell_out_the_batch_as_well() -> None:
+    assert inferred(Spelled(batch=2)).inputs[0].shape == (2, 6, 5)
 
 
 def test_ids_reach_over_the_whole_table_of_each_input() -> None:

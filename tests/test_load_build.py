@@ -330,6 +330,28 @@ def test_a_padding_index_lies_in_the_table(built):
     assert (found.num_embeddings, found.padding_idx) == (1000, 0)
 
 
+def test_a_size_that_is_asked_of_what_is_not_here_is_guessed_by_its_name(built):
+    text = """
+    import an_environment_that_is_not_installed as gym
+    from torch import nn
+
+    env = gym.make("CartPole-v0")
+    N_ACTIONS = env.action_space.n
+    N_STATES = env.observation_space.shape[0]
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(N_STATES, N_ACTIONS)
+
+        def forward(self, x):
+            return self.fc(x)
+    """
+    found = built(text)
+    assert size(found) == (guess("n_states"), guess("n_actions"))
+    assert f"guessed: N_STATES={guess('n_states')}" in found.notes
+
+
 def test_a_size_that_the_configuration_leaves_for_later_is_guessed(built):
     found = built(LATER)
     assert found.model.table.weight.shape == (guess("vocab_size"), 12)

@@ -16,6 +16,7 @@ from gradlint.load import meta
 from gradlint.load.arguments import Arguments, Guesser, brief, shortened
 from gradlint.load.construct import Constructor, Made, evaluated, makes_models
 from gradlint.load.environment import Place, Session
+from gradlint.load.guess import named_size
 from gradlint.load.imports import Runner, user_error
 from gradlint.load.unwrap import FunctionModule, as_module, holds_module
 from gradlint.source.calls import trains
@@ -158,7 +159,8 @@ class _Builder:
                 return self._followed(recipe, runner)
             except Exception as error:  # noqa: BLE001  raised again unless what it lacks can be supplied
                 cause = runner.cause(error)
-                if not (self._supply_global(cause, given) or self._supply_option(cause) or runner.mend(cause)):
+                supplied = self._supply_global(cause, given) or self._supply_option(cause) or runner.mend(cause)
+                if not (supplied or self._supply_failed(error, runner, given)):
                     raise cause from None
         raise LoadError(f"{self.candidate.name} needs more than {SUPPLIES} values that the file does not set")
 
@@ -211,6 +213,21 @@ class _Builder:
             return False
         given[name] = stated[normal(name)]
         self.notes.append(f"taken from the file: {name}={brief(given[name])}")
+        return True
+
+    def _supply_failed(self, error: BaseException, runner: Runner, given: dict[str, object]) -> bool:
+        """A global whose own statement failed, as it asks what is not here (`env.action_space.n`): guessed by its name.
+
+        Only where the name says what it counts.
+        """
+        name = getattr(error, "name", None) or ""
+        value = (
+            named_size(name) if isinstance(error, NameError) and name in runner.failed and name not in given else None
+        )
+        if value is None:
+            return False
+        given[name] = value
+        self.notes.append(f"guessed: {name}={brief(value)}")
         return True
 
     def _supply_option(self, error: BaseException) -> bool:

@@ -102,6 +102,12 @@ BY_ANNOTATION: tuple[tuple[str, object], ...] = (
 )
 
 
+def named_size(name: str) -> int | None:
+    """The usual number for a name that says what it counts; None for any other name."""
+    value = _first(BY_NAME, name.strip("_").lower(), None)
+    return value if type(value) is int and value > 0 else None
+
+
 def guess(name: str, use: Use | None = None, annotation: str = "") -> object:
     """A plausible number, text or tuple for a parameter."""
     key = name.strip("_").lower()

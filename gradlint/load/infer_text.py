@@ -140,6 +140,9 @@ def flattened_size(broken: Broken, match: re.Match[str]) -> Iterator[Change]:
         if wanted and guess.role in SPATIAL and call is not None and total % batch == 0:
             yield from solve_side(broken, path, total // batch, max(wanted), call.operands[0])
         yield from _stretched_over_a_map(broken, path, fixed, total)
+        if len(fixed) > 1 and -1 not in fixed and guess.dtype == "float32" and touches(broken, path):
+            axes = ("B" if fixed[0] == batch else fixed[0], *fixed[1:])
+            yield 0.3, broken.plan.put(path, Guess("vector", axes))  # the view then changes nothing
         if list(broken.plan.shape(guess)) == fixed and guess.role == "image" and total % batch == 0:
             yield from _as_large_an_image(broken, path, total // batch)
     yield from _as_sequences(broken)
