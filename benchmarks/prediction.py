@@ -348,6 +348,12 @@ def row(name: str, found: Score) -> str:
     return "| " + " | ".join([*cells, f"{np.median(found.warm):.2f} s"]) + " |"
 
 
+# What has a target of its own beside the public networks: sums of rows, by the families of their cases.
+UNNORMALISED = frozenset({"plain CNN", *(f"MLP w{width} d{depth}" for width in (64, 256) for depth in (2, 10, 50))})
+SUMS: dict[str, Callable[[str, str], bool]] = {
+    "un-normalised MLPs and CNNs, width ≥ 64, depth ≤ 50": lambda _, part: part in UNNORMALISED,
+    "transformers and RNNs": lambda family, _: family in ("transformer", "recurrent"),
+}
 COLUMNS = "family|nets|matrices|median|p95|within 0.3|vectors|median|p95|within 0.3|zeros F1|in 95 % interval|warm"
 HEADER = f"|{COLUMNS}|\n{'|---' * 13}|"
 
@@ -369,6 +375,7 @@ def main() -> None:
 
 def run(families: list[str], nets: list[str], passes: int, references: Path | None = None) -> list[str]:
     lines = [HEADER]
+    sums = {name: Score() for name in SUMS}
     print(HEADER)
     for family in families:
         parts: dict[str, Score] = {}
@@ -380,12 +387,17 @@ def run(families: list[str], nets: list[str], passes: int, references: Path | No
             print(row(f"  {case.family}: {case.name}", found), file=sys.stderr, flush=True)
             parts.setdefault(case.family, Score()).add(found)
             whole.add(found)
+            for name, belongs in SUMS.items():
+                if belongs(family, case.family):
+                    sums[name].add(found)
         rows = [row(name, found) for name, found in parts.items()]
         if whole.networks:
             rows.append(row(f"**{family}, {whole.complete} of {whole.networks} end to end**", whole))
         print("\n".join(rows), flush=True)
         lines += rows
-    return lines
+    rows = [row(f"**{name}**", found) for name, found in sums.items() if found.networks]
+    print("\n".join(rows), flush=True)
+    return lines + rows
 
 
 if __name__ == "__main__":
