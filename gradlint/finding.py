@@ -84,6 +84,8 @@ class Change:
 
     `kind` is "activation" (`old` becomes `new` where `span` constructs or calls it), "call" (the same for one call of
     a module that serves elsewhere, too), "norm" (`new` of `size` features after the layer `old` that `span` makes),
+    "prenorm" (the norm that `span` calls on a sum goes before the sum's branch; the layer `old` takes `norm_first`),
+    "final-norm" (a norm `new` as `module` is comes after all that the attribute `old` holds, or after `span`),
     "skip" (the input of the `size` calls from `span` to `end` is added to their output), "guard" (the argument of the
     function `old` at `span` is kept within `gain`), "fuse" (the call of `old` at `span`, on what `last` made, becomes
     one of `new`), "loss" (the file's loss becomes the one called `new`), "register" (the list of modules at `span`
@@ -94,7 +96,19 @@ class Change:
     """
 
     kind: Literal[
-        "activation", "call", "norm", "skip", "guard", "fuse", "loss", "register", "init", "draw", "untouched"
+        "activation",
+        "call",
+        "norm",
+        "prenorm",
+        "final-norm",
+        "skip",
+        "guard",
+        "fuse",
+        "loss",
+        "register",
+        "init",
+        "draw",
+        "untouched",
     ]
     new: str = ""
     old: str = ""

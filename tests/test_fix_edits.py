@@ -67,6 +67,18 @@ def added(mark, end, size=2, partial=False):
     )
 
 
+def before(mark, old=""):
+    """A norm that goes before the branch, in a forward or in a layer of torch's."""
+    return lambda path: Change("prenorm", old=old, span=Span(str(path), at(path, mark)))
+
+
+def final(mark, owner, old="", module="", new="LayerNorm"):
+    """The final norm after a stack."""
+    return lambda path: Change(
+        "final-norm", new, old, span=Span(str(path), at(path, mark)), module=module, types=("", owner), size=4
+    )
+
+
 def guard(mark, old, name, gain=1e-6, place=0, of=1):
     return lambda path: Change("guard", "", old, name, Span(str(path), at(path, mark)), place, of, gain=gain)
 
@@ -184,6 +196,21 @@ CASES = {
             swap("rows.append(nn.Sigmoid", place=p, of=3),
         )
     ],
+    "prenorm_block": [
+        *(before(mark) for mark in ("# first", "# second", "# third")),
+        final("# third", "Net", "blocks", "self.blocks[-1].norm3"),
+    ],
+    "prenorm_sequential": [
+        before("return self.norm"),
+        final("return self.norm", "Net", "body", "self.body[-1].norm", "RMSNorm"),
+    ],
+    "prenorm_own": [before("# in the loop"), before("# last"), final("# last", "Net", module="self.norm")],
+    "prenorm_torch": [
+        before("nn.TransformerEncoderLayer(", "TransformerEncoderLayer"),
+        before("nn.TransformerDecoderLayer(", "TransformerDecoderLayer"),
+        final("nn.TransformerEncoder(", "TransformerEncoder"),
+        final("nn.TransformerDecoder(", "TransformerDecoder"),
+    ],
     "guard_call": [
         guard("# function", "log", "torch.log"),
         guard("# function", "acos", "torch.acos", 1e-3),
@@ -246,7 +273,9 @@ def test_what_was_edited_builds_and_runs(name):
 SWAPS = [
     name
     for name in CASES
-    if not name.startswith(("init", "loop", "both", "norm", "skip", "guard", "shared", "register", "fuse", "loss"))
+    if not name.startswith(
+        ("init", "loop", "both", "norm", "skip", "prenorm", "guard", "shared", "register", "fuse", "loss")
+    )
 ]
 
 
@@ -262,6 +291,22 @@ def test_a_second_time_there_is_nothing_left_to_swap(name):
         edits(source, changes)
 
 
+@pytest.mark.parametrize("name", [name for name in CASES if name.startswith("prenorm") and "torch" not in name])
+def test_a_second_time_no_sum_is_normalised(name):
+    path = FOLDER / f"{name}.after.py"
+    for line, text in enumerate(path.read_text().splitlines(), 1):
+        if "final_norm" not in text:
+            with pytest.raises(NoEditError):
+                edits(read(path), [Change("prenorm", span=Span(str(path), line))])
+
+
+def test_norm_first_is_given_once():
+    path = FOLDER / "prenorm_torch.after.py"
+    source = read(path)
+    again = [change for change in (change(path) for change in CASES["prenorm_torch"]) if change.kind == "prenorm"]
+    assert source.edited(edits(source, again)).raw == source.raw
+
+
 def changes_at(path, line):
     """One change of every kind about a line that need not be about it."""
     span = Span(str(path), line)
@@ -270,6 +315,9 @@ def changes_at(path, line):
         yield Change("activation", "identity", old, "torch.Tensor.sigmoid", span, 1, 2)
         yield Change("call", "identity", old, span=span)
         yield Change("norm", "BatchNorm1d", old, span=span, size=4)
+        yield Change("prenorm", span=span)
+        yield Change("prenorm", old=f"Transformer{old}", span=span)
+        yield Change("final-norm", "LayerNorm", old, span=span, module="self.a", types=("", "Net"), size=4)
         yield Change("skip", old=old, span=span, end=replace(span, line=line + 1), last="Tanh", fans=(1, 4))
         yield Change("skip", name="torch.tanh", span=span, end=span, size=2, partial=line % 2 == 0)
         yield Change("skip", name="torch.tanh", span=span, end=replace(span, line=line + 1), size=2)

@@ -37,6 +37,24 @@ class Skip:
 
 
 @dataclass(frozen=True)
+class Bypass:
+    """Let the addition `op` take what goes into `norm`, an op before it, for `source`, the value that comes out."""
+
+    op: int
+    norm: int
+    source: int
+
+
+@dataclass(frozen=True)
+class Prenormalise:
+    """Normalise the value `source` where these ops read it, by "layer_norm" or "rms_norm"."""
+
+    ops: tuple[int, ...]
+    source: int
+    function: str
+
+
+@dataclass(frozen=True)
 class Initialise:
     """Draw a parameter anew (see `gradlint.fix.initialisation`).
 
@@ -107,7 +125,7 @@ class Witness:
     kind: str
 
 
-Step = Swap | Normalise | Skip | Initialise | Rescale | Guard | Fuse | Score | Stress | Witness
+Step = Swap | Normalise | Skip | Bypass | Prenormalise | Initialise | Rescale | Guard | Fuse | Score | Stress | Witness
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from gradlint.fix.candidates import candidates
 from gradlint.fix.changes import changes
 from gradlint.fix.evidence import Pair, compare, helped
 from gradlint.fix.experiment import Experiment, experiment_of
+from gradlint.fix.recipes import NOTES
 from gradlint.fix.registration import registered
 from gradlint.fix.symptom import clipping
 from gradlint.fix.training import FIXES, School, contrast, trained
@@ -61,8 +62,8 @@ def prove(
     """The findings with `fixes` filled: changes applied to the recorded run, measured again and found to help.
 
     `measurement` is what the unchanged model showed; it is taken again at the settings' seed when it is about others.
-    Refuted findings and mere notes are returned as they are, and so are those for which nothing helped. What helped one
-    finding is offered to those that have no fix of their own, when it helps them too.
+    Refuted findings, and mere notes without fixes of their own, are returned as they are, and so are those for which
+    nothing helped. What helped one finding is offered to those that have no fix of their own, when it helps them too.
     """
     found = Trial(measurement, judge(graph, measurement))
     before = found if measurement.seeds == (settings.seed,) else None  # trials are made at one seed, and so is this
@@ -95,7 +96,8 @@ def _held(school: School, finding: Finding, found: Trial) -> Finding:
 
 
 def _wanted(finding: Finding) -> bool:
-    return finding.severity != "info" and finding.verdict != "refuted"
+    """Whether fixes are tried: of mere notes only for those that the table of notes has."""
+    return finding.verdict != "refuted" and (finding.severity != "info" or finding.rule in NOTES)
 
 
 def _search(laboratory: Laboratory, finding: Finding) -> tuple[list[Proof], list[Proof]]:

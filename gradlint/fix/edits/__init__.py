@@ -7,13 +7,24 @@ from collections.abc import Sequence
 from gradlint.finding import Change
 from gradlint.fix.edits.text import Edit, NoEditError, SourceFile, merged
 
-KINDS = ("skip", "norm", "activation", "call", "guard", "fuse", "loss", "register", "init")  # each has a writer
+KINDS = (
+    "skip",
+    "norm",
+    "prenorm",
+    "activation",
+    "call",
+    "guard",
+    "fuse",
+    "loss",
+    "register",
+    "init",
+)  # each has a writer
 
 
 def edits(source: SourceFile, changes: Sequence[Change]) -> list[Edit]:
     """The edits that make the changes in this file, in order. Raises NoEditError when one of them has no place."""
     # libcst takes time to import, and most runs write nothing
-    from gradlint.fix.edits import activation, fused, guard, initialisation, loss, norm, scope, skip
+    from gradlint.fix.edits import activation, fused, guard, initialisation, loss, norm, prenorm, scope, skip
     from gradlint.fix.edits.syntax import parsed
 
     syntax, groups = parsed(source), _by_kind(changes)
@@ -22,6 +33,7 @@ def edits(source: SourceFile, changes: Sequence[Change]) -> list[Edit]:
         [
             *rows,
             *norm.normalised(syntax, groups["norm"], within),
+            *prenorm.moved(syntax, groups["prenorm"]),
             *activation.swapped(syntax, groups["activation"]),
             *activation.called(syntax, groups["call"]),
             *scope.held(syntax, groups["register"]),
@@ -40,7 +52,7 @@ def edits(source: SourceFile, changes: Sequence[Change]) -> list[Edit]:
 
 def _by_kind(changes: Sequence[Change]) -> dict[str, list[Change]]:
     """The changes that one writer makes, by its name."""
-    alias = {"draw": "init", "untouched": "init"}
+    alias = {"draw": "init", "untouched": "init", "final-norm": "prenorm"}
     groups: dict[str, list[Change]] = {name: [] for name in KINDS}
     for change in changes:
         name = alias.get(change.kind, change.kind)
