@@ -15,7 +15,7 @@ from gradlint.fix.evidence import Pair, compare, helped
 from gradlint.fix.experiment import Experiment, experiment_of
 from gradlint.fix.recipes import NOTES
 from gradlint.fix.registration import registered
-from gradlint.fix.symptom import clipping
+from gradlint.fix.symptom import symptoms
 from gradlint.fix.training import FIXES, School, contrast, trained
 from gradlint.fix.trial import Laboratory, Trial
 from gradlint.graph.ir import Graph
@@ -142,8 +142,7 @@ def _fixed(laboratory: Laboratory, finding: Finding, kept: Sequence[Proof], vain
     fixes[:1] = [replace(f, layers=sizes(laboratory.graph, kept[0].pair.after.measurement.profile)) for f in fixes[:1]]
     trials = [proof.pair.after for proof in kept]
     explodes = finding.family in FLOW and laboratory.found.health.kind in ("exploding", "blow-up")
-    if explodes and (clip := clipping(laboratory.graph, laboratory.found, trials)):
-        fixes.append(clip)
+    fixes += symptoms(laboratory, trials) if explodes else ()
     rejected = tuple(replace(_fix(laboratory.graph, finding, proof), changes=()) for proof in vain)
     return replace(finding, fixes=tuple(fixes), rejected=rejected)
 
