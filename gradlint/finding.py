@@ -92,7 +92,8 @@ class Change:
     becomes one of torch's), "init" (the weights of a layer are drawn by the scheme `new`), "draw" (one parameter is) or
     "untouched" (a layer, or the parameter `old`, that stays as it is).
     `module` is the layer, or the parameter, as the root module's methods write it, "self.head"; `types` are its class
-    and the root's. `place` is the position among the `of` sites alike that the same line makes.
+    and the root's. `place` is the position among the `of` sites alike that the same line makes; of a layer, among
+    the layers of the model.
     """
 
     kind: Literal[

@@ -164,6 +164,16 @@ CASES = {
         *(parameter(f"weights.{i}", "xavier_normal", 5 / 3) for i in range(3)),
         *(parameter(f"head.{end}") for end in ("weight", "bias")),
     ],
+    "init_gains": [
+        *(
+            lambda path, i=i: replace(
+                draw(f"self.layers[{i}]", "orthogonal", 1 + i / 30, "zeros" * (i > 0))(path), place=i
+            )
+            for i in reversed(range(10))
+        ),
+        keep("self.head"),
+    ],
+    "init_each_gain": [draw(f"self.{name}", "orthogonal", gain) for name, gain in (("a", 1.1), ("b", 1.3), ("c", 2))],
     "init_own_method": [draw("self.a", "default", 1.0)],
     "init_module_level": [made(draw("self[0]", root="Sequential"), "the model"), made(keep("self[2]"), "the model")],
     "init_returned": [made(draw("self[0]", root="Sequential"), "return")],

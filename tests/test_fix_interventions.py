@@ -1,6 +1,7 @@
 """Steps act on a recorded run: what later readers see is what a model with the edited source would have computed."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch import nn
 from gradlint.capture import capture, run
 from gradlint.error import ProbeError
 from gradlint.fix.candidate import Guard, Initialise, Normalise, Prenormalise, Rescale, Skip, Step, Swap
+from gradlint.fix.changes import changes
 from gradlint.fix.initialisation import initialise
 from gradlint.fix.interventions import apply
 from gradlint.fix.postnorm import pre_norm
@@ -198,6 +200,23 @@ def test_lsuv_leaves_every_output_with_unit_variance():
     assert float(first.std()) == pytest.approx(1, abs=0.05)
     assert float(changed[2](torch.sigmoid(first)).detach().std()) == pytest.approx(1, abs=0.05)
     assert not torch.equal(changed[0].weight, model[0].weight)
+
+
+def test_the_gains_that_a_run_came_to_give_unit_variance_without_data():
+    graph, _ = capture(mlp(), (X,), {})
+    drawn = [Initialise(f"{index}.weight", "orthogonal", 1.0) for index in (0, 2)]
+    steps = (*drawn, Rescale(0, "0.weight"), Rescale(2, "2.weight"))
+    changed, applied = mlp(), apply(graph, steps, 0)
+    for each in applied.edits:
+        each.function(changed.get_parameter(each.path))
+    run(changed, (X,), {}, record=False, interventions=applied.interventions)
+    made = {change.module: change for change in changes(graph, steps, applied.scales) if change.kind == "init"}
+    again = mlp()
+    for index, name in ((0, "self[0]"), (2, "self[2]")):
+        initialise(again[index].weight, replace(drawn[index // 2], gain=made[name].gain), 0)
+        assert made[name].new == "orthogonal"
+        assert float(again[: index + 1](X).detach().std()) == pytest.approx(1.0, abs=0.03)
+    assert changes(graph, steps) == ()
 
 
 def test_a_guard_keeps_a_logarithm_and_a_quotient_finite():

@@ -8,7 +8,19 @@ from dataclasses import replace
 from typing import Any
 
 from gradlint.finding import Change
-from gradlint.fix.candidate import Bypass, Fuse, Guard, Initialise, Normalise, Prenormalise, Score, Skip, Step, Swap
+from gradlint.fix.candidate import (
+    Bypass,
+    Fuse,
+    Guard,
+    Initialise,
+    Normalise,
+    Prenormalise,
+    Rescale,
+    Score,
+    Skip,
+    Step,
+    Swap,
+)
 from gradlint.fix.changes_blocks import LAYERS, normalised, prenormalised, skipped
 from gradlint.fix.places import NoChangeError, Places, owner_of, site_of
 from gradlint.fix.wording import is_module
@@ -19,16 +31,30 @@ SCHEMES = ("kaiming_normal", "lecun_normal", "normal", "xavier_normal", "orthogo
 BIASES = ("zeros", "default_bias")
 
 
-def changes(graph: Graph, steps: Sequence[Step]) -> tuple[Change, ...]:
-    """The steps as changes of the source; none when one of them has no edit (a rescaling by data, a recurrence …)."""
+def changes(graph: Graph, steps: Sequence[Step], scales: Mapping[str, float] | None = None) -> tuple[Change, ...]:
+    """The steps as changes of the source; none when one of them has no edit (a recurrence …).
+
+    `scales` has what a trial of the steps rescaled weights by.
+    """
     places, groups = Places(graph), dict[type, list[Any]]()
-    for step in steps:
+    for step in _as_drawn(steps, scales or {}):
         groups.setdefault(type(step), []).append(step)
     try:
         made = [change for kind, found in groups.items() for change in _writer(kind)(places, found)]
     except NoChangeError:
         return ()
     return tuple(dict.fromkeys(made))
+
+
+def _as_drawn(steps: Sequence[Step], scales: Mapping[str, float]) -> Iterator[Step]:
+    """The steps with the gains that rescaled weights came to, which draw them so without data."""
+    drawn = {step.param for step in steps if isinstance(step, Initialise)}
+    told = {step.param for step in steps if isinstance(step, Rescale)} & drawn & scales.keys()
+    for step in steps:
+        if isinstance(step, Initialise) and step.param in told:
+            yield replace(step, gain=step.gain * scales[step.param])
+        elif not (isinstance(step, Rescale) and step.param in told):
+            yield step
 
 
 def _writer(kind: type) -> Callable[[Places, Sequence[Any]], Iterator[Change] | list[Change]]:
@@ -140,9 +166,9 @@ def _initialised(places: Places, inits: Sequence[Initialise]) -> list[Change]:
         for path, step in weights.items()
     ]
     rest = [Change("untouched", module=places.expression(path)) for path in layers if path not in weights]
-    paths = [*weights, *(path for path in layers if path not in weights)]
+    paths, order = [*weights, *(path for path in layers if path not in weights)], list(layers)
     return [
-        replace(change, types=(layers[path].type, root.type), span=_made_at(root))
+        replace(change, types=(layers[path].type, root.type), span=_made_at(root), place=order.index(path))
         for change, path in zip([*made, *rest], paths, strict=True)
     ]
 

@@ -66,12 +66,14 @@ RECURRENT: Mapping[str, Function] = {"rnn_relu": torch.rnn_relu, "rnn_relu_cell"
 class Applied:
     """What carries steps out on one run, and what their witnesses noted in it: the smallest number of each kind.
 
-    `learned` gives the parameters that the steps added, once a run has made them.
+    `scales` has what weights were multiplied with in it, by their paths. `learned` gives the parameters that the steps
+    added, once a run has made them.
     """
 
     interventions: tuple[Intervention, ...]
     edits: tuple[ParamEdit, ...]
     notes: dict[str, float] = field(default_factory=dict)
+    scales: dict[str, float] = field(default_factory=dict)
     learned: Callable[[], tuple[torch.nn.Parameter, ...]] = tuple
 
 
@@ -89,7 +91,7 @@ def apply(graph: Graph, steps: Iterable[Step], seed: int, *, lasting: bool = Fal
         for index in _indices(step):
             calls[index].append(step)
     changes = (Intervention(i, replace=_call(graph.ops[i], found, store)) for i, found in sorted(calls.items()))
-    return Applied(tuple(changes), edits, store.notes, lambda: tuple(store.learned.values()))
+    return Applied(tuple(changes), edits, store.notes, store.scales, lambda: tuple(store.learned.values()))
 
 
 def _indices(step: Step) -> tuple[int, ...]:
@@ -182,6 +184,7 @@ def _rescale(step: Any, call: Function, op: Op, store: Store) -> Function:
         if store.lasting and op.index in store.rescaled:
             return call(*args, **kwargs)
         store.rescaled.add(op.index)
+        store.scales.setdefault(step.param, 1.0)
         weight = next(t for t in (*args, *kwargs.values()) if isinstance(t, torch.nn.Parameter) and t.dim() > 1)
         with torch.no_grad():
             for _ in range(LSUV_ROUNDS):
@@ -189,6 +192,7 @@ def _rescale(step: Any, call: Function, op: Op, store: Store) -> Function:
                 if not (0.0 < std < float("inf")) or abs(std - 1.0) < LSUV_TOLERANCE:
                     break
                 weight.data.div_(std)
+                store.scales[step.param] /= std
         return call(*args, **kwargs)
 
     return rescaled

@@ -151,4 +151,5 @@ def _fix(graph: Graph, finding: Finding, proof: Proof) -> Fix:
     before, after = compare(graph, finding, proof.pair)
     setting = "" if proof.pair.setup is None else proof.pair.setup.setting
     price = "; ".join(t for t in (setting, proof.candidate.price) if t)
-    return Fix(proof.candidate.title, before, after, price, changes=changes(graph, proof.candidate.steps))
+    made = changes(graph, proof.candidate.steps, proof.pair.after.scales)
+    return Fix(proof.candidate.title, before, after, price, changes=made)

@@ -20,10 +20,12 @@ class Store:
 
     `lasting` says that the runs are steps of one training, which rescales a weight once: `rescaled` are those done. It
     trains what the steps add, too: `learned` has the gains and shifts of norms and the projections, by op and name.
+    `scales` has what weights were multiplied with, by their paths.
     """
 
     lasting: bool = False
     rescaled: set[int] = field(default_factory=set)
+    scales: dict[str, float] = field(default_factory=dict)
     inputs: dict[int, Tensor] = field(default_factory=dict)
     bypassing: dict[int, Tensor] = field(default_factory=dict)
     fused: dict[int, Tensor] = field(default_factory=dict)

@@ -84,7 +84,7 @@ PRICES: Mapping[str, str] = {
     "leaky_relu": "keeps a slope of 0.01 where relu has none; no exponential",
     "relu": "units can die at large learning rates",
     "tanh": "still saturates for large inputs",
-    "lsuv": "needs a batch of data at initialisation",
+    "lsuv": "the gains are those of the batch they were measured on",
     "depth": "changes only the scale at initialisation",
     "zero": "branches are the identity at first: their inner weights start to learn at the second step",
     "prenorm": "the last sum needs a final norm; shallow stacks may come out a little worse (Xiong et al. 2020)",
