@@ -55,10 +55,13 @@ def around(mark, end, last="Tanh", of=1, place=0, partial=False, stride=0, old="
     )
 
 
-def added(mark, end, size=2, partial=False):
+def added(mark, end, size=2, partial=False, stride=0, place=0, of=1):
     """A skip around calls in a forward."""
     return lambda path: Change(
         "skip",
+        fans=(stride, 8 * stride),
+        place=place,
+        of=of,
         name="torch.nn.functional.linear",
         span=Span(str(path), at(path, mark)),
         end=Span(str(path), at(path, end)),
@@ -197,6 +200,14 @@ CASES = {
     "skip_call": [added("# nested", "# nested"), added("# inside", "# inside")],
     "skip_statements": [added("h = self.a", "h = F.relu")],
     "skip_loop": [added("torch.tanh", "torch.tanh", partial=True)],
+    "skip_every_pass": [added("torch.tanh", "torch.tanh", place=p, of=3) for p in range(3)],
+    "skip_tested": [added("x = layer", "torch.tanh", partial=True)],
+    "skip_projected_call": [
+        *(added("# several", "# several", stride=1 - p, place=p, of=2) for p in range(2)),
+        added("# nested", "# nested", stride=2),
+        added("# kept", "# added", stride=1),
+        added("# method", "# method", stride=1),
+    ],
     "norm_skip": [
         change
         for p in range(3)

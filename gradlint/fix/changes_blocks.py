@@ -62,10 +62,8 @@ def skipped(places: Places, skips: Sequence[Skip]) -> Iterator[Change]:
             if inside != last:
                 raise NoChangeError
             yield _around_members(places, start, end, chosen, step)
-        elif step.stride:
-            raise NoChangeError
         else:
-            yield _around_calls(places, start, end, chosen)
+            yield _around_calls(places, start, end, chosen, step)
 
 
 def _around_members(places: Places, start: Op, end: Op, chosen: set[int], step: Skip) -> Change:
@@ -86,7 +84,7 @@ def _around_members(places: Places, start: Op, end: Op, chosen: set[int], step: 
     )
 
 
-def _around_calls(places: Places, start: Op, end: Op, chosen: set[int]) -> Change:
+def _around_calls(places: Places, start: Op, end: Op, chosen: set[int], step: Skip) -> Change:
     block = _chain(places.graph, start, end)
     if start.span is None or end.span is None or any(op.span is None for op in block):
         raise NoChangeError
@@ -105,6 +103,7 @@ def _around_calls(places: Places, start: Op, end: Op, chosen: set[int]) -> Chang
         end=end.span,
         last=last,
         partial=partial,
+        fans=(step.stride, widths(places.graph, step)[1]) if step.stride else (0, 0),
     )
 
 
