@@ -125,6 +125,7 @@ class Change:
     fans: tuple[int, int] = (0, 0)  # of a drawn parameter; a projection's stride and width, of a skip
     end: Span | None = None  # where a skip ends
     last: str = ""  # what is called there: a class of modules, or a function
+    items: tuple[int, ...] = ()  # of layers in a list that `module` names: the first, the last, and how many it has
     partial: bool = False  # of a skip: calls of the same line whose shape changes go without
 
 

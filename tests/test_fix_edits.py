@@ -55,6 +55,11 @@ def around(mark, end, last="Tanh", of=1, place=0, partial=False, stride=0, old="
     )
 
 
+def later(change, module, *items):
+    """A norm, or a skip, of the members at these positions of a list."""
+    return lambda path: replace(change(path), module=module, items=items, types=(change(path).old, "Net"))
+
+
 def added(mark, end, size=2, partial=False, stride=0, place=0, of=1):
     """A skip around calls in a forward."""
     return lambda path: Change(
@@ -208,6 +213,28 @@ CASES = {
         added("# kept", "# added", stride=1),
         added("# method", "# method", stride=1),
     ],
+    "later_comprehension": [
+        change
+        for p in range(3)
+        for change in (
+            later(norm("nn.Sequential", "BatchNorm1d", 4, place=p, of=4), "self.net", 2 * p, 2 * p, 7),
+            later(around("nn.Sequential", "nn.Sequential", place=p, of=4), "self.net", 2 * p, 2 * p + 1, 7),
+            swap("nn.Sequential", "", "relu", "tanh", p, 3),
+            draw(f"self.net[{2 * p}]", "kaiming_normal"),
+        )
+    ]
+    + [keep("self.net[-1]")],
+    "later_named": [
+        later(norm("rows = ", "LayerNorm", 8, place=1, of=2), "self.body", 1, 1, 4),
+        later(around("rows = ", "rows = ", place=1, of=2), "self.body", 1, 2, 4),
+    ],
+    "later_own": [
+        later(norm("self.first = ", "RMSNorm", 4, "Dense"), "self.first"),
+        *(
+            later(norm("self.rows = ", "RMSNorm", w, "Dense", p, 4), "self.rows", p, p, 4)
+            for p, w in enumerate((8, 8, 6))
+        ),
+    ],
     "norm_skip": [
         change
         for p in range(3)
@@ -295,7 +322,7 @@ SWAPS = [
     name
     for name in CASES
     if not name.startswith(
-        ("init", "loop", "both", "norm", "skip", "prenorm", "guard", "shared", "register", "fuse", "loss")
+        ("init", "loop", "both", "norm", "skip", "prenorm", "later", "guard", "shared", "register", "fuse", "loss")
     )
 ]
 
@@ -336,6 +363,9 @@ def changes_at(path, line):
         yield Change("activation", "identity", old, "torch.Tensor.sigmoid", span, 1, 2)
         yield Change("call", "identity", old, span=span)
         yield Change("norm", "BatchNorm1d", old, span=span, size=4)
+        inner = {"module": "self.net", "types": (old, "Net"), "span": span}
+        yield Change("norm", "GroupNorm", old, size=4, gain=2, items=(line, line, line + 2), **inner)
+        yield Change("skip", old=old, end=span, last="Tanh", items=(0, line, line + 1), **inner)
         yield Change("prenorm", span=span)
         yield Change("prenorm", old=f"Transformer{old}", span=span)
         yield Change("final-norm", "LayerNorm", old, span=span, module="self.a", types=("", "Net"), size=4)

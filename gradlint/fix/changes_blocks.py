@@ -32,7 +32,7 @@ def normalised(places: Places, norms: Sequence[Normalise]) -> Iterator[Change]:
     chosen = {step.op: step for step in norms}
     for step in chosen.values():
         op = places.graph.ops[step.op]
-        if not places.is_builtin(op) or op.module_type not in NORMED or op.constructed is None:
+        if not _is_layer(places, op) or op.constructed is None:
             raise NoChangeError
         alike = _made_with(places, op)
         units = list(dict.fromkeys(other.module_path for other in alike))
@@ -42,9 +42,38 @@ def normalised(places: Places, norms: Sequence[Normalise]) -> Iterator[Change]:
         channels = shape[1] if step.function in ("batch_norm", "group_norm") else shape[-1]
         norm = NORMS[step.function].format(max(1, len(shape) - 2))
         place = units.index(op.module_path)
+        module, items = _held(places, op.module_path)
         yield Change(
-            "norm", norm, op.module_type, "", op.constructed, place, len(units), gain=step.groups, size=channels
+            "norm",
+            norm,
+            op.module_type,
+            span=op.constructed,
+            place=place,
+            of=len(units),
+            module=module,
+            types=(op.module_type, places.root.type),
+            gain=step.groups,
+            size=channels,
+            items=(*items[:1], *items) if items else (),
         )
+
+
+def _is_layer(places: Places, op: Op) -> bool:
+    """Whether the op makes what a module returns: a layer of torch's, or one of the user's own."""
+    if places.is_builtin(op):
+        return op.module_type in NORMED
+    own = f"{op.module_path}."
+    readers = [places.graph.ops[index] for index in places.graph.values[op.outputs[0]].consumers]
+    return bool(op.module_path) and not any(f"{reader.module_path}.".startswith(own) for reader in readers)
+
+
+def _held(places: Places, path: str) -> tuple[str, tuple[int, ...]]:
+    """The list that a module is in, as the root writes it, its position there and how many there are; or itself."""
+    owner = owner_of(path)
+    if owner not in places.modules or places.modules[owner].type not in INDEXED or not owner:
+        return places.expression(path), ()
+    members = [each for each in places.modules if each and owner_of(each) == owner]
+    return places.expression(owner), (members.index(path), len(members))
 
 
 def _made_with(places: Places, op: Op) -> list[Op]:
@@ -71,6 +100,7 @@ def _around_members(places: Places, start: Op, end: Op, chosen: set[int], step: 
     units = list(dict.fromkeys(other.module_path for other in alike))
     partial = _some_are_left(places, alike, chosen)
     place = units.index(start.module_path)
+    module, items = _held(places, start.module_path)
     return Change(
         "skip",
         old=start.module_type,
@@ -81,6 +111,9 @@ def _around_members(places: Places, start: Op, end: Op, chosen: set[int], step: 
         last=end.module_type,
         partial=partial,
         fans=(step.stride, widths(places.graph, step)[1]) if step.stride else (0, 0),
+        module=module,
+        items=(*items[:1], *_held(places, end.module_path)[1]) if items else (),
+        types=(start.module_type, places.root.type),
     )
 
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from gradlint.finding import Change
 from gradlint.fix.edits.text import Edit, NoEditError, SourceFile, merged
+
+if TYPE_CHECKING:
+    from gradlint.fix.edits.syntax import Syntax
 
 KINDS = (
     "skip",
@@ -24,15 +28,13 @@ KINDS = (
 def edits(source: SourceFile, changes: Sequence[Change]) -> list[Edit]:
     """The edits that make the changes in this file, in order. Raises NoEditError when one of them has no place."""
     # libcst takes time to import, and most runs write nothing
-    from gradlint.fix.edits import activation, fused, guard, initialisation, loss, norm, prenorm, scope, skip
+    from gradlint.fix.edits import activation, fused, guard, initialisation, loss, prenorm, scope
     from gradlint.fix.edits.syntax import parsed
 
     syntax, groups = parsed(source), _by_kind(changes)
-    rows, within = skip.skipped(syntax, groups["skip"])
     found = merged(
         [
-            *rows,
-            *norm.normalised(syntax, groups["norm"], within),
+            *_blocks(syntax, groups["norm"], groups["skip"]),
             *prenorm.moved(syntax, groups["prenorm"]),
             *activation.swapped(syntax, groups["activation"]),
             *activation.called(syntax, groups["call"]),
@@ -48,6 +50,20 @@ def edits(source: SourceFile, changes: Sequence[Change]) -> list[Edit]:
     if found is None:
         raise NoEditError("its edits are in each other's way")
     return found
+
+
+def _blocks(syntax: Syntax, norms: Sequence[Change], skips: Sequence[Change]) -> list[Edit]:
+    """Norms and skips where the layers are made, or, where they have no place there, in the finished model."""
+    from gradlint.fix.edits import later, norm, skip
+
+    try:
+        rows, within = skip.skipped(syntax, skips)
+        return [*rows, *norm.normalised(syntax, norms, within)]
+    except NoEditError as error:
+        try:
+            return later.put_in(syntax, norms, skips)
+        except NoEditError:
+            raise error from None
 
 
 def _by_kind(changes: Sequence[Change]) -> dict[str, list[Change]]:

@@ -13,7 +13,7 @@ from gradlint.finding import Change
 from gradlint.fix.edits.drawn import Drawing, asks_rank, drawings
 from gradlint.fix.edits.scope import Scope, root
 from gradlint.fix.edits.syntax import Syntax
-from gradlint.fix.edits.text import METHOD, Edit, NoEditError
+from gradlint.fix.edits.text import DRAWN, METHOD, Edit, NoEditError
 
 MOST_NAMED = 8  # layers that the generated method names one by one
 MOST_ENDINGS = 4  # endings of names that tell the parameters drawn alike from all others
@@ -107,7 +107,7 @@ def _generated(
     rows = [f"def {method}(self):", *(step + row for row in body)]
     text = "".join(f"{syntax.newline}{outer}{row}" for row in rows)
     (call,) = scope.appended([f"self.{method}()"])
-    return [replace(call, text=f"{call.text}{syntax.newline}{text}", rank=METHOD)]
+    return [replace(call, rank=DRAWN), replace(call, text=f"{syntax.newline}{text}", rank=METHOD)]
 
 
 def _has(owner: cst.ClassDef, name: str) -> bool:

@@ -48,7 +48,7 @@ def skipped(syntax: Syntax, changes: Sequence[Change]) -> tuple[list[Edit], list
         change = group[0]
         found = constructions(syntax, line_of(change), change.old)
         starts = found if change.partial and found else selected(found, group)
-        name = _residual(syntax, starts[0], rows)
+        name = residual(syntax, starts[:1], rows)
         for start in starts:
             closing = _projection(syntax, start, group)
             edits += [*_around_members(syntax, start, change, name[0], closing), *name[1]]
@@ -123,7 +123,7 @@ def _wrapped(syntax: Syntax, start: cst.BaseExpression, end: cst.BaseExpression,
     return [Edit(first, first, f"{name}(", -OUTER), Edit(last, last, f"{closing})", OUTER)]
 
 
-def _residual(syntax: Syntax, start: cst.Call, changes: Sequence[Change]) -> tuple[str, list[Edit]]:
+def residual(syntax: Syntax, users: Sequence[cst.CSTNode], changes: Sequence[Change]) -> tuple[str, list[Edit]]:
     """The name of the class that adds its input, and the edit that defines it before its first use."""
     partial = any(change.partial for change in changes)
     name, (step, line) = syntax.fresh(NAME), (syntax.module.default_indent, syntax.newline)
@@ -141,6 +141,6 @@ def _residual(syntax: Syntax, start: cst.Call, changes: Sequence[Change]) -> tup
             *(f"{step * 2}{row}" for row in SUMS[partial]),
         ]
     made = [site for change in changes for site in constructions(syntax, line_of(change), change.old)[:1]]
-    place = min(syntax.before(site) for site in (start, *made))
+    place = min(syntax.before(site) for site in (*users, *made))
     text = "".join(f"{row}{line}" for row in [*rows, "", ""])
     return name, [Edit(place, place, text)]
