@@ -117,6 +117,12 @@ def parameter(name, scheme="", gain=1.0):
     return lambda path: replace(one(module, scheme, gain)(path), old=name, types=("", "Net"))
 
 
+def member(owner, place, name, scheme, gain=1.0):
+    """A parameter of a member of a list."""
+    drawn = one(f"self.{owner}[{place}].{name}", scheme, gain, rank=2 - (name == "bias"))
+    return lambda path: replace(drawn(path), old=f"{owner}.{place}.{name}", types=("", "Net"))
+
+
 def made(change, mark, kind="Sequential"):
     """The change for a model that a line makes and no class of the file."""
     return lambda path: replace(change(path), types=(change(path).types[0], kind), span=Span(str(path), at(path, mark)))
@@ -165,12 +171,18 @@ CASES = {
         one("self.rnn.bias_hh_l0", "zeros", 1.0, 16, (1, 1), 1),
     ],
     "init_endings": [
-        *(parameter(f"blocks.{i}.proj.weight", "scale", 1 / 3) for i in range(9)),
-        *(parameter(f"blocks.{i}.{end}") for i in range(9) for end in ("inner.weight", "inner.bias", "proj.bias")),
+        *(parameter(f"block{i}.proj.weight", "scale", 1 / 3) for i in range(9)),
+        *(parameter(f"block{i}.{end}") for i in range(9) for end in ("inner.weight", "inner.bias", "proj.bias")),
     ],
     "init_parameter_list": [
         *(parameter(f"weights.{i}", "xavier_normal", 5 / 3) for i in range(3)),
         *(parameter(f"head.{end}") for end in ("weight", "bias")),
+    ],
+    "init_members": [
+        member("body", 0, "kernel", "siren", 1.0),
+        *(member("body", i, "kernel", "siren", 3.0) for i in range(1, 11)),
+        *(member("body", i, "bias", "zeros") for i in range(11)),
+        *(parameter(f"head.{end}") for end in ("kernel", "bias")),
     ],
     "init_gains": [
         *(
