@@ -123,6 +123,10 @@ def member(owner, place, name, scheme, gain=1.0):
     return lambda path: replace(drawn(path), old=f"{owner}.{place}.{name}", types=("", "Net"))
 
 
+def replaced(change, **more):
+    return lambda path: replace(change(path), **more)
+
+
 def made(change, mark, kind="Sequential"):
     """The change for a model that a line makes and no class of the file."""
     return lambda path: replace(change(path), types=(change(path).types[0], kind), span=Span(str(path), at(path, mark)))
@@ -178,6 +182,23 @@ CASES = {
         *(parameter(f"weights.{i}", "xavier_normal", 5 / 3) for i in range(3)),
         *(parameter(f"head.{end}") for end in ("weight", "bias")),
     ],
+    "init_lists": [
+        *(replaced(draw(f"self.up[{i}]"), old=f"up.{i}") for i in range(9)),
+        *(replaced(draw(f"self.down[{i}][0]", "xavier_normal", 1.0), old=f"down.{i}.0") for i in range(9)),
+        *(replaced(draw(f"self.down[{i}][-1]", "xavier_normal", 1.0, ""), old=f"down.{i}.1") for i in range(9)),
+        replaced(draw("self.first", "xavier_normal", 1.0), old="first"),
+        replaced(keep("self.head"), old="head"),
+    ],
+    "init_packed": [
+        *(
+            member("encoder.layers", i, name, "xavier_normal")
+            for i in range(5)
+            for name in ("self_attn.in_proj_weight", "self_attn.out_proj.weight", "linear1.weight", "linear2.weight")
+        ),
+        parameter("first.weight", "xavier_normal"),
+        parameter("head.weight"),
+    ],
+    "init_stranger": [draw("self.a"), draw("self.b")],
     "init_members": [
         member("body", 0, "kernel", "siren", 1.0),
         *(member("body", i, "kernel", "siren", 3.0) for i in range(1, 11)),

@@ -162,10 +162,10 @@ def _initialised(places: Places, inits: Sequence[Initialise]) -> list[Change]:
         others = [Change("untouched", old=path) for path in places.graph.params if path not in drawn]
         return [*(_drawn(places, step, root) for step in inits), *others]
     made = [
-        Change("init", step.scheme, module=places.expression(path), gain=step.gain, bias=biases.get(path, ""))
+        Change("init", step.scheme, path, module=places.expression(path), gain=step.gain, bias=biases.get(path, ""))
         for path, step in weights.items()
     ]
-    rest = [Change("untouched", module=places.expression(path)) for path in layers if path not in weights]
+    rest = [Change("untouched", old=path, module=places.expression(path)) for path in layers if path not in weights]
     paths, order = [*weights, *(path for path in layers if path not in weights)], list(layers)
     return [
         replace(change, types=(layers[path].type, root.type), span=_made_at(root), place=order.index(path))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -12,16 +11,14 @@ import libcst as cst
 
 from gradlint.finding import Change
 from gradlint.fix.edits.drawn import Drawing, asks_rank, drawings
+from gradlint.fix.edits.loops import MOST_NAMED, lists, loops
 from gradlint.fix.edits.scope import Scope, root
 from gradlint.fix.edits.syntax import Syntax
 from gradlint.fix.edits.text import DRAWN, METHOD, Edit, NoEditError
 
-MOST_NAMED = 8  # layers that the generated method names one by one
-MOST_ENDINGS = 4  # endings of names that tell the parameters drawn alike from all others
 GAINED = frozenset({"orthogonal", "xavier_normal"})  # functions of torch.nn.init that take a gain
 ROW = 8  # gains on a line of the generated method
 MOST_LEFT = 3  # layers that it leaves out by name
-MEMBER = re.compile(r"([^0-9]+?)\.(\d+)\.(.+)")  # a parameter of a member of a list, by its path
 METHODS = ("_init_weights", "_draw_weights", "_draw_weights_anew", "_draw_weights_once_more")  # the first that is free
 KAIMING: tuple[tuple[float, str], ...] = (
     (math.sqrt(2.0), 'nonlinearity="relu"'),
@@ -59,9 +56,9 @@ def _is_table(groups: Sequence[Sequence[Change]]) -> bool:
 
 
 def _is_alike(drawing: Drawing, groups: Sequence[Sequence[Change]]) -> bool:
-    """Whether half of the layers that the call draws need the same."""
+    """Whether most of the layers that the call draws need the same."""
     about = set(drawing.changes)
-    return 2 * max(len(about & set(group)) for group in groups) >= len(about)
+    return 2 * max(len(about & set(group)) for group in groups) > len(about)
 
 
 def _rewritten(syntax: Syntax, drawing: Drawing, groups: Sequence[Sequence[Change]]) -> Edit:
@@ -96,7 +93,7 @@ def _generated(
     if _is_table(groups):
         body = _table(syntax, scope, [change for group in groups for change in group], rest, step)
     elif len(named) > MOST_NAMED:
-        raise NoEditError("the layers need many different initialisations")
+        body = _listed(syntax, scope, groups, rest, step)
     else:
         body = _loop(syntax, scope, groups[0], [*named, *rest], step) if groups else []
         for each in named:
@@ -112,6 +109,18 @@ def _generated(
     return [replace(call, rank=DRAWN), replace(call, text=f"{syntax.newline}{text}", rank=METHOD)]
 
 
+def _listed(
+    syntax: Syntax, scope: Scope, groups: Sequence[Sequence[Change]], rest: Sequence[Change], step: str
+) -> list[str]:
+    """The statements that draw the layers of several groups, list by list."""
+    lines, around = list[str](), ""
+    for held, layer, change in lists(scope, groups, rest):
+        lines += [f"for layer in {held}:"] if held and held != around else []
+        lines += [step * bool(held) + row for row in _drawing(syntax, layer, change, optional=False)]
+        around = held
+    return lines
+
+
 def _has(owner: cst.ClassDef, name: str) -> bool:
     return any(f.name.value == name for f in owner.body.body if isinstance(f, cst.FunctionDef))
 
@@ -124,54 +133,10 @@ def _drawn(syntax: Syntax, scope: Scope, changes: Sequence[Change], rest: Sequen
     lines: list[str] = []
     for text, group in alike.items():
         others = [change.old for change in (*changes, *rest) if change not in group]
-        single = list[str](), 0, scope.named(group[0].module)
-        heads, depth, name = _over(scope, group, others) if len(group) > 1 else single
-        rows = [row.format(name, step) for row in text.splitlines()]
-        lines += [*(step * place + head for place, head in enumerate(heads)), *(step * depth + row for row in rows)]
+        for heads, name in loops(scope, group, others):
+            lines += [step * place + head for place, head in enumerate(heads)]
+            lines += [step * len(heads) + row.format(name, step) for row in text.splitlines()]
     return lines
-
-
-def _over(scope: Scope, group: Sequence[Change], others: Sequence[str]) -> tuple[list[str], int, str]:
-    """The head of a loop over these parameters and no other one, how deep its body stands, and their name in it."""
-    owners = {change.module.rpartition("[")[0] for change in group if change.module.endswith("]")}
-    path = group[0].old.rpartition(".")[0]
-    if len(owners) == 1 and path and not any(other.startswith(f"{path}.") for other in others):
-        return [f"for param in {scope.named(owners.pop())}:"], 1, "param"
-    if len(group) <= MOST_NAMED:
-        names = ", ".join(scope.named(change.module) for change in group)
-        return [f"for param in ({names}):"], 1, "param"
-    if alike := _of_list(scope, group, others):
-        return [f"for layer in {alike[0]}:"], 1, f"layer{alike[1]}"
-    ends = list(dict.fromkeys(_ending(change.old, others) for change in group))
-    if "" in ends or len(ends) > MOST_ENDINGS:
-        raise NoEditError("too many parameters to name")
-    quoted = ", ".join(f'"{end}"' for end in ends)
-    listed = quoted if len(ends) == 1 else f"({quoted})"
-    return [f"for name, param in {scope.model}.named_parameters():", f"if name.endswith({listed}):"], 2, "param"
-
-
-def _of_list(scope: Scope, group: Sequence[Change], others: Sequence[str]) -> tuple[str, str] | None:
-    """The list that these are parameters of, from some member on, and what they are called in one; None without it."""
-    parts = [MEMBER.fullmatch(change.old) for change in group]
-    found = [(part[1], part[3], int(part[2])) for part in parts if part is not None]
-    left = [(part[1], part[3], int(part[2])) for other in others if (part := MEMBER.fullmatch(other)) is not None]
-    first, places = group[0].module, sorted(place for _, _, place in found)
-    owner, _, rest = first.partition("[")
-    name = rest.partition("]")[2]
-    start = places[0] if places else 0
-    later = [place for path, last, place in left if (path, last) == found[0][:2] and place >= start] if found else []
-    if len(found) < len(group) or len({each[:2] for each in found}) > 1 or "[" in name or later:
-        return None
-    if places != list(range(start, start + len(places))):
-        return None
-    return f"{scope.named(owner)}{f'[{start}:]' if start else ''}", name
-
-
-def _ending(path: str, others: Sequence[str]) -> str:
-    """The fewest last parts of the parameter's path that none of the others ends in; empty without any."""
-    parts = path.split(".")
-    endings = (".".join(parts[-count:]) for count in range(1, len(parts)))
-    return next((end for end in endings if not any(other.endswith(end) for other in others)), "")
 
 
 def _loop(syntax: Syntax, scope: Scope, group: Sequence[Change], rest: Sequence[Change], step: str) -> list[str]:
