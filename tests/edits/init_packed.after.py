@@ -11,14 +11,14 @@ class Net(nn.Module):
         self._init_weights()
 
     def _init_weights(self):
-        for param in (self.encoder.layers[0].self_attn.in_proj_weight, self.encoder.layers[1].self_attn.in_proj_weight, self.encoder.layers[2].self_attn.in_proj_weight, self.encoder.layers[3].self_attn.in_proj_weight, self.encoder.layers[4].self_attn.in_proj_weight):
-            nn.init.xavier_normal_(param)
-        for param in (self.encoder.layers[0].self_attn.out_proj.weight, self.encoder.layers[1].self_attn.out_proj.weight, self.encoder.layers[2].self_attn.out_proj.weight, self.encoder.layers[3].self_attn.out_proj.weight, self.encoder.layers[4].self_attn.out_proj.weight):
-            nn.init.xavier_normal_(param)
-        for param in (self.encoder.layers[0].linear1.weight, self.encoder.layers[1].linear1.weight, self.encoder.layers[2].linear1.weight, self.encoder.layers[3].linear1.weight, self.encoder.layers[4].linear1.weight):
-            nn.init.xavier_normal_(param)
-        for param in (self.encoder.layers[0].linear2.weight, self.encoder.layers[1].linear2.weight, self.encoder.layers[2].linear2.weight, self.encoder.layers[3].linear2.weight, self.encoder.layers[4].linear2.weight):
-            nn.init.xavier_normal_(param)
+        for layer in self.encoder.layers:
+            nn.init.xavier_normal_(layer.self_attn.in_proj_weight)
+        for layer in self.encoder.layers:
+            nn.init.xavier_normal_(layer.self_attn.out_proj.weight)
+        for layer in self.encoder.layers:
+            nn.init.xavier_normal_(layer.linear1.weight)
+        for layer in self.encoder.layers:
+            nn.init.xavier_normal_(layer.linear2.weight)
         nn.init.xavier_normal_(self.first.weight)
 
     def forward(self, x):

@@ -35,11 +35,11 @@ def _over(scope: Scope, group: Sequence[Change], others: Sequence[str]) -> tuple
     path = group[0].old.rpartition(".")[0]
     if len(owners) == 1 and path and not any(other.startswith(f"{path}.") for other in others):
         return [f"for param in {scope.named(owners.pop())}:"], "param"
+    if alike := of_list(scope, group, others):
+        return [f"for layer in {alike[0]}:"], f"layer{alike[1]}"
     if len(group) <= MOST_NAMED:
         names = ", ".join(scope.named(change.module) for change in group)
         return [f"for param in ({names}):"], "param"
-    if alike := of_list(scope, group, others):
-        return [f"for layer in {alike[0]}:"], f"layer{alike[1]}"
     ends = list(dict.fromkeys(_ending(change.old, others) for change in group))
     if "" in ends or len(ends) > MOST_ENDINGS:
         raise NoEditError("too many parameters to name")
