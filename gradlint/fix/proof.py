@@ -12,7 +12,7 @@ from gradlint.fix.candidate import Candidate
 from gradlint.fix.candidates import candidates
 from gradlint.fix.changes import changes
 from gradlint.fix.evidence import Pair, compare, helped
-from gradlint.fix.experiment import Experiment, experiment_of
+from gradlint.fix.experiment import Experiment, experiments
 from gradlint.fix.recipes import NOTES
 from gradlint.fix.registration import registered
 from gradlint.fix.symptom import symptoms
@@ -106,9 +106,11 @@ def _search(laboratory: Laboratory, finding: Finding) -> tuple[list[Proof], list
     proofs, vain = list[Proof](), list[Proof]()
     found = candidates(graph, finding, laboratory.found.measurement.loss)[:TRIED]
     for place, candidate in enumerate(found):
-        pair = None if _enough(proofs, candidate) else _tried(laboratory, experiment_of(finding, candidate), candidate)
-        if pair is not None:
-            (proofs if helped(graph, finding, pair) else vain).append(Proof(candidate, pair, place))
+        setups = () if _enough(proofs, candidate) else experiments(finding, candidate)
+        pairs = [pair for setup in setups if (pair := _tried(laboratory, setup, candidate)) is not None]
+        good = next((pair for pair in pairs if helped(graph, finding, pair)), None)
+        if pairs:
+            (vain if good is None else proofs).append(Proof(candidate, good or pairs[0], place))
     return proofs, vain
 
 
