@@ -88,7 +88,8 @@ class Change:
     "final-norm" (a norm `new` as `module` is comes after all that the attribute `old` holds, or after `span`),
     "skip" (the input of the `size` calls from `span` to `end` is added to their output), "guard" (the argument of the
     function `old` at `span` is kept within `gain`), "fuse" (the call of `old` at `span`, on what `last` made, becomes
-    one of `new`), "loss" (the file's loss becomes the one called `new`), "register" (the list of modules at `span`
+    one of `new`), "soften" (the module `name` looks up at `span` what an argmax at `end` chooses, and mixes instead),
+    "loss" (the file's loss becomes the one called `new`), "register" (the list of modules at `span`
     becomes one of torch's), "init" (the weights of a layer are drawn by the scheme `new`), "draw" (one parameter is) or
     "untouched" (a layer, or the parameter `old`, that stays as it is).
     `module` is the layer, or the parameter, as the root module's methods write it, "self.head"; `types` are its class
@@ -105,6 +106,7 @@ class Change:
         "skip",
         "guard",
         "fuse",
+        "soften",
         "loss",
         "register",
         "init",

@@ -97,6 +97,10 @@ def fuse(mark, new, old="log", last="softmax", place=0, of=1, axis=1):
     )
 
 
+def soft(mark, end, name):
+    return lambda path: Change("soften", name=name, span=Span(str(path), at(path, mark)), end=Span("", at(path, end)))
+
+
 def call(mark, old, new="identity"):
     return lambda path: Change("call", new, old, span=Span(str(path), at(path, mark)))
 
@@ -311,6 +315,7 @@ CASES = {
         fuse("# several", "negative_logsigmoid", last="sigmoid", place=4, of=5),
     ],
     "fuse_exp": [fuse("share = ", "softmax", "div", "exp"), fuse("log(total)", "logsumexp", last="exp")],
+    "soften": [soft("# first", "# which", "table"), soft("# second", "# second", "other")],
     "loss_class": [lambda path: Change("loss", "bce_logits")],
     "loss_function": [lambda path: Change("loss", "ce")],
     "register": [
@@ -351,13 +356,8 @@ def test_what_was_edited_builds_and_runs(name):
     assert all(len(each) == 2 for each in (result if isinstance(result, tuple) else (result,)))
 
 
-SWAPS = [
-    name
-    for name in CASES
-    if not name.startswith(
-        ("init", "loop", "both", "norm", "skip", "prenorm", "later", "guard", "shared", "register", "fuse", "loss")
-    )
-]
+OTHERS = ("init", "loop", "both", "norm", "skip", "prenorm", "later", "guard", "shared", "register")
+SWAPS = [name for name in CASES if not name.startswith((*OTHERS, "fuse", "soften", "loss"))]
 
 
 @pytest.mark.parametrize("name", SWAPS)
@@ -379,6 +379,14 @@ def test_a_second_time_no_sum_is_normalised(name):
         if "final_norm" not in text:
             with pytest.raises(NoEditError):
                 edits(read(path), [Change("prenorm", span=Span(str(path), line))])
+
+
+def test_a_second_time_no_argmax_is_looked_up():
+    path = FOLDER / "soften.after.py"
+    for change in CASES["soften"]:
+        again = change(FOLDER / "soften.py")
+        with pytest.raises(NoEditError):
+            edits(read(path), [again])
 
 
 def test_norm_first_is_given_once():
@@ -407,6 +415,7 @@ def changes_at(path, line):
         yield Change("skip", name="torch.tanh", span=span, end=replace(span, line=line + 1), size=2)
         yield Change("guard", "", "log" if line % 2 else "div", "torch.log", span, gain=1e-6)
         yield Change("fuse", "log_softmax", "log", "torch.log", span, line % 2, 1 + line % 2, last=old)
+        yield Change("soften", name=old, span=span, end=span)
         yield Change("fuse", "softmax", "div", "torch.div", span, last="exp")
         yield Change("register", "ModuleList", old=old, types=("", "Net"))
         yield Change("draw", "orthogonal_gates", module="self.a", types=(old, "Sequential"), span=span, fans=(4, 4))

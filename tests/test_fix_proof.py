@@ -15,6 +15,7 @@ from gradlint.finding import Claim, Finding, Fix
 from gradlint.fix import prove
 from gradlint.fix.candidate import Normalise
 from gradlint.fix.evidence import Pair, helped
+from gradlint.fix.lookup import softenings
 from gradlint.fix.symptom import clipping, decay, global_norm
 from gradlint.fix.trial import Laboratory, Trial
 from gradlint.graph import Graph, Param
@@ -22,6 +23,7 @@ from gradlint.load.model import LoadedModel
 from gradlint.probe import measure
 from gradlint.probe.health import judge
 from gradlint.profile import Measurement, ParamMeasure
+from gradlint.quantity import QUANTITIES
 
 SETTINGS = Settings(device="cpu", loss="ce")
 
@@ -235,6 +237,37 @@ def test_no_weight_decay_is_offered_where_norms_make_the_gradient_grow_as_weight
     before = Trial(measurement, judge(graph, measurement))
     assert global_norm(graph, measurement) > 10
     assert decay(Laboratory(subject, graph, SETTINGS, before, before)) is None
+
+
+class Chooser(nn.Module):
+    """Looks up the row of a table that has the highest score, or all rows by their scores."""
+
+    def __init__(self, dim: int = 1, *, soft: bool = False) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.dim, self.soft = dim, soft
+        self.score, self.table, self.head = nn.Linear(8, 6), nn.Embedding(6, 5), nn.Linear(5, 3)
+
+    def forward(self, x):
+        scores = self.score(x)
+        if self.soft:
+            return self.head(scores.softmax(-1) @ self.table.weight)
+        return self.head(self.table(scores.argmax(self.dim)))
+
+
+def test_a_table_is_mixed_where_an_argmax_cuts_its_scores_off():
+    subject = loaded(Chooser(), 64, 8)
+    graph, measurement = measure(subject, settings=SETTINGS)
+    cut = next(op.index for op in graph.ops if op.function == "argmax")
+    claim = Claim("relative-gradient", ("score.weight",), -30.0, "below")
+    about = Finding("GL902", "broken-gradient", "wiring", "error", "confirmed", "", op=cut, ops=(cut,), claim=claim)
+    (fix,) = prove(subject, graph, [about], measurement, SETTINGS)[0].fixes
+    soft, measured = measure(loaded(Chooser(soft=True), 64, 8), settings=SETTINGS)
+    expected = QUANTITIES["relative-gradient"].function(soft, measured, ("score.weight",))
+    assert fix.measured_after["relative-gradient"] == pytest.approx(expected, abs=1e-4)
+    assert fix.measured_before["relative-gradient"] == -math.inf
+    across = measure(loaded(Chooser(0), 6, 8), settings=SETTINGS)[0]
+    assert softenings(across, (next(op.index for op in across.ops if op.function == "argmax"),)) == ()
 
 
 def test_the_global_norm_is_that_of_torch():

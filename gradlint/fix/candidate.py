@@ -99,6 +99,14 @@ class Fuse:
 
 
 @dataclass(frozen=True)
+class Soften:
+    """Let op `end`, an embedding, mix its rows by the softmax of what goes into op `start`, an argmax."""
+
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
 class Score:
     """Judge the model's output by another loss."""
 
@@ -125,7 +133,21 @@ class Witness:
     kind: str
 
 
-Step = Swap | Normalise | Skip | Bypass | Prenormalise | Initialise | Rescale | Guard | Fuse | Score | Stress | Witness
+Step = (
+    Swap
+    | Normalise
+    | Skip
+    | Bypass
+    | Prenormalise
+    | Initialise
+    | Rescale
+    | Guard
+    | Fuse
+    | Soften
+    | Score
+    | Stress
+    | Witness
+)
 
 
 @dataclass(frozen=True)

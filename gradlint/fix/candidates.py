@@ -10,6 +10,7 @@ from gradlint.finding import Finding
 from gradlint.fix import cost, wording
 from gradlint.fix.candidate import Candidate, Guard, Initialise, Normalise, Rescale, Score, Skip, Step, Swap
 from gradlint.fix.fusion import fusions
+from gradlint.fix.lookup import softenings
 from gradlint.fix.postnorm import pre_norm
 from gradlint.fix.recipes import Recipe, recipes
 from gradlint.fix.residual import branch_ends
@@ -325,6 +326,10 @@ def _fusions(recipe: Recipe, scope: Stretch, finding: Finding) -> tuple[Step, ..
     return fusions(scope.graph, _named(finding))
 
 
+def _softenings(recipe: Recipe, scope: Stretch, finding: Finding) -> tuple[Step, ...]:
+    return softenings(scope.graph, _named(finding))
+
+
 def _losses(recipe: Recipe, scope: Stretch, finding: Finding) -> tuple[Step, ...]:
     """The loss of logits in place of the same one of probabilities."""
     loss = LOGITS.get(str(finding.predicted.get("loss")))
@@ -350,6 +355,7 @@ BUILDERS: Mapping[str, Builder] = {
     "output": _outputs,
     "drop": _drops,
     "fused": _fusions,
+    "soft": _softenings,
     "loss": _losses,
     "guard": _guards,
 }

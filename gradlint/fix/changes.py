@@ -18,6 +18,7 @@ from gradlint.fix.candidate import (
     Rescale,
     Score,
     Skip,
+    Soften,
     Step,
     Swap,
 )
@@ -140,6 +141,15 @@ def _fused(places: Places, fuses: Sequence[Fuse]) -> Iterator[Change]:
         )
 
 
+def _softened(places: Places, steps: Sequence[Soften]) -> Iterator[Change]:
+    """One change a lookup, with the line of its argmax."""
+    for step in steps:
+        start, end = places.graph.ops[step.start], places.graph.ops[step.end]
+        if start.span is None or end.span is None or not places.is_builtin(end):
+            raise NoChangeError
+        yield Change("soften", name=end.module_path.rpartition(".")[2], span=end.span, end=start.span)
+
+
 def _scored(places: Places, scores: Sequence[Score]) -> Iterator[Change]:
     """One change: every use of the loss in the file is about the same outputs."""
     yield from (Change("loss", step.loss) for step in scores)
@@ -207,6 +217,7 @@ WRITERS: Mapping[type, Callable[[Places, Sequence[Any]], Iterator[Change] | list
     Prenormalise: lambda places, steps: [],  # the first branch's part of what `prenormalised` writes
     Guard: _guarded,
     Fuse: _fused,
+    Soften: _softened,
     Score: _scored,
     Initialise: _initialised,
 }

@@ -25,6 +25,7 @@ from gradlint.fix.candidate import (
     Rescale,
     Score,
     Skip,
+    Soften,
     Step,
     Stress,
     Swap,
@@ -101,7 +102,7 @@ def _indices(step: Step) -> tuple[int, ...]:
         return step.ops
     if isinstance(step, Bypass):
         return step.norm, step.op
-    return tuple({step.start, step.end}) if isinstance(step, (Skip, Fuse)) else (step.op,)
+    return tuple({step.start, step.end}) if isinstance(step, (Skip, Fuse, Soften)) else (step.op,)
 
 
 def _edit(step: Initialise, seed: int) -> ParamEdit:
@@ -153,6 +154,18 @@ def _fuse(step: Any, call: Function, op: Op, store: Store) -> Function:
         return FUSED[step.function](store.fused[step.start], step).reshape(call(*args, **kwargs).shape)
 
     return fused
+
+
+def _soften(step: Any, call: Function, op: Op, store: Store) -> Function:
+    """At the argmax its scores are kept, and the lookup mixes the rows of its table by their softmax."""
+
+    def softened(*args: Any, **kwargs: Any) -> Any:
+        if op.index == step.start:
+            store.fused[step.start] = data_of(args, kwargs)[1]
+            return call(*args, **kwargs)
+        return torch.softmax(store.fused[step.start], -1) @ (kwargs["weight"] if "weight" in kwargs else args[1])
+
+    return softened
 
 
 def _witness(step: Any, call: Function, op: Op, store: Store) -> Function:
@@ -285,6 +298,7 @@ WITNESSES: Mapping[str, Callable[[Tensor, Op], float]] = {"distinct": _distinct,
 WRAPPERS: Mapping[type, Callable[[Any, Function, Op, Store], Function]] = {
     Swap: _swap,
     Fuse: _fuse,
+    Soften: _soften,
     Guard: _guard,
     Rescale: _rescale,
     Stress: _stress,

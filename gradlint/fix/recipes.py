@@ -21,6 +21,7 @@ class Recipe:
     `recurrent`: "irnn", "orthogonal-rnn" or "forget-bias". `output`: the function in place of the output activation.
     `drop`: the first of the finding's ops is taken out.
     `fused`: the finding's ops, with those before them, become one function that is finite for all numbers.
+    `soft`: rows that the finding's argmax chooses are mixed by their scores.
     `loss`: the loss that takes the output as it is, in place of the one it is given to.
     `guard`: how far the arguments of the finding's ops are kept from a singularity.
     """
@@ -35,6 +36,7 @@ class Recipe:
     output: str = ""
     drop: bool = False
     fused: bool = False
+    soft: bool = False
     loss: bool = False
     guard: float = 0.0
 
@@ -71,6 +73,7 @@ DROP = Recipe(drop=True)
 GUARD = Recipe(guard=1e-6)
 STRICT_GUARD = Recipe(guard=1e-3)
 FUSED = Recipe(fused=True)
+SOFT_LOOKUP = Recipe(soft=True)
 OTHER_LOSS = Recipe(loss=True)
 NO_OUTPUT = Recipe(output="identity")
 SIGMOID_OUTPUT = Recipe(output="sigmoid")
@@ -106,6 +109,7 @@ TABLE: Mapping[str, tuple[Recipe, ...]] = {
     "not-finite": (FUSED, GUARD, STRICT_GUARD, *GROWING),
     "wrong-range": (OTHER_LOSS, SIGMOID_OUTPUT, LOG_SOFTMAX_OUTPUT),
     "output": (NO_OUTPUT, SIGMOID_OUTPUT, LOG_SOFTMAX_OUTPUT),
+    "broken-gradient": (SOFT_LOOKUP,),
     "numerics": (FUSED, GUARD, STRICT_GUARD),
 }
 # Notes that a trial can tell the mending of, although the model is healthy at the start; to others nothing is offered.

@@ -16,6 +16,7 @@ from gradlint.fix.candidate import (
     Rescale,
     Score,
     Skip,
+    Soften,
     Step,
     Swap,
 )
@@ -89,6 +90,7 @@ PRICES: Mapping[str, str] = {
     "zero": "branches are the identity at first: their inner weights start to learn at the second step",
     "prenorm": "the last sum needs a final norm; shallow stacks may come out a little worse (Xiong et al. 2020)",
     "irnn": "unbounded state: clip gradients",
+    "soft": "rows are mixed: where predictions are made, the row of the highest score can be taken",
     "fused": "the same function, finite for all numbers",
     "loss": "outputs stay logits: put the softmax or sigmoid where predictions are read; a checkpoint still loads",
     "output": "the output's range changes: put the activation that belongs to the loss where predictions are read",
@@ -129,7 +131,7 @@ def price(recipe: Recipe, scope: Stretch, steps: Sequence[Step], parameters: int
     """What the candidate costs, most important first; it adds `parameters`, and `work` as a share of the model's."""
     norms = list(dict.fromkeys(step.function for step in steps if isinstance(step, Normalise)))
     keys = [recipe.activation, *norms, recipe.init, recipe.recurrent, "output" * bool(recipe.output)]
-    keys += ["prenorm" * recipe.prenorm, "fused" * recipe.fused, "loss" * recipe.loss]
+    keys += ["prenorm" * recipe.prenorm, "fused" * recipe.fused, "soft" * recipe.soft, "loss" * recipe.loss]
     texts = [f"{parameters} parameters more"] if parameters else []
     texts += [WORK.format(work)] if work >= NOTABLE else []
     texts += [PRICES[key] for key in keys if key in PRICES]
@@ -145,7 +147,7 @@ def _validity(recipe: Recipe, graph: Graph, steps: Sequence[Step]) -> list[str]:
     starts = [graph.ops[step.start].module_path for step in steps if isinstance(step, Skip)]
     if recipe.norm or recipe.project or recipe.prenorm or any(path.rpartition(".")[0] in builtin for path in starts):
         return [CHECKPOINT]
-    if recipe.activation or recipe.skip or recipe.drop or recipe.output or recipe.recurrent == "irnn":
+    if recipe.activation or recipe.skip or recipe.drop or recipe.soft or recipe.output or recipe.recurrent == "irnn":
         return [LOADS]
     if recipe.init or recipe.recurrent:
         return [SCRATCH]
@@ -254,6 +256,12 @@ def _fused(recipe: Recipe, graph: Graph, steps: Sequence[Step]) -> Phrase:
     return Phrase(f"compute {text}", f"use {names[0][1]}", [graph.ops[step.end] for step in fuses])
 
 
+def _softened(recipe: Recipe, graph: Graph, steps: Sequence[Step]) -> Phrase:
+    ends = [graph.ops[step.end] for step in steps if isinstance(step, Soften)]
+    text = "mix the rows by the softmax of their scores instead of looking one up by argmax"
+    return Phrase(text, "softmax for argmax", ends)
+
+
 def _scored(recipe: Recipe, graph: Graph, steps: Sequence[Step]) -> Phrase:
     text = next(LOSSES[step.loss] for step in steps if isinstance(step, Score))
     return Phrase(text, text)
@@ -290,6 +298,7 @@ WRITERS: Mapping[type, Callable[[Recipe, Graph, Sequence[Step]], Phrase]] = {
     Bypass: _prenormed,
     Guard: _guarded,
     Fuse: _fused,
+    Soften: _softened,
     Score: _scored,
     Initialise: _initialised,
 }

@@ -19,6 +19,7 @@ KINDS = (
     "call",
     "guard",
     "fuse",
+    "soften",
     "loss",
     "register",
     "init",
@@ -28,7 +29,7 @@ KINDS = (
 def edits(source: SourceFile, changes: Sequence[Change]) -> list[Edit]:
     """The edits that make the changes in this file, in order. Raises NoEditError when one of them has no place."""
     # libcst takes time to import, and most runs write nothing
-    from gradlint.fix.edits import activation, fused, guard, initialisation, loss, prenorm, scope
+    from gradlint.fix.edits import activation, fused, guard, initialisation, loss, prenorm, scope, soften
     from gradlint.fix.edits.syntax import parsed
 
     syntax, groups = parsed(source), _by_kind(changes)
@@ -41,6 +42,7 @@ def edits(source: SourceFile, changes: Sequence[Change]) -> list[Edit]:
             *scope.held(syntax, groups["register"]),
             *guard.guarded(syntax, groups["guard"]),
             *fused.fused(syntax, groups["fuse"]),
+            *soften.softened(syntax, groups["soften"]),
             *loss.scored(syntax, groups["loss"]),
             *(initialisation.initialised(syntax, groups["init"]) if groups["init"] else ()),
         ]
