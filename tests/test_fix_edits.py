@@ -389,6 +389,18 @@ def test_a_second_time_no_argmax_is_looked_up():
             edits(read(path), [again])
 
 
+@pytest.mark.parametrize(
+    "reader", ["def total(layer):\n    return layer.weight.sum()\n", ""], ids=["helper", "forward"]
+)
+def test_finished_layers_whose_weights_are_read_stay_as_they_are(tmp_path, reader):
+    text = (FOLDER / "later_comprehension.py").read_text()
+    text = text.replace("return self.net(x)", "return self.net(x) + self.net[0].weight.sum()") if not reader else text
+    path = tmp_path / "net.py"
+    path.write_text(text + reader)
+    with pytest.raises(NoEditError):
+        changed(path, CASES["later_comprehension"][:8:4])
+
+
 def test_norm_first_is_given_once():
     path = FOLDER / "prenorm_torch.after.py"
     source = read(path)

@@ -9,6 +9,7 @@ from dataclasses import replace
 import libcst as cst
 
 from gradlint.finding import Change
+from gradlint.fix.edits.norm import reads_weight
 from gradlint.fix.edits.scope import constructor, root
 from gradlint.fix.edits.sites import by_site
 from gradlint.fix.edits.skip import residual
@@ -46,9 +47,10 @@ def put_in(syntax: Syntax, norms: Sequence[Change], skips: Sequence[Change]) -> 
 
 
 def _reads_weights(syntax: Syntax, owner: cst.ClassDef) -> bool:
-    """Whether the class asks a layer for its weight once it is made."""
+    """Whether the class, or a helper beside it, asks a layer for its weight once the model is made."""
     own = constructor(owner)
-    reads = (node for node in inside(owner, cst.Attribute) if node.attr.value in ("weight", "bias"))
+    reads = [node for node in inside(owner, cst.Attribute) if node.attr.value in ("weight", "bias")]
+    reads += [node for node in syntax.all(cst.Attribute) if reads_weight(syntax, node)]
     return any(all(parent is not own for parent, _ in syntax.around(node)) for node in reads)
 
 
