@@ -34,7 +34,7 @@ from gradlint.error import GradlintError
 from gradlint.finding import Finding, settled
 from gradlint.fix.candidates import candidates
 from gradlint.fix.evidence import helped
-from gradlint.fix.experiment import experiment_of
+from gradlint.fix.experiment import experiments
 from gradlint.fix.proof import TRIED, _tried
 from gradlint.fix.training import OPTIMIZERS, STEPS, School
 from gradlint.fix.trial import Laboratory, Trial
@@ -92,7 +92,9 @@ def tried(laboratory: Laboratory, findings: list[Finding], school: School, base:
     graph, seen = laboratory.graph, set()
     for finding in findings:
         for candidate in candidates(graph, finding, school.loss)[:TRIED]:
-            pair = None if candidate.steps in seen else _tried(laboratory, experiment_of(finding, candidate), candidate)
+            pair = (
+                None if candidate.steps in seen else _tried(laboratory, experiments(finding, candidate)[0], candidate)
+            )
             seen.add(candidate.steps)
             if pair is None:
                 continue

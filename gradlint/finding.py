@@ -84,17 +84,34 @@ class Change:
 
     `kind` is "activation" (`old` becomes `new` where `span` constructs or calls it), "call" (the same for one call of
     a module that serves elsewhere, too), "norm" (`new` of `size` features after the layer `old` that `span` makes),
+    "prenorm" (the norm that `span` calls on a sum goes before the sum's branch; the layer `old` takes `norm_first`),
+    "final-norm" (a norm `new` as `module` is comes after all that the attribute `old` holds, or after `span`),
     "skip" (the input of the `size` calls from `span` to `end` is added to their output), "guard" (the argument of the
     function `old` at `span` is kept within `gain`), "fuse" (the call of `old` at `span`, on what `last` made, becomes
-    one of `new`), "loss" (the file's loss becomes the one called `new`), "register" (the list of modules at `span`
+    one of `new`), "soften" (the module `name` looks up at `span` what an argmax at `end` chooses, and mixes instead),
+    "loss" (the file's loss becomes the one called `new`), "register" (the list of modules at `span`
     becomes one of torch's), "init" (the weights of a layer are drawn by the scheme `new`), "draw" (one parameter is) or
     "untouched" (a layer, or the parameter `old`, that stays as it is).
     `module` is the layer, or the parameter, as the root module's methods write it, "self.head"; `types` are its class
-    and the root's. `place` is the position among the `of` sites alike that the same line makes.
+    and the root's. `place` is the position among the `of` sites alike that the same line makes; of a layer, among
+    the layers of the model.
     """
 
     kind: Literal[
-        "activation", "call", "norm", "skip", "guard", "fuse", "loss", "register", "init", "draw", "untouched"
+        "activation",
+        "call",
+        "norm",
+        "prenorm",
+        "final-norm",
+        "skip",
+        "guard",
+        "fuse",
+        "soften",
+        "loss",
+        "register",
+        "init",
+        "draw",
+        "untouched",
     ]
     new: str = ""
     old: str = ""
@@ -110,6 +127,7 @@ class Change:
     fans: tuple[int, int] = (0, 0)  # of a drawn parameter; a projection's stride and width, of a skip
     end: Span | None = None  # where a skip ends
     last: str = ""  # what is called there: a class of modules, or a function
+    items: tuple[int, ...] = ()  # of layers in a list that `module` names: the first, the last, and how many it has
     partial: bool = False  # of a skip: calls of the same line whose shape changes go without
 
 

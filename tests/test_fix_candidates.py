@@ -1,6 +1,7 @@
 """A finding and its stretch become candidates: what each recipe changes, what it is called and what it costs."""
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -113,6 +114,23 @@ def test_norm_and_skip_count_their_parameters_and_edits():
 def test_a_skip_says_how_many_layers_it_leaves_out():
     model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 2))
     assert "a projection is needed at 1 more" in made(model, Recipe(skip=True), 8, 8).price
+
+
+def test_pre_norm_costs_a_final_norm_and_is_offered_to_stacks_of_post_norm_alone():
+    layers = nn.TransformerEncoder(nn.TransformerEncoderLayer(16, 2, 32, batch_first=True), 3)
+    found = made(layers, Recipe(prenorm=True), 2, 5, 16)
+    assert found.title.startswith("norm before the branch in 6 blocks, x + f(norm(x)), and a final norm")
+    assert found.parameters == 2 * 16
+    assert "the last sum needs a final norm" in found.price and "a checkpoint no longer loads" in found.price
+    first = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True, norm_first=True)
+    stack = nn.TransformerEncoder(first, 3, norm=nn.LayerNorm(16), enable_nested_tensor=False)
+    assert build(Recipe(prenorm=True), stretch(graph_of(stack, 2, 5, 16), ()), finding()) is None
+
+
+def test_a_note_gets_the_fixes_of_notes_alone():
+    note = Finding("GL504", "deep-post-norm", "architecture", "info", "confirmed", "")
+    assert recipes(note, "ce") == (table.PRE_NORM,)
+    assert recipes(replace(note, rule="saturating-chain"), "ce") == ()
 
 
 def test_a_recipe_whose_part_finds_nothing_is_no_candidate():

@@ -55,15 +55,35 @@ def around(mark, end, last="Tanh", of=1, place=0, partial=False, stride=0, old="
     )
 
 
-def added(mark, end, size=2, partial=False):
+def later(change, module, *items):
+    """A norm, or a skip, of the members at these positions of a list."""
+    return lambda path: replace(change(path), module=module, items=items, types=(change(path).old, "Net"))
+
+
+def added(mark, end, size=2, partial=False, stride=0, place=0, of=1):
     """A skip around calls in a forward."""
     return lambda path: Change(
         "skip",
+        fans=(stride, 8 * stride),
+        place=place,
+        of=of,
         name="torch.nn.functional.linear",
         span=Span(str(path), at(path, mark)),
         end=Span(str(path), at(path, end)),
         size=size,
         partial=partial,
+    )
+
+
+def before(mark, old=""):
+    """A norm that goes before the branch, in a forward or in a layer of torch's."""
+    return lambda path: Change("prenorm", old=old, span=Span(str(path), at(path, mark)))
+
+
+def final(mark, owner, old="", module="", new="LayerNorm"):
+    """The final norm after a stack."""
+    return lambda path: Change(
+        "final-norm", new, old, span=Span(str(path), at(path, mark)), module=module, types=("", owner), size=4
     )
 
 
@@ -75,6 +95,10 @@ def fuse(mark, new, old="log", last="softmax", place=0, of=1, axis=1):
     return lambda path: Change(
         "fuse", new, old, f"torch.{old}", Span(str(path), at(path, mark)), place, of, fans=(axis, 0), last=last
     )
+
+
+def soft(mark, end, name):
+    return lambda path: Change("soften", name=name, span=Span(str(path), at(path, mark)), end=Span("", at(path, end)))
 
 
 def call(mark, old, new="identity"):
@@ -95,6 +119,16 @@ def parameter(name, scheme="", gain=1.0):
     owner, _, last = name.rpartition(".")
     module = f"self.{owner}[{last}]" if last.isdigit() else f"self.{name}"
     return lambda path: replace(one(module, scheme, gain)(path), old=name, types=("", "Net"))
+
+
+def member(owner, place, name, scheme, gain=1.0):
+    """A parameter of a member of a list."""
+    drawn = one(f"self.{owner}[{place}].{name}", scheme, gain, rank=2 - (name == "bias"))
+    return lambda path: replace(drawn(path), old=f"{owner}.{place}.{name}", types=("", "Net"))
+
+
+def replaced(change, **more):
+    return lambda path: replace(change(path), **more)
 
 
 def made(change, mark, kind="Sequential"):
@@ -145,13 +179,46 @@ CASES = {
         one("self.rnn.bias_hh_l0", "zeros", 1.0, 16, (1, 1), 1),
     ],
     "init_endings": [
-        *(parameter(f"blocks.{i}.proj.weight", "scale", 1 / 3) for i in range(9)),
-        *(parameter(f"blocks.{i}.{end}") for i in range(9) for end in ("inner.weight", "inner.bias", "proj.bias")),
+        *(parameter(f"block{i}.proj.weight", "scale", 1 / 3) for i in range(9)),
+        *(parameter(f"block{i}.{end}") for i in range(9) for end in ("inner.weight", "inner.bias", "proj.bias")),
     ],
     "init_parameter_list": [
         *(parameter(f"weights.{i}", "xavier_normal", 5 / 3) for i in range(3)),
         *(parameter(f"head.{end}") for end in ("weight", "bias")),
     ],
+    "init_lists": [
+        *(replaced(draw(f"self.up[{i}]"), old=f"up.{i}") for i in range(9)),
+        *(replaced(draw(f"self.down[{i}][0]", "xavier_normal", 1.0), old=f"down.{i}.0") for i in range(9)),
+        *(replaced(draw(f"self.down[{i}][-1]", "xavier_normal", 1.0, ""), old=f"down.{i}.1") for i in range(9)),
+        replaced(draw("self.first", "xavier_normal", 1.0), old="first"),
+        replaced(keep("self.head"), old="head"),
+    ],
+    "init_packed": [
+        *(
+            member("encoder.layers", i, name, "xavier_normal")
+            for i in range(5)
+            for name in ("self_attn.in_proj_weight", "self_attn.out_proj.weight", "linear1.weight", "linear2.weight")
+        ),
+        parameter("first.weight", "xavier_normal"),
+        parameter("head.weight"),
+    ],
+    "init_stranger": [draw("self.a"), draw("self.b")],
+    "init_members": [
+        member("body", 0, "kernel", "siren", 1.0),
+        *(member("body", i, "kernel", "siren", 3.0) for i in range(1, 11)),
+        *(member("body", i, "bias", "zeros") for i in range(11)),
+        *(parameter(f"head.{end}") for end in ("kernel", "bias")),
+    ],
+    "init_gains": [
+        *(
+            lambda path, i=i: replace(
+                draw(f"self.layers[{i}]", "orthogonal", 1 + i / 30, "zeros" * (i > 0))(path), place=i
+            )
+            for i in reversed(range(10))
+        ),
+        keep("self.head"),
+    ],
+    "init_each_gain": [draw(f"self.{name}", "orthogonal", gain) for name, gain in (("a", 1.1), ("b", 1.3), ("c", 2))],
     "init_own_method": [draw("self.a", "default", 1.0)],
     "init_module_level": [made(draw("self[0]", root="Sequential"), "the model"), made(keep("self[2]"), "the model")],
     "init_returned": [made(draw("self[0]", root="Sequential"), "return")],
@@ -175,6 +242,36 @@ CASES = {
     "skip_call": [added("# nested", "# nested"), added("# inside", "# inside")],
     "skip_statements": [added("h = self.a", "h = F.relu")],
     "skip_loop": [added("torch.tanh", "torch.tanh", partial=True)],
+    "skip_every_pass": [added("torch.tanh", "torch.tanh", place=p, of=3) for p in range(3)],
+    "skip_tested": [added("x = layer", "torch.tanh", partial=True)],
+    "skip_projected_call": [
+        *(added("# several", "# several", stride=1 - p, place=p, of=2) for p in range(2)),
+        added("# nested", "# nested", stride=2),
+        added("# kept", "# added", stride=1),
+        added("# method", "# method", stride=1),
+    ],
+    "later_comprehension": [
+        change
+        for p in range(3)
+        for change in (
+            later(norm("nn.Sequential", "BatchNorm1d", 4, place=p, of=4), "self.net", 2 * p, 2 * p, 7),
+            later(around("nn.Sequential", "nn.Sequential", place=p, of=4), "self.net", 2 * p, 2 * p + 1, 7),
+            swap("nn.Sequential", "", "relu", "tanh", p, 3),
+            draw(f"self.net[{2 * p}]", "kaiming_normal"),
+        )
+    ]
+    + [keep("self.net[-1]")],
+    "later_named": [
+        later(norm("rows = ", "LayerNorm", 8, place=1, of=2), "self.body", 1, 1, 4),
+        later(around("rows = ", "rows = ", place=1, of=2), "self.body", 1, 2, 4),
+    ],
+    "later_own": [
+        later(norm("self.first = ", "RMSNorm", 4, "Dense"), "self.first"),
+        *(
+            later(norm("self.rows = ", "RMSNorm", w, "Dense", p, 4), "self.rows", p, p, 4)
+            for p, w in enumerate((8, 8, 6))
+        ),
+    ],
     "norm_skip": [
         change
         for p in range(3)
@@ -183,6 +280,21 @@ CASES = {
             around("rows.append(nn.Linear", "rows.append(nn.Sigmoid", "Sigmoid", place=p, of=3),
             swap("rows.append(nn.Sigmoid", place=p, of=3),
         )
+    ],
+    "prenorm_block": [
+        *(before(mark) for mark in ("# first", "# second", "# third")),
+        final("# third", "Net", "blocks", "self.blocks[-1].norm3"),
+    ],
+    "prenorm_sequential": [
+        before("return self.norm"),
+        final("return self.norm", "Net", "body", "self.body[-1].norm", "RMSNorm"),
+    ],
+    "prenorm_own": [before("# in the loop"), before("# last"), final("# last", "Net", module="self.norm")],
+    "prenorm_torch": [
+        before("nn.TransformerEncoderLayer(", "TransformerEncoderLayer"),
+        before("nn.TransformerDecoderLayer(", "TransformerDecoderLayer"),
+        final("nn.TransformerEncoder(", "TransformerEncoder"),
+        final("nn.TransformerDecoder(", "TransformerDecoder"),
     ],
     "guard_call": [
         guard("# function", "log", "torch.log"),
@@ -203,6 +315,7 @@ CASES = {
         fuse("# several", "negative_logsigmoid", last="sigmoid", place=4, of=5),
     ],
     "fuse_exp": [fuse("share = ", "softmax", "div", "exp"), fuse("log(total)", "logsumexp", last="exp")],
+    "soften": [soft("# first", "# which", "table"), soft("# second", "# second", "other")],
     "loss_class": [lambda path: Change("loss", "bce_logits")],
     "loss_function": [lambda path: Change("loss", "ce")],
     "register": [
@@ -243,11 +356,8 @@ def test_what_was_edited_builds_and_runs(name):
     assert all(len(each) == 2 for each in (result if isinstance(result, tuple) else (result,)))
 
 
-SWAPS = [
-    name
-    for name in CASES
-    if not name.startswith(("init", "loop", "both", "norm", "skip", "guard", "shared", "register", "fuse", "loss"))
-]
+OTHERS = ("init", "loop", "both", "norm", "skip", "prenorm", "later", "guard", "shared", "register")
+SWAPS = [name for name in CASES if not name.startswith((*OTHERS, "fuse", "soften", "loss"))]
 
 
 @pytest.mark.parametrize("name", SWAPS)
@@ -262,6 +372,42 @@ def test_a_second_time_there_is_nothing_left_to_swap(name):
         edits(source, changes)
 
 
+@pytest.mark.parametrize("name", [name for name in CASES if name.startswith("prenorm") and "torch" not in name])
+def test_a_second_time_no_sum_is_normalised(name):
+    path = FOLDER / f"{name}.after.py"
+    for line, text in enumerate(path.read_text().splitlines(), 1):
+        if "final_norm" not in text:
+            with pytest.raises(NoEditError):
+                edits(read(path), [Change("prenorm", span=Span(str(path), line))])
+
+
+def test_a_second_time_no_argmax_is_looked_up():
+    path = FOLDER / "soften.after.py"
+    for change in CASES["soften"]:
+        again = change(FOLDER / "soften.py")
+        with pytest.raises(NoEditError):
+            edits(read(path), [again])
+
+
+@pytest.mark.parametrize(
+    "reader", ["def total(layer):\n    return layer.weight.sum()\n", ""], ids=["helper", "forward"]
+)
+def test_finished_layers_whose_weights_are_read_stay_as_they_are(tmp_path, reader):
+    text = (FOLDER / "later_comprehension.py").read_text()
+    text = text.replace("return self.net(x)", "return self.net(x) + self.net[0].weight.sum()") if not reader else text
+    path = tmp_path / "net.py"
+    path.write_text(text + reader)
+    with pytest.raises(NoEditError):
+        changed(path, CASES["later_comprehension"][:8:4])
+
+
+def test_norm_first_is_given_once():
+    path = FOLDER / "prenorm_torch.after.py"
+    source = read(path)
+    again = [change for change in (change(path) for change in CASES["prenorm_torch"]) if change.kind == "prenorm"]
+    assert source.edited(edits(source, again)).raw == source.raw
+
+
 def changes_at(path, line):
     """One change of every kind about a line that need not be about it."""
     span = Span(str(path), line)
@@ -270,11 +416,18 @@ def changes_at(path, line):
         yield Change("activation", "identity", old, "torch.Tensor.sigmoid", span, 1, 2)
         yield Change("call", "identity", old, span=span)
         yield Change("norm", "BatchNorm1d", old, span=span, size=4)
+        inner = {"module": "self.net", "types": (old, "Net"), "span": span}
+        yield Change("norm", "GroupNorm", old, size=4, gain=2, items=(line, line, line + 2), **inner)
+        yield Change("skip", old=old, end=span, last="Tanh", items=(0, line, line + 1), **inner)
+        yield Change("prenorm", span=span)
+        yield Change("prenorm", old=f"Transformer{old}", span=span)
+        yield Change("final-norm", "LayerNorm", old, span=span, module="self.a", types=("", "Net"), size=4)
         yield Change("skip", old=old, span=span, end=replace(span, line=line + 1), last="Tanh", fans=(1, 4))
         yield Change("skip", name="torch.tanh", span=span, end=span, size=2, partial=line % 2 == 0)
         yield Change("skip", name="torch.tanh", span=span, end=replace(span, line=line + 1), size=2)
         yield Change("guard", "", "log" if line % 2 else "div", "torch.log", span, gain=1e-6)
         yield Change("fuse", "log_softmax", "log", "torch.log", span, line % 2, 1 + line % 2, last=old)
+        yield Change("soften", name=old, span=span, end=span)
         yield Change("fuse", "softmax", "div", "torch.div", span, last="exp")
         yield Change("register", "ModuleList", old=old, types=("", "Net"))
         yield Change("draw", "orthogonal_gates", module="self.a", types=(old, "Sequential"), span=span, fans=(4, 4))

@@ -106,3 +106,15 @@ def test_a_recurrence_that_explodes_is_made_orthogonal():
     fix, *_ = fixes(Recurrent(), "measured-exploding", "exploding", "linear")
     assert fix.title == "initialise the recurrent weights with orthogonal_"
     assert fix.measured_before["health"] == "error" and fix.measured_after["health"] == "healthy"
+
+
+def test_a_rectified_probability_becomes_a_sigmoid_by_its_first_loss():
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 1), nn.ReLU()), torch.randn(64, 8)
+    settings = Settings(device="cpu", loss="bce")
+    subject = LoadedModel(model, (x,), {}, (), "Net()", None, None, lambda seed: ((x,), {}))
+    graph, measurement = measure(subject, settings=settings)
+    about = Finding("GL703", "rectified-output", "output", "warning", "not-probed", "", op=3, ops=(3,))
+    (fix,) = prove(subject, graph, [about], measurement, settings)[0].fixes
+    assert fix.title == "replace nn.ReLU by nn.Sigmoid (3)"
+    assert abs(fix.measured_after["loss-above-chance"]) < 0.3 < fix.measured_before["loss-above-chance"]

@@ -1,6 +1,7 @@
 """Steps act on a recorded run: what later readers see is what a model with the edited source would have computed."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,9 +10,11 @@ from torch import nn
 
 from gradlint.capture import capture, run
 from gradlint.error import ProbeError
-from gradlint.fix.candidate import Guard, Initialise, Normalise, Rescale, Skip, Step, Swap
+from gradlint.fix.candidate import Guard, Initialise, Normalise, Prenormalise, Rescale, Skip, Step, Swap
+from gradlint.fix.changes import changes
 from gradlint.fix.initialisation import initialise
 from gradlint.fix.interventions import apply
+from gradlint.fix.postnorm import pre_norm
 
 
 def replay(model: nn.Module, x: torch.Tensor, *steps: Step) -> tuple[torch.Tensor, nn.Module]:
@@ -131,6 +134,65 @@ def test_a_skip_ends_at_an_in_place_activation():
     assert torch.allclose(replay(model, X, Skip(2, 3, 99))[0], hidden + F.relu(model[2](hidden)))
 
 
+class Stack(nn.Module):
+    """Two residual blocks with the norm after the sum, or before the branch and after all of them."""
+
+    def __init__(self, *, first: bool, width: int = 8):
+        super().__init__()
+        self.first, self.inp, self.head = first, nn.Linear(6, width), nn.Linear(width, 2)
+        self.attention = nn.MultiheadAttention(width, 2, batch_first=True)
+        self.up, self.down = nn.Linear(width, 9), nn.Linear(9, width)
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(2))
+
+    def attend(self, x):
+        return self.attention(x, x, x, need_weights=False)[0]
+
+    def forward(self, x):
+        x = self.inp(x)
+        for norm, branch in zip(self.norms, (self.attend, lambda x: self.down(self.up(x).relu())), strict=True):
+            x = x + branch(norm(x)) if self.first else norm(x + branch(x))
+        return self.head(F.layer_norm(x, (8,)) if self.first else x)
+
+
+def test_post_norm_becomes_pre_norm_with_a_final_norm():
+    torch.manual_seed(0)
+    post, pre, x = Stack(first=False), Stack(first=True), torch.randn(3, 5, 6)
+    pre.load_state_dict(post.state_dict())
+    steps = pre_norm(capture(post, (x,), {})[0])
+    assert torch.allclose(replay(post, x, *steps)[0], pre(x), atol=1e-6)
+    assert pre_norm(capture(pre, (x,), {})[0]) == ()
+
+
+def test_the_norm_of_the_first_branch_is_learned_once_whatever_reads_it():
+    x = torch.randn(3, 5, 6)
+    graph, _ = capture(model := Stack(first=False), (x,), {})
+    applied = apply(graph, pre_norm(graph), 0, lasting=True)
+    for _ in range(2):
+        run(model, (x,), {}, record=False, interventions=applied.interventions)
+    assert [each.shape for each in applied.learned()] == [(8,), (8,)]
+
+
+def test_an_addition_in_place_takes_what_went_into_the_norm():
+    class InPlace(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.n, self.m = nn.Linear(6, 6), nn.Linear(6, 6), nn.LayerNorm(6), nn.LayerNorm(6)
+
+        def forward(self, x):
+            x = self.n(x + self.a(x))
+            x += self.b(x.sigmoid())
+            return self.m(x)
+
+    torch.manual_seed(0)
+    model = InPlace()
+    y = X + model.a(F.layer_norm(X, (6,)))
+    expected = model.m(y + model.b(model.n(y).sigmoid()))
+    graph, _ = capture(copy.deepcopy(model), (X,), {})
+    steps = pre_norm(graph)
+    assert isinstance(steps[0], Prenormalise)
+    assert torch.allclose(replay(model, X, *steps)[0], expected, atol=1e-6)
+
+
 def test_lsuv_leaves_every_output_with_unit_variance():
     model = mlp()
     _, changed = replay(model, X, Rescale(0, "0.weight"), Rescale(2, "2.weight"))
@@ -138,6 +200,23 @@ def test_lsuv_leaves_every_output_with_unit_variance():
     assert float(first.std()) == pytest.approx(1, abs=0.05)
     assert float(changed[2](torch.sigmoid(first)).detach().std()) == pytest.approx(1, abs=0.05)
     assert not torch.equal(changed[0].weight, model[0].weight)
+
+
+def test_the_gains_that_a_run_came_to_give_unit_variance_without_data():
+    graph, _ = capture(mlp(), (X,), {})
+    drawn = [Initialise(f"{index}.weight", "orthogonal", 1.0) for index in (0, 2)]
+    steps = (*drawn, Rescale(0, "0.weight"), Rescale(2, "2.weight"))
+    changed, applied = mlp(), apply(graph, steps, 0)
+    for each in applied.edits:
+        each.function(changed.get_parameter(each.path))
+    run(changed, (X,), {}, record=False, interventions=applied.interventions)
+    made = {change.module: change for change in changes(graph, steps, applied.scales) if change.kind == "init"}
+    again = mlp()
+    for index, name in ((0, "self[0]"), (2, "self[2]")):
+        initialise(again[index].weight, replace(drawn[index // 2], gain=made[name].gain), 0)
+        assert made[name].new == "orthogonal"
+        assert float(again[: index + 1](X).detach().std()) == pytest.approx(1.0, abs=0.03)
+    assert changes(graph, steps) == ()
 
 
 def test_a_guard_keeps_a_logarithm_and_a_quotient_finite():

@@ -15,13 +15,15 @@ from gradlint.finding import Claim, Finding, Fix
 from gradlint.fix import prove
 from gradlint.fix.candidate import Normalise
 from gradlint.fix.evidence import Pair, helped
-from gradlint.fix.symptom import clipping, global_norm
+from gradlint.fix.lookup import softenings
+from gradlint.fix.symptom import clipping, decay, global_norm
 from gradlint.fix.trial import Laboratory, Trial
 from gradlint.graph import Graph, Param
 from gradlint.load.model import LoadedModel
 from gradlint.probe import measure
 from gradlint.probe.health import judge
 from gradlint.profile import Measurement, ParamMeasure
+from gradlint.quantity import QUANTITIES
 
 SETTINGS = Settings(device="cpu", loss="ce")
 
@@ -204,11 +206,68 @@ def test_a_logarithm_is_proven_safe_by_an_argument_of_zero():
 def test_clipping_is_offered_for_explosions_only_and_called_a_symptom():
     model = chain(6, nn.ReLU, std=0.5)
     fixes = proven(model, (64, 64), "measured-exploding", "exploding", claim=None)
-    clip = fixes[-1]
+    clip = fixes[-2]
     assert clip.symptomatic and "clip_grad_norm_" in clip.title
     assert clip.measured_after["gradient norm"] < clip.measured_before["gradient norm"]
     vanishing = proven(chain(20, nn.Sigmoid), (64, 64), "saturating-chain", "vanishing")
     assert not any(fix.symptomatic for fix in vanishing)
+
+
+def test_weight_decay_is_offered_with_the_norm_that_it_leaves():
+    model = chain(6, nn.ReLU, std=0.5)
+    decay = proven(model, (64, 64), "measured-exploding", "exploding", claim=None)[-1]
+    assert decay.symptomatic and decay.title.startswith("decay weights: torch.optim.AdamW")
+    told = float(decay.title.rpartition("=")[2].rstrip(")"))
+    share = (1.0 - 1e-3 * told) ** 200
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(share)
+    graph, measurement = measure(loaded(model, 64, 64), settings=SETTINGS)
+    assert global_norm(graph, measurement) == pytest.approx(decay.measured_after["gradient norm"], rel=0.2)
+    assert decay.measured_after["gradient norm"] < 10 < decay.measured_before["gradient norm"]
+
+
+def test_no_weight_decay_is_offered_where_norms_make_the_gradient_grow_as_weights_shrink():
+    torch.manual_seed(0)
+    norm = nn.LayerNorm(64, eps=1e-30, elementwise_affine=False)
+    subject = loaded(nn.Sequential(*[m for _ in range(4) for m in (nn.Linear(64, 64, bias=False), norm)]), 64, 64)
+    for parameter in subject.model.parameters():
+        nn.init.normal_(parameter, std=1e-4)
+    graph, measurement = measure(subject, settings=SETTINGS)
+    before = Trial(measurement, judge(graph, measurement))
+    assert global_norm(graph, measurement) > 10
+    assert decay(Laboratory(subject, graph, SETTINGS, before, before)) is None
+
+
+class Chooser(nn.Module):
+    """Looks up the row of a table that has the highest score, or all rows by their scores."""
+
+    def __init__(self, dim: int = 1, *, soft: bool = False) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.dim, self.soft = dim, soft
+        self.score, self.table, self.head = nn.Linear(8, 6), nn.Embedding(6, 5), nn.Linear(5, 3)
+
+    def forward(self, x):
+        scores = self.score(x)
+        if self.soft:
+            return self.head(scores.softmax(-1) @ self.table.weight)
+        return self.head(self.table(scores.argmax(self.dim)))
+
+
+def test_a_table_is_mixed_where_an_argmax_cuts_its_scores_off():
+    subject = loaded(Chooser(), 64, 8)
+    graph, measurement = measure(subject, settings=SETTINGS)
+    cut = next(op.index for op in graph.ops if op.function == "argmax")
+    claim = Claim("relative-gradient", ("score.weight",), -30.0, "below")
+    about = Finding("GL902", "broken-gradient", "wiring", "error", "confirmed", "", op=cut, ops=(cut,), claim=claim)
+    (fix,) = prove(subject, graph, [about], measurement, SETTINGS)[0].fixes
+    soft, measured = measure(loaded(Chooser(soft=True), 64, 8), settings=SETTINGS)
+    expected = QUANTITIES["relative-gradient"].function(soft, measured, ("score.weight",))
+    assert fix.measured_after["relative-gradient"] == pytest.approx(expected, abs=1e-4)
+    assert fix.measured_before["relative-gradient"] == -math.inf
+    across = measure(loaded(Chooser(0), 6, 8), settings=SETTINGS)[0]
+    assert softenings(across, (next(op.index for op in across.ops if op.function == "argmax"),)) == ()
 
 
 def test_the_global_norm_is_that_of_torch():

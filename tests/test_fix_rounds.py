@@ -140,6 +140,52 @@ def test_a_safe_argument_is_written_and_a_second_time_nothing_is(tmp_path):
     assert path.read_text() == after
 
 
+POST_NORM = """import torch
+from torch import nn
+
+
+class Block(nn.Module):
+    def __init__(self, d):
+        super().__init__()
+        self.attention = nn.MultiheadAttention(d, 2, batch_first=True)
+        self.feed = nn.Sequential(nn.Linear(d, d), nn.ReLU(), nn.Linear(d, d))
+        self.first, self.second = nn.LayerNorm(d), nn.LayerNorm(d)
+
+    def forward(self, x):
+        attended, _ = self.attention(x, x, x, need_weights=False)
+        x = self.first(x + attended)
+        return self.second(x + self.feed(x))
+
+
+class Net(nn.Module):
+    def __init__(self, d=16):
+        super().__init__()
+        self.blocks = nn.ModuleList(Block(d) for _ in range(18))
+        self.head = nn.Linear(d, 3)
+        for p in self.parameters():
+            if p.dim() > 1:
+                nn.init.xavier_uniform_(p)
+
+    def forward(self, x):
+        for block in self.blocks:
+            x = block(x)
+        return self.head(x.mean(1))
+"""
+
+
+def test_post_norm_is_written_as_pre_norm_and_a_second_time_nothing_is(tmp_path, capsys):
+    path = tmp_path / "net.py"
+    path.write_text(POST_NORM)
+    words = (str(path), "--fix", "--unsafe-fixes", "--input", "float32[4,6,16]", "--loss", "ce")
+    assert gradlint(*words) == 0
+    assert "deep-post-norm: norm before the branch in 36 blocks" in capsys.readouterr().err
+    after = path.read_text()
+    assert "return x + self.feed(self.second(x))" in after
+    assert "            x = block(x)\n        x = self.final_norm(x)\n" in after
+    assert gradlint(*words) == 0
+    assert path.read_text() == after and "deep-post-norm" not in str(capsys.readouterr())
+
+
 def test_options_that_go_nowhere_are_refused(capsys):
     assert gradlint("net.py", "--unsafe-fixes") == 2
     assert gradlint("net.py", "--fix", "--no-probe") == 2

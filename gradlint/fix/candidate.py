@@ -37,6 +37,24 @@ class Skip:
 
 
 @dataclass(frozen=True)
+class Bypass:
+    """Let the addition `op` take what goes into `norm`, an op before it, for `source`, the value that comes out."""
+
+    op: int
+    norm: int
+    source: int
+
+
+@dataclass(frozen=True)
+class Prenormalise:
+    """Normalise the value `source` where these ops read it, by "layer_norm" or "rms_norm"."""
+
+    ops: tuple[int, ...]
+    source: int
+    function: str
+
+
+@dataclass(frozen=True)
 class Initialise:
     """Draw a parameter anew (see `gradlint.fix.initialisation`).
 
@@ -81,6 +99,14 @@ class Fuse:
 
 
 @dataclass(frozen=True)
+class Soften:
+    """Let op `end`, an embedding, mix its rows by the softmax of what goes into op `start`, an argmax."""
+
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
 class Score:
     """Judge the model's output by another loss."""
 
@@ -107,7 +133,21 @@ class Witness:
     kind: str
 
 
-Step = Swap | Normalise | Skip | Initialise | Rescale | Guard | Fuse | Score | Stress | Witness
+Step = (
+    Swap
+    | Normalise
+    | Skip
+    | Bypass
+    | Prenormalise
+    | Initialise
+    | Rescale
+    | Guard
+    | Fuse
+    | Soften
+    | Score
+    | Stress
+    | Witness
+)
 
 
 @dataclass(frozen=True)

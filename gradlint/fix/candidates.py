@@ -10,6 +10,8 @@ from gradlint.finding import Finding
 from gradlint.fix import cost, wording
 from gradlint.fix.candidate import Candidate, Guard, Initialise, Normalise, Rescale, Score, Skip, Step, Swap
 from gradlint.fix.fusion import fusions
+from gradlint.fix.lookup import softenings
+from gradlint.fix.postnorm import pre_norm
 from gradlint.fix.recipes import Recipe, recipes
 from gradlint.fix.residual import branch_ends
 from gradlint.fix.stretch import Layer, Stretch, bias_of, stretch
@@ -260,6 +262,10 @@ def _projections(recipe: Recipe, scope: Stretch, finding: Finding) -> tuple[Step
     )
 
 
+def _prenorms(recipe: Recipe, scope: Stretch, finding: Finding) -> tuple[Step, ...]:
+    return pre_norm(scope.graph)
+
+
 def _recurrences(recipe: Recipe, scope: Stretch, finding: Finding) -> tuple[Step, ...]:
     return tuple(step for op in scope.recurrent for step in RECURRENT[recipe.recurrent](scope.graph, op))
 
@@ -320,6 +326,10 @@ def _fusions(recipe: Recipe, scope: Stretch, finding: Finding) -> tuple[Step, ..
     return fusions(scope.graph, _named(finding))
 
 
+def _softenings(recipe: Recipe, scope: Stretch, finding: Finding) -> tuple[Step, ...]:
+    return softenings(scope.graph, _named(finding))
+
+
 def _losses(recipe: Recipe, scope: Stretch, finding: Finding) -> tuple[Step, ...]:
     """The loss of logits in place of the same one of probabilities."""
     loss = LOGITS.get(str(finding.predicted.get("loss")))
@@ -340,10 +350,12 @@ BUILDERS: Mapping[str, Builder] = {
     "norm": _norms,
     "skip": _skips,
     "project": _projections,
+    "prenorm": _prenorms,
     "recurrent": _recurrences,
     "output": _outputs,
     "drop": _drops,
     "fused": _fusions,
+    "soft": _softenings,
     "loss": _losses,
     "guard": _guards,
 }

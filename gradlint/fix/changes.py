@@ -4,94 +4,58 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 from typing import Any
 
 from gradlint.finding import Change
-from gradlint.fix.candidate import Fuse, Guard, Initialise, Normalise, Score, Skip, Step, Swap
-from gradlint.fix.cost import widths
-from gradlint.fix.stretch import operands
+from gradlint.fix.candidate import (
+    Bypass,
+    Fuse,
+    Guard,
+    Initialise,
+    Normalise,
+    Prenormalise,
+    Rescale,
+    Score,
+    Skip,
+    Soften,
+    Step,
+    Swap,
+)
+from gradlint.fix.changes_blocks import LAYERS, normalised, prenormalised, skipped
+from gradlint.fix.places import NoChangeError, Places, owner_of, site_of
 from gradlint.fix.wording import is_module
 from gradlint.graph.ir import Graph, Module, Op, Span
 from gradlint.graph.ranges import ANY, ranges
 
-LAYERS = ("Linear", "Conv1d", "Conv2d", "Conv3d")
-NORMED = (*LAYERS, "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d", "Bilinear")
-INDEXED = ("Sequential", "ModuleList")
 SCHEMES = ("kaiming_normal", "lecun_normal", "normal", "xavier_normal", "orthogonal", "default")
 BIASES = ("zeros", "default_bias")
-NORMS: Mapping[str, str] = {
-    "batch_norm": "BatchNorm{0}d",
-    "layer_norm": "LayerNorm",
-    "group_norm": "GroupNorm",
-    "rms_norm": "RMSNorm",
-}
 
 
-class NoChangeError(Exception):
-    """A step is about something that the source has no single place for."""
+def changes(graph: Graph, steps: Sequence[Step], scales: Mapping[str, float] | None = None) -> tuple[Change, ...]:
+    """The steps as changes of the source; none when one of them has no edit (a recurrence …).
 
-
-@dataclass(frozen=True)
-class Places:
-    """A graph as the source sees it: its modules by path, and which ops one piece of source makes."""
-
-    graph: Graph
-
-    @cached_property
-    def modules(self) -> Mapping[str, Module]:
-        """The modules by path."""
-        return {module.path: module for module in self.graph.modules}
-
-    @property
-    def root(self) -> Module:
-        """The model itself."""
-        if "" not in self.modules:
-            raise NoChangeError
-        return self.modules[""]
-
-    def alike(self, site: tuple[Span | None, str, bool]) -> list[Op]:
-        """The ops that the piece of source makes. Raises NoChangeError for an unknown place."""
-        if site[0] is None:
-            raise NoChangeError
-        return [op for op in self.graph.ops if _site(op) == site]
-
-    def inside(self, op: Op) -> str | None:
-        """The path of torch's own Sequential that calls the op's module; None for one that a forward calls."""
-        parent = _owner(op.module_path)
-        module = self.modules.get(parent) if op.module_path else None
-        held = module is not None and module.builtin and module.type == "Sequential"
-        return parent if held and self.is_builtin(op) else None
-
-    def is_builtin(self, op: Op) -> bool:
-        """Whether one of torch's own modules made the call."""
-        module = self.modules.get(op.module_path)
-        return module is not None and module.builtin
-
-    def expression(self, path: str) -> str:
-        """The module as a method of the root writes it: "self.hidden[-1]"."""
-        written = "".join(_written(path, self.modules))
-        return f"self{written}" if "?" not in written else f'self.get_submodule("{path}")'
-
-    def weight(self, path: str) -> str:
-        """The parameter as a method of the root writes it: "self.embed.weight". Raises NoChangeError."""
-        owner, _, name = path.rpartition(".")
-        if owner and owner not in self.modules:
-            raise NoChangeError
-        return f"{self.expression(owner) if owner else 'self'}{f'[{name}]' if name.isdigit() else f'.{name}'}"
-
-
-def changes(graph: Graph, steps: Sequence[Step]) -> tuple[Change, ...]:
-    """The steps as changes of the source; none when one of them has no edit (a rescaling by data, a recurrence …)."""
+    `scales` has what a trial of the steps rescaled weights by.
+    """
     places, groups = Places(graph), dict[type, list[Any]]()
-    for step in steps:
+    for step in _as_drawn(steps, scales or {}):
         groups.setdefault(type(step), []).append(step)
     try:
         made = [change for kind, found in groups.items() for change in _writer(kind)(places, found)]
     except NoChangeError:
         return ()
     return tuple(dict.fromkeys(made))
+
+
+def _as_drawn(steps: Sequence[Step], scales: Mapping[str, float]) -> Iterator[Step]:
+    """The steps with the gains that rescaled weights came to, which draw them so without data."""
+    drawn = {step.param for step in steps if isinstance(step, Initialise)}
+    told = {step.param for step in steps if isinstance(step, Rescale)} & drawn & scales.keys()
+    for step in steps:
+        if isinstance(step, Initialise) and step.param in told:
+            yield replace(step, gain=step.gain * scales[step.param])
+        elif not (isinstance(step, Rescale) and step.param in told):
+            yield step
 
 
 def _writer(kind: type) -> Callable[[Places, Sequence[Any]], Iterator[Change] | list[Change]]:
@@ -110,7 +74,7 @@ def _swapped(places: Places, swaps: Sequence[Swap]) -> Iterator[Change]:
         op = places.graph.ops[index]
         if op.kind == "recurrent":
             raise NoChangeError
-        alike = places.alike(_site(op))
+        alike = places.alike(site_of(op))
         units = list(dict.fromkeys(_unit(other) for other in alike))
         shared = {other.index for other in alike if _unit(other) == _unit(op)}
         name = "" if is_module(op) else op.name
@@ -118,7 +82,7 @@ def _swapped(places: Places, swaps: Sequence[Swap]) -> Iterator[Change]:
             place, module = units.index(_unit(op)), places.expression(op.module_path) if is_module(op) else ""
             types = ("", places.root.type if "" in places.modules else "")
             yield Change(
-                "activation", function, op.function, name, _site(op)[0], place, len(units), module=module, types=types
+                "activation", function, op.function, name, site_of(op)[0], place, len(units), module=module, types=types
             )
         else:
             yield _called(places, op, function)
@@ -133,120 +97,9 @@ def _called(places: Places, op: Op, function: str) -> Change:
     return Change("call", function, attribute, span=op.span, place=calls.index(op), of=len(calls))
 
 
-def _site(op: Op) -> tuple[Span | None, str, bool]:
-    """What ops that one piece of source makes have in common."""
-    return (op.constructed if is_module(op) else op.span), op.function, is_module(op)
-
-
 def _unit(op: Op) -> str | int:
     """A module counts once however often it is called; every call of a function counts."""
     return op.module_path if is_module(op) else op.index
-
-
-# -- norms and skips ---------------------------------------------------------------------------------------------------
-
-
-def _normalised(places: Places, norms: Sequence[Normalise]) -> Iterator[Change]:
-    """One change a layer module after which a norm comes, at every call of it."""
-    chosen = {step.op: step for step in norms}
-    for step in chosen.values():
-        op = places.graph.ops[step.op]
-        if not places.is_builtin(op) or op.module_type not in NORMED or op.constructed is None:
-            raise NoChangeError
-        alike = _made_with(places, op)
-        units = list(dict.fromkeys(other.module_path for other in alike))
-        if any(other.module_path == op.module_path and other.index not in chosen for other in alike):
-            raise NoChangeError
-        shape = places.graph.values[op.outputs[0]].shape
-        channels = shape[1] if step.function in ("batch_norm", "group_norm") else shape[-1]
-        norm = NORMS[step.function].format(max(1, len(shape) - 2))
-        place = units.index(op.module_path)
-        yield Change(
-            "norm", norm, op.module_type, "", op.constructed, place, len(units), gain=step.groups, size=channels
-        )
-
-
-def _made_with(places: Places, op: Op) -> list[Op]:
-    """The calls of modules of the same class that the line that constructed the op's module makes."""
-    return [o for o in places.graph.ops if o.constructed == op.constructed and o.module_type == op.module_type]
-
-
-def _skipped(places: Places, skips: Sequence[Skip]) -> Iterator[Change]:
-    """One change a piece of source: members of a Sequential, or nested or successive calls in a forward."""
-    chosen = {step.start for step in skips}
-    for step in skips:
-        start, end = places.graph.ops[step.start], places.graph.ops[step.end]
-        inside, last = places.inside(start), places.inside(end)
-        if inside is not None or last is not None:
-            if inside != last:
-                raise NoChangeError
-            yield _around_members(places, start, end, chosen, step)
-        elif step.stride:
-            raise NoChangeError
-        else:
-            yield _around_calls(places, start, end, chosen)
-
-
-def _around_members(places: Places, start: Op, end: Op, chosen: set[int], step: Skip) -> Change:
-    alike = _made_with(places, start)
-    units = list(dict.fromkeys(other.module_path for other in alike))
-    partial = _some_are_left(places, alike, chosen)
-    place = units.index(start.module_path)
-    return Change(
-        "skip",
-        old=start.module_type,
-        span=start.constructed,
-        place=place,
-        of=len(units),
-        end=end.constructed,
-        last=end.module_type,
-        partial=partial,
-        fans=(step.stride, widths(places.graph, step)[1]) if step.stride else (0, 0),
-    )
-
-
-def _around_calls(places: Places, start: Op, end: Op, chosen: set[int]) -> Change:
-    block = _chain(places.graph, start, end)
-    if start.span is None or end.span is None or any(op.span is None for op in block):
-        raise NoChangeError
-    alike = [op for op in places.graph.ops if op.span == start.span and op.kind == start.kind]
-    units = list(dict.fromkeys(op.module_path for op in alike))
-    partial = _some_are_left(places, alike, chosen)
-    last = end.name if not is_module(end) else ""
-    place, of = (units.index(start.module_path), len(units)) if not partial else (0, 1)
-    return Change(
-        "skip",
-        name=start.name,
-        span=start.span,
-        place=place,
-        of=of,
-        size=len(block),
-        end=end.span,
-        last=last,
-        partial=partial,
-    )
-
-
-def _some_are_left(places: Places, alike: Sequence[Op], chosen: set[int]) -> bool:
-    """Whether some of the layers get no skip: those that change the shape, which the source can tell when it runs."""
-    left = [op for op in alike if op.index not in chosen]
-    values = places.graph.values
-    for op in left:
-        data = operands(places.graph, op)
-        if data and values[data[0]].shape == values[op.outputs[0]].shape:
-            raise NoChangeError
-    return bool(left)
-
-
-def _chain(graph: Graph, start: Op, end: Op) -> list[Op]:
-    """The ops from start to end in single file."""
-    found = [end]
-    while found[-1] is not start:
-        producer = graph.op_of(found[-1].inputs[0]) if found[-1].inputs else None
-        if producer is None or producer.index < start.index:
-            raise NoChangeError
-        found.append(producer)
-    return found[::-1]
 
 
 # -- numerics ----------------------------------------------------------------------------------------------------------
@@ -288,6 +141,15 @@ def _fused(places: Places, fuses: Sequence[Fuse]) -> Iterator[Change]:
         )
 
 
+def _softened(places: Places, steps: Sequence[Soften]) -> Iterator[Change]:
+    """One change a lookup, with the line of its argmax."""
+    for step in steps:
+        start, end = places.graph.ops[step.start], places.graph.ops[step.end]
+        if start.span is None or end.span is None or not places.is_builtin(end):
+            raise NoChangeError
+        yield Change("soften", name=end.module_path.rpartition(".")[2], span=end.span, end=start.span)
+
+
 def _scored(places: Places, scores: Sequence[Score]) -> Iterator[Change]:
     """One change: every use of the loss in the file is about the same outputs."""
     yield from (Change("loss", step.loss) for step in scores)
@@ -299,8 +161,8 @@ def _scored(places: Places, scores: Sequence[Score]) -> Iterator[Change]:
 def _initialised(places: Places, inits: Sequence[Initialise]) -> list[Change]:
     """One change a layer, with what becomes of its bias, then the layers that stay; one a parameter if that fails."""
     modules = places.modules
-    weights = {_owner(step.param): step for step in inits if step.param.endswith("weight")}
-    biases = {_owner(step.param): step.scheme for step in inits if step.param.endswith("bias")}
+    weights = {owner_of(step.param): step for step in inits if step.param.endswith("weight")}
+    biases = {owner_of(step.param): step.scheme for step in inits if step.param.endswith("bias")}
     layers = {path: module for path, module in modules.items() if _is_layer(module)}
     known = weights.keys() <= layers.keys() and biases.keys() <= weights.keys()
     schemes = {step.scheme for step in weights.values()} <= {*SCHEMES} and {*biases.values()} <= {*BIASES}
@@ -310,20 +172,20 @@ def _initialised(places: Places, inits: Sequence[Initialise]) -> list[Change]:
         others = [Change("untouched", old=path) for path in places.graph.params if path not in drawn]
         return [*(_drawn(places, step, root) for step in inits), *others]
     made = [
-        Change("init", step.scheme, module=places.expression(path), gain=step.gain, bias=biases.get(path, ""))
+        Change("init", step.scheme, path, module=places.expression(path), gain=step.gain, bias=biases.get(path, ""))
         for path, step in weights.items()
     ]
-    rest = [Change("untouched", module=places.expression(path)) for path in layers if path not in weights]
-    paths = [*weights, *(path for path in layers if path not in weights)]
+    rest = [Change("untouched", old=path, module=places.expression(path)) for path in layers if path not in weights]
+    paths, order = [*weights, *(path for path in layers if path not in weights)], list(layers)
     return [
-        replace(change, types=(layers[path].type, root.type), span=_made_at(root))
+        replace(change, types=(layers[path].type, root.type), span=_made_at(root), place=order.index(path))
         for change, path in zip([*made, *rest], paths, strict=True)
     ]
 
 
 def _drawn(places: Places, step: Initialise, root: Module) -> Change:
     """One parameter drawn; `old` is its path."""
-    shape, owner = places.graph.params[step.param].shape, places.modules.get(_owner(step.param))
+    shape, owner = places.graph.params[step.param].shape, places.modules.get(owner_of(step.param))
     return Change(
         "draw",
         step.scheme,
@@ -347,29 +209,15 @@ def _is_layer(module: Module) -> bool:
     return module.builtin and module.type in LAYERS
 
 
-def _owner(param: str) -> str:
-    return param.rpartition(".")[0]
-
-
-def _written(path: str, modules: Mapping[str, Module]) -> Iterator[str]:
-    parts = path.split(".")
-    for place, part in enumerate(parts):
-        parent = ".".join(parts[:place])
-        if part.partition("[")[0].isidentifier():  # what a plain list holds is called "blocks[0]"
-            yield f".{part}"
-        elif part.isdigit() and parent in modules and modules[parent].type in INDEXED:
-            last = f"{parent}.{int(part) + 1}".lstrip(".") not in modules and int(part) > 0
-            yield "[-1]" if last else f"[{part}]"
-        else:
-            yield "?"
-
-
 WRITERS: Mapping[type, Callable[[Places, Sequence[Any]], Iterator[Change] | list[Change]]] = {
     Swap: _swapped,
-    Normalise: _normalised,
-    Skip: _skipped,
+    Normalise: normalised,
+    Skip: skipped,
+    Bypass: prenormalised,
+    Prenormalise: lambda places, steps: [],  # the first branch's part of what `prenormalised` writes
     Guard: _guarded,
     Fuse: _fused,
+    Soften: _softened,
     Score: _scored,
     Initialise: _initialised,
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 
-from gradlint.fix.candidate import Normalise, Skip, Step, Swap
+from gradlint.fix.candidate import Normalise, Prenormalise, Skip, Step, Swap
 from gradlint.fix.stretch import Stretch
 from gradlint.graph.ir import Graph
 
@@ -44,6 +44,8 @@ def work(scope: Stretch, steps: Iterable[Step]) -> float:
 def _step_parameters(graph: Graph, step: Step) -> int:
     if isinstance(step, Normalise):
         return _norm_parameters(graph, step)
+    if isinstance(step, Prenormalise):
+        return graph.values[step.source].shape[-1] * (1 if step.function == "rms_norm" else 2)
     return math.prod(widths(graph, step)) if isinstance(step, Skip) and step.stride else 0
 
 
@@ -63,6 +65,8 @@ def _norm_parameters(graph: Graph, step: Normalise) -> int:
 def _step_work(graph: Graph, step: Step) -> float:
     if isinstance(step, Normalise):
         return NORM_WORK * _entries(graph, step.op)
+    if isinstance(step, Prenormalise):
+        return NORM_WORK * math.prod(graph.values[step.source].shape)
     if isinstance(step, Skip):
         return _entries(graph, step.end) * (widths(graph, step)[0] if step.stride else 1)
     if isinstance(step, Swap):

@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from gradlint.finding import Finding
-from gradlint.fix.candidate import Candidate, Fuse, Score, Step, Stress, Witness
+from gradlint.fix.candidate import Candidate, Fuse, Score, Step, Stress, Swap, Witness
 
 DISTINCT = 0.9  # share of units that differ, from which symmetry counts as broken
 WIDER = 1.2  # how much wider an output's range must become
+PROBABILITIES = frozenset({"sigmoid", "log_softmax"})  # outputs that losses of probabilities take
 MORE_VARIED = 2.0  # how much less alike the units must become
 
 
@@ -40,11 +41,18 @@ def experiment(finding: Finding) -> Experiment | None:
     return None if maker is None or not ops else maker(ops)
 
 
-def experiment_of(finding: Finding, candidate: Candidate) -> Experiment | None:
-    """The experiment that shows what a candidate does for a finding: the finding's, or the candidate's own.
+def experiments(finding: Finding, candidate: Candidate) -> tuple[Experiment | None, ...]:
+    """The experiments of which one has to show what a candidate does for a finding: the finding's, or the candidate's.
 
-    A function that takes the place of several is provoked by what goes into the first of them, another loss by none.
+    A function that takes the place of several is provoked by what goes into the first of them, another loss by none. An
+    output that the loss is made for has a small derivative, which the loss makes up for: what tells is the first loss.
     """
+    ends = [step.function for step in candidate.steps if isinstance(step, Swap)]
+    fits = finding.family == "output" and len(ends) == len(candidate.steps) and set(ends) <= PROBABILITIES
+    return (_experiment_of(finding, candidate), *([Experiment((), blind=True)] if fits else []))
+
+
+def _experiment_of(finding: Finding, candidate: Candidate) -> Experiment | None:
     starts = dict.fromkeys(step.start for step in candidate.steps if isinstance(step, Fuse))
     if starts:
         return Experiment(tuple(Stress(op, "extreme") for op in starts), "shown with the logits of one sample at ±1000")

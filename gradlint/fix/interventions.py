@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -17,23 +16,27 @@ from gradlint.capture.calls import signature
 from gradlint.capture.recorder import Intervention
 from gradlint.error import ProbeError
 from gradlint.fix.candidate import (
+    Bypass,
     Fuse,
     Guard,
     Initialise,
     Normalise,
+    Prenormalise,
     Rescale,
     Score,
     Skip,
+    Soften,
     Step,
     Stress,
     Swap,
     Witness,
 )
 from gradlint.fix.initialisation import initialise
+from gradlint.fix.replay import Function, Store, data_of, with_tensor
+from gradlint.fix.rewiring import bypass, normalise, prenormalise, skip
 from gradlint.graph.ir import Graph, Op
 from gradlint.probe import ParamEdit
 
-Function = Callable[..., Any]
 Call = Callable[[Function, tuple[Any, ...], Mapping[str, Any]], Any]
 Transform = Callable[[Tensor], Tensor]
 
@@ -43,28 +46,6 @@ LSUV_TOLERANCE = 0.02
 STRESS = 1e3  # how much larger "large" makes an argument: every bounded activation is then at its bounds
 MANY = 4096  # entries of a unit that are compared with those of others
 SIMILAR = 1e-4  # of the units' RMS: rounding makes copies of a unit differ by less
-
-
-@dataclass
-class Store:
-    """What a run keeps: inputs of blocks until they are added, and the notes of witnesses.
-
-    `lasting` says that the runs are steps of one training, which rescales a weight once: `rescaled` are those done. It
-    trains what the steps add, too: `learned` has the gains and shifts of norms and the projections, by op and name.
-    """
-
-    lasting: bool = False
-    rescaled: set[int] = field(default_factory=set)
-    inputs: dict[int, Tensor] = field(default_factory=dict)
-    fused: dict[int, Tensor] = field(default_factory=dict)
-    notes: dict[str, float] = field(default_factory=dict)
-    learned: dict[tuple[int, str], torch.nn.Parameter] = field(default_factory=dict)
-
-    def parameter(self, op: int, name: str, start: Tensor) -> Tensor:
-        """What a step adds, as it is at the start or, in a training, as it was learned until now."""
-        if not self.lasting:
-            return start
-        return self.learned.setdefault((op, name), torch.nn.Parameter(start.detach().clone()))
 
 
 ACTIVATIONS: Mapping[str, Transform] = {
@@ -86,12 +67,14 @@ RECURRENT: Mapping[str, Function] = {"rnn_relu": torch.rnn_relu, "rnn_relu_cell"
 class Applied:
     """What carries steps out on one run, and what their witnesses noted in it: the smallest number of each kind.
 
-    `learned` gives the parameters that the steps added, once a run has made them.
+    `scales` has what weights were multiplied with in it, by their paths. `learned` gives the parameters that the steps
+    added, once a run has made them.
     """
 
     interventions: tuple[Intervention, ...]
     edits: tuple[ParamEdit, ...]
     notes: dict[str, float] = field(default_factory=dict)
+    scales: dict[str, float] = field(default_factory=dict)
     learned: Callable[[], tuple[torch.nn.Parameter, ...]] = tuple
 
 
@@ -109,13 +92,17 @@ def apply(graph: Graph, steps: Iterable[Step], seed: int, *, lasting: bool = Fal
         for index in _indices(step):
             calls[index].append(step)
     changes = (Intervention(i, replace=_call(graph.ops[i], found, store)) for i, found in sorted(calls.items()))
-    return Applied(tuple(changes), edits, store.notes, lambda: tuple(store.learned.values()))
+    return Applied(tuple(changes), edits, store.notes, store.scales, lambda: tuple(store.learned.values()))
 
 
 def _indices(step: Step) -> tuple[int, ...]:
     if isinstance(step, (Initialise, Score)):
         return ()
-    return tuple({step.start, step.end}) if isinstance(step, (Skip, Fuse)) else (step.op,)
+    if isinstance(step, Prenormalise):
+        return step.ops
+    if isinstance(step, Bypass):
+        return step.norm, step.op
+    return tuple({step.start, step.end}) if isinstance(step, (Skip, Fuse, Soften)) else (step.op,)
 
 
 def _edit(step: Initialise, seed: int) -> ParamEdit:
@@ -143,8 +130,8 @@ def _swap(step: Any, call: Function, op: Op, store: Store) -> Function:
 
     def swapped(*args: Any, **kwargs: Any) -> Tensor:
         if op.kind == "softmax" and step.function == "log_softmax":
-            return F.log_softmax(_data(args, kwargs)[1], cast(int, op.attrs.get("dim", 1)))
-        return ACTIVATIONS[step.function](_data(args, kwargs)[1])
+            return F.log_softmax(data_of(args, kwargs)[1], cast(int, op.attrs.get("dim", 1)))
+        return ACTIVATIONS[step.function](data_of(args, kwargs)[1])
 
     return swapped
 
@@ -162,11 +149,23 @@ def _fuse(step: Any, call: Function, op: Op, store: Store) -> Function:
 
     def fused(*args: Any, **kwargs: Any) -> Any:
         if op.index != step.end:
-            store.fused[step.start] = _data(args, kwargs)[1].clone()
+            store.fused[step.start] = data_of(args, kwargs)[1].clone()
             return call(*args, **kwargs)
         return FUSED[step.function](store.fused[step.start], step).reshape(call(*args, **kwargs).shape)
 
     return fused
+
+
+def _soften(step: Any, call: Function, op: Op, store: Store) -> Function:
+    """At the argmax its scores are kept, and the lookup mixes the rows of its table by their softmax."""
+
+    def softened(*args: Any, **kwargs: Any) -> Any:
+        if op.index == step.start:
+            store.fused[step.start] = data_of(args, kwargs)[1]
+            return call(*args, **kwargs)
+        return torch.softmax(store.fused[step.start], -1) @ (kwargs["weight"] if "weight" in kwargs else args[1])
+
+    return softened
 
 
 def _witness(step: Any, call: Function, op: Op, store: Store) -> Function:
@@ -184,10 +183,10 @@ def _with_argument(call: Function, op: Op, change: Transform) -> Function:
     """The call with the argument that its singularity is about changed: the denominator, or else the data."""
 
     def changed(*args: Any, **kwargs: Any) -> Any:
-        place = 1 if op.function == "div" and len(args) > 1 else _data(args, kwargs)[0]
+        place = 1 if op.function == "div" and len(args) > 1 else data_of(args, kwargs)[0]
         tensor = args[place] if isinstance(place, int) else kwargs[place]
         if isinstance(tensor, Tensor):
-            args, kwargs = _with(args, kwargs, place, change(tensor))
+            args, kwargs = with_tensor(args, kwargs, place, change(tensor))
         return call(*args, **kwargs)
 
     return changed
@@ -198,6 +197,7 @@ def _rescale(step: Any, call: Function, op: Op, store: Store) -> Function:
         if store.lasting and op.index in store.rescaled:
             return call(*args, **kwargs)
         store.rescaled.add(op.index)
+        store.scales.setdefault(step.param, 1.0)
         weight = next(t for t in (*args, *kwargs.values()) if isinstance(t, torch.nn.Parameter) and t.dim() > 1)
         with torch.no_grad():
             for _ in range(LSUV_ROUNDS):
@@ -205,76 +205,10 @@ def _rescale(step: Any, call: Function, op: Op, store: Store) -> Function:
                 if not (0.0 < std < float("inf")) or abs(std - 1.0) < LSUV_TOLERANCE:
                     break
                 weight.data.div_(std)
+                store.scales[step.param] /= std
         return call(*args, **kwargs)
 
     return rescaled
-
-
-def _normalise(step: Any, call: Function, op: Op, store: Store) -> Function:
-    def normalised(*args: Any, **kwargs: Any) -> Tensor:
-        found = NORMS[step.function](call(*args, **kwargs), step)
-        return _affine(found, step, store) if store.lasting else found
-
-    return normalised
-
-
-def _affine(x: Tensor, step: Normalise, store: Store) -> Tensor:
-    """The gain and shift that torch's norm has; RMSNorm has no shift."""
-    channels = step.function in ("batch_norm", "group_norm")
-    shape = [x.shape[1] if channels else x.shape[-1], *[1] * (x.ndim - 2 if channels else 0)]
-    scaled = x * store.parameter(step.op, "gain", x.new_ones(shape))
-    return scaled if step.function == "rms_norm" else scaled + store.parameter(step.op, "shift", x.new_zeros(shape))
-
-
-def _skip(step: Any, call: Function, op: Op, store: Store) -> Function:
-    """At the block's start the input is kept; at its end (which may be the same op) it is added."""
-
-    def kept(*args: Any, **kwargs: Any) -> Any:
-        if op.index == step.start:
-            store.inputs[step.source] = _data(args, kwargs)[
-                1
-            ].clone()  # an in-place op may change the original before it is added
-        result = call(*args, **kwargs)
-        if op.index != step.end:
-            return result
-        source = store.inputs.pop(step.source)
-        if not step.stride:
-            return result + source
-        return result + project(source, store.parameter(op.index, "projection", projection(source, result, step)), step)
-
-    return kept
-
-
-def projection(x: Tensor, like: Tensor, step: Skip) -> Tensor:
-    """The weight from the one tensor's features or channels to the other's, as torch draws it: U(±1/√fan_in)."""
-    axis = 1 if step.channels else -1
-    generator = torch.Generator().manual_seed(step.source)
-    drawn = torch.rand(like.shape[axis], x.shape[axis], generator=generator)
-    return ((2.0 * drawn - 1.0) / math.sqrt(x.shape[axis])).to(x)
-
-
-def project(x: Tensor, weight: Tensor, step: Skip) -> Tensor:
-    """The tensor through a projection, in steps of the skip's stride between convolutions."""
-    if not step.channels:
-        return F.linear(x, weight)
-    places: list[Any] = [slice(None, None, step.stride)] * (x.ndim - 2)
-    return torch.einsum("oc,nc...->no...", weight, x[(..., *places)])
-
-
-def _batch_norm(x: Tensor, step: Normalise) -> Tensor:
-    return F.batch_norm(x, None, None, training=True)
-
-
-def _layer_norm(x: Tensor, step: Normalise) -> Tensor:
-    return F.layer_norm(x, x.shape[-1:])
-
-
-def _group_norm(x: Tensor, step: Normalise) -> Tensor:
-    return F.group_norm(x, step.groups)
-
-
-def _rms_norm(x: Tensor, step: Normalise) -> Tensor:
-    return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + 1e-6)
 
 
 def _at_least(x: Tensor, eps: float) -> Tensor:
@@ -338,28 +272,6 @@ def _width(x: Tensor, op: Op) -> float:
     return float(x.max() - x.min())
 
 
-def _data(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[int | str, Tensor]:
-    """The call's first floating tensor that is not a parameter (x @ W, but W.mm(x) too), and where it stands."""
-    places: list[tuple[int | str, Any]] = [*enumerate(args), *kwargs.items()]
-    tensors = [(place, value) for place, value in places if isinstance(value, Tensor) and value.is_floating_point()]
-    data = [(place, value) for place, value in tensors if not isinstance(value, torch.nn.Parameter)]
-    return (data or tensors)[0]
-
-
-def _with(
-    args: tuple[Any, ...], kwargs: dict[str, Any], place: int | str, value: Tensor
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    if isinstance(place, int):
-        return (*args[:place], value, *args[place + 1 :]), kwargs
-    return args, {**kwargs, place: value}
-
-
-NORMS: Mapping[str, Callable[[Tensor, Normalise], Tensor]] = {
-    "batch_norm": _batch_norm,
-    "layer_norm": _layer_norm,
-    "group_norm": _group_norm,
-    "rms_norm": _rms_norm,
-}
 SAFE: Mapping[str, Callable[[Tensor, float], Tensor]] = {
     "div": _off_zero,
     "reciprocal": _off_zero,
@@ -386,11 +298,14 @@ WITNESSES: Mapping[str, Callable[[Tensor, Op], float]] = {"distinct": _distinct,
 WRAPPERS: Mapping[type, Callable[[Any, Function, Op, Store], Function]] = {
     Swap: _swap,
     Fuse: _fuse,
+    Soften: _soften,
     Guard: _guard,
     Rescale: _rescale,
     Stress: _stress,
-    Normalise: _normalise,
+    Prenormalise: prenormalise,
+    Bypass: bypass,
+    Normalise: normalise,
     Witness: _witness,
-    Skip: _skip,
+    Skip: skip,
 }
 ORDER: Mapping[type, int] = {kind: position for position, kind in enumerate(WRAPPERS)}

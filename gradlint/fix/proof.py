@@ -12,9 +12,10 @@ from gradlint.fix.candidate import Candidate
 from gradlint.fix.candidates import candidates
 from gradlint.fix.changes import changes
 from gradlint.fix.evidence import Pair, compare, helped
-from gradlint.fix.experiment import Experiment, experiment_of
+from gradlint.fix.experiment import Experiment, experiments
+from gradlint.fix.recipes import NOTES
 from gradlint.fix.registration import registered
-from gradlint.fix.symptom import clipping
+from gradlint.fix.symptom import symptoms
 from gradlint.fix.training import FIXES, School, contrast, trained
 from gradlint.fix.trial import Laboratory, Trial
 from gradlint.graph.ir import Graph
@@ -61,8 +62,8 @@ def prove(
     """The findings with `fixes` filled: changes applied to the recorded run, measured again and found to help.
 
     `measurement` is what the unchanged model showed; it is taken again at the settings' seed when it is about others.
-    Refuted findings and mere notes are returned as they are, and so are those for which nothing helped. What helped one
-    finding is offered to those that have no fix of their own, when it helps them too.
+    Refuted findings, and mere notes without fixes of their own, are returned as they are, and so are those for which
+    nothing helped. What helped one finding is offered to those that have no fix of their own, when it helps them too.
     """
     found = Trial(measurement, judge(graph, measurement))
     before = found if measurement.seeds == (settings.seed,) else None  # trials are made at one seed, and so is this
@@ -95,7 +96,8 @@ def _held(school: School, finding: Finding, found: Trial) -> Finding:
 
 
 def _wanted(finding: Finding) -> bool:
-    return finding.severity != "info" and finding.verdict != "refuted"
+    """Whether fixes are tried: of mere notes only for those that the table of notes has."""
+    return finding.verdict != "refuted" and (finding.severity != "info" or finding.rule in NOTES)
 
 
 def _search(laboratory: Laboratory, finding: Finding) -> tuple[list[Proof], list[Proof]]:
@@ -104,9 +106,11 @@ def _search(laboratory: Laboratory, finding: Finding) -> tuple[list[Proof], list
     proofs, vain = list[Proof](), list[Proof]()
     found = candidates(graph, finding, laboratory.found.measurement.loss)[:TRIED]
     for place, candidate in enumerate(found):
-        pair = None if _enough(proofs, candidate) else _tried(laboratory, experiment_of(finding, candidate), candidate)
-        if pair is not None:
-            (proofs if helped(graph, finding, pair) else vain).append(Proof(candidate, pair, place))
+        setups = () if _enough(proofs, candidate) else experiments(finding, candidate)
+        pairs = [pair for setup in setups if (pair := _tried(laboratory, setup, candidate)) is not None]
+        good = next((pair for pair in pairs if helped(graph, finding, pair)), None)
+        if pairs:
+            (vain if good is None else proofs).append(Proof(candidate, good or pairs[0], place))
     return proofs, vain
 
 
@@ -140,8 +144,7 @@ def _fixed(laboratory: Laboratory, finding: Finding, kept: Sequence[Proof], vain
     fixes[:1] = [replace(f, layers=sizes(laboratory.graph, kept[0].pair.after.measurement.profile)) for f in fixes[:1]]
     trials = [proof.pair.after for proof in kept]
     explodes = finding.family in FLOW and laboratory.found.health.kind in ("exploding", "blow-up")
-    if explodes and (clip := clipping(laboratory.graph, laboratory.found, trials)):
-        fixes.append(clip)
+    fixes += symptoms(laboratory, trials) if explodes else ()
     rejected = tuple(replace(_fix(laboratory.graph, finding, proof), changes=()) for proof in vain)
     return replace(finding, fixes=tuple(fixes), rejected=rejected)
 
@@ -150,4 +153,5 @@ def _fix(graph: Graph, finding: Finding, proof: Proof) -> Fix:
     before, after = compare(graph, finding, proof.pair)
     setting = "" if proof.pair.setup is None else proof.pair.setup.setting
     price = "; ".join(t for t in (setting, proof.candidate.price) if t)
-    return Fix(proof.candidate.title, before, after, price, changes=changes(graph, proof.candidate.steps))
+    made = changes(graph, proof.candidate.steps, proof.pair.after.scales)
+    return Fix(proof.candidate.title, before, after, price, changes=made)

@@ -17,9 +17,11 @@ class Recipe:
     (the last weight of each residual branch × 1/√branches) or "zero" (the same weight zero).
     `norm`: "fitting" (by layout, batch and task) or a norm's name. `skip`: an identity around every block it fits.
     `project`: a projection around the other ones, too, where most blocks change the shape.
+    `prenorm`: the norms of residual sums go before the branches.
     `recurrent`: "irnn", "orthogonal-rnn" or "forget-bias". `output`: the function in place of the output activation.
     `drop`: the first of the finding's ops is taken out.
     `fused`: the finding's ops, with those before them, become one function that is finite for all numbers.
+    `soft`: rows that the finding's argmax chooses are mixed by their scores.
     `loss`: the loss that takes the output as it is, in place of the one it is given to.
     `guard`: how far the arguments of the finding's ops are kept from a singularity.
     """
@@ -29,10 +31,12 @@ class Recipe:
     norm: str = ""
     skip: bool = False
     project: bool = False
+    prenorm: bool = False
     recurrent: str = ""
     output: str = ""
     drop: bool = False
     fused: bool = False
+    soft: bool = False
     loss: bool = False
     guard: float = 0.0
 
@@ -61,6 +65,7 @@ NORM_PROJECTION = Recipe(norm="fitting", project=True)
 MATCHED_NORM = Recipe(init="matched", norm="fitting")
 RELU_HE_NORM = Recipe(activation="relu", init="matched", norm="fitting")
 RELU_HE_NORM_SKIP = Recipe(activation="relu", init="matched", norm="fitting", skip=True)
+PRE_NORM = Recipe(prenorm=True)
 IRNN = Recipe(recurrent="irnn")
 ORTHOGONAL_RNN = Recipe(recurrent="orthogonal-rnn")
 FORGET = Recipe(recurrent="forget-bias")
@@ -68,14 +73,15 @@ DROP = Recipe(drop=True)
 GUARD = Recipe(guard=1e-6)
 STRICT_GUARD = Recipe(guard=1e-3)
 FUSED = Recipe(fused=True)
+SOFT_LOOKUP = Recipe(soft=True)
 OTHER_LOSS = Recipe(loss=True)
 NO_OUTPUT = Recipe(output="identity")
 SIGMOID_OUTPUT = Recipe(output="sigmoid")
 LOG_SOFTMAX_OUTPUT = Recipe(output="log_softmax")
 
 SATURATING = (RELU_HE, NORM_SKIP, NORM_PROJECTION, NORM, SELU, RELU_HE_NORM_SKIP, ELU, GELU, TANH, LEAKY_HE)
-SHRINKING = (MATCHED, NORM, NORM_SKIP, NORM_PROJECTION, RELU_HE, LSUV, ORTHOGONAL, RELU_HE_NORM_SKIP, SELU)
-GROWING = (MATCHED, XAVIER, NORM, NORM_SKIP, RELU_HE, DEPTH, ZERO, ORTHOGONAL, LSUV, RELU_HE_NORM_SKIP)
+SHRINKING = (MATCHED, PRE_NORM, NORM, NORM_SKIP, NORM_PROJECTION, RELU_HE, LSUV, ORTHOGONAL, RELU_HE_NORM_SKIP, SELU)
+GROWING = (MATCHED, XAVIER, PRE_NORM, NORM, NORM_SKIP, RELU_HE, DEPTH, ZERO, ORTHOGONAL, LSUV, RELU_HE_NORM_SKIP)
 DYING = (NO_OUTPUT, LEAKY, MATCHED, LEAKY_HE, NORM, ELU, SELU)
 RECURRENT = (IRNN, ORTHOGONAL_RNN, FORGET)
 
@@ -92,19 +98,22 @@ TABLE: Mapping[str, tuple[Recipe, ...]] = {
     "hidden-softmax": (RELU, RELU_HE, RELU_HE_NORM),
     "dead-units": DYING,
     "recurrent-vanishing": RECURRENT,
-    "vanishing": (*RECURRENT, MATCHED, RELU_HE, NORM_SKIP, NORM, LSUV, SELU, RELU_HE_NORM_SKIP),
+    "vanishing": (*RECURRENT, PRE_NORM, MATCHED, RELU_HE, NORM_SKIP, NORM, LSUV, SELU, RELU_HE_NORM_SKIP),
     "exploding": (ORTHOGONAL_RNN, *GROWING),
     "init": (MATCHED, DEFAULT, NORM, ORTHOGONAL, LSUV, RELU_HE),
     "normalization": (NORM, NORM_SKIP, RMS, MATCHED),
-    "architecture": (SKIP, NORM_SKIP, NORM_PROJECTION, RELU_HE, NORM),
+    "architecture": (PRE_NORM, SKIP, NORM_SKIP, NORM_PROJECTION, RELU_HE, NORM),
     "units": DYING,
     "one-unit-softmax": (SIGMOID_OUTPUT, NO_OUTPUT),
     "double-activation": (DROP,),
     "not-finite": (FUSED, GUARD, STRICT_GUARD, *GROWING),
     "wrong-range": (OTHER_LOSS, SIGMOID_OUTPUT, LOG_SOFTMAX_OUTPUT),
     "output": (NO_OUTPUT, SIGMOID_OUTPUT, LOG_SOFTMAX_OUTPUT),
+    "broken-gradient": (SOFT_LOOKUP,),
     "numerics": (FUSED, GUARD, STRICT_GUARD),
 }
+# Notes that a trial can tell the mending of, although the model is healthy at the start; to others nothing is offered.
+NOTES: Mapping[str, tuple[Recipe, ...]] = {"deep-post-norm": (PRE_NORM,)}
 # What may stand at the output depends on the loss that reads it.
 OUTPUTS: Mapping[str, tuple[Recipe, ...]] = {
     "ce": (NO_OUTPUT,),
@@ -118,6 +127,8 @@ OUTPUTS: Mapping[str, tuple[Recipe, ...]] = {
 
 def recipes(finding: Finding, loss: str) -> tuple[Recipe, ...]:
     """What to try for a finding, best evidence first; nothing for a cause that no change of numbers cures (wiring)."""
+    if finding.severity == "info":
+        return NOTES.get(finding.rule, ())
     keys = (finding.cause, finding.rule, finding.family)
     found = next((TABLE[key] for key in keys if key in TABLE), ())
     return tuple(recipe for recipe in found if not recipe.output or recipe in OUTPUTS.get(loss, found))

@@ -112,8 +112,9 @@ def _reason(proposal: Proposal, before: Report, after: Report) -> str:
     if len(broken) > sum(t.error is not None for t in before.targets):
         return f"the model cannot be analysed with it: {broken[0].error.message if broken[0].error else ''}"
     known, now = _standing(before), _standing(after)
-    if proposal.key in now:
-        return f"the finding is still there: {now[proposal.key]}"
+    still = [f.message for t in after.targets for f in t.findings if f.stands and _key(t, f) == proposal.key]
+    if still:
+        return f"the finding is still there: {still[0]}"
     new = [key for key in now if key not in known]
     return f"it brings {new[0][1]}: {now[new[0]]}" if new else ""
 

@@ -28,11 +28,15 @@ SHARE = 0.25  # … but no more than this of the target's time limit
 
 @dataclass(frozen=True)
 class Trial:
-    """What was measured with steps applied, or with none; `notes` is what witnesses among them saw."""
+    """What was measured with steps applied, or with none.
+
+    `notes` is what witnesses among them saw, `scales` what the run multiplied weights with, by their paths.
+    """
 
     measurement: Measurement
     health: Health
     notes: Mapping[str, float] = field(default_factory=dict)
+    scales: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def finite(self) -> bool:
@@ -94,4 +98,4 @@ class Laboratory:
             )
         except GradlintError:  # a norm over one position, a loss that does not take the new range: it does not fit
             return None
-        return Trial(measured, judge(self.graph, measured), applied.notes)
+        return Trial(measured, judge(self.graph, measured), applied.notes, applied.scales)

@@ -6,7 +6,20 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from gradlint.fix.candidate import Fuse, Guard, Initialise, Normalise, Rescale, Score, Skip, Step, Swap
+from gradlint.fix.candidate import (
+    Bypass,
+    Fuse,
+    Guard,
+    Initialise,
+    Normalise,
+    Prenormalise,
+    Rescale,
+    Score,
+    Skip,
+    Soften,
+    Step,
+    Swap,
+)
 from gradlint.fix.recipes import Recipe
 from gradlint.fix.stretch import Stretch
 from gradlint.graph.ir import Graph, Op
@@ -72,10 +85,12 @@ PRICES: Mapping[str, str] = {
     "leaky_relu": "keeps a slope of 0.01 where relu has none; no exponential",
     "relu": "units can die at large learning rates",
     "tanh": "still saturates for large inputs",
-    "lsuv": "needs a batch of data at initialisation",
+    "lsuv": "the gains are those of the batch they were measured on",
     "depth": "changes only the scale at initialisation",
     "zero": "branches are the identity at first: their inner weights start to learn at the second step",
+    "prenorm": "the last sum needs a final norm; shallow stacks may come out a little worse (Xiong et al. 2020)",
     "irnn": "unbounded state: clip gradients",
+    "soft": "rows are mixed: where predictions are made, the row of the highest score can be taken",
     "fused": "the same function, finite for all numbers",
     "loss": "outputs stay logits: put the softmax or sigmoid where predictions are read; a checkpoint still loads",
     "output": "the output's range changes: put the activation that belongs to the loss where predictions are read",
@@ -116,7 +131,7 @@ def price(recipe: Recipe, scope: Stretch, steps: Sequence[Step], parameters: int
     """What the candidate costs, most important first; it adds `parameters`, and `work` as a share of the model's."""
     norms = list(dict.fromkeys(step.function for step in steps if isinstance(step, Normalise)))
     keys = [recipe.activation, *norms, recipe.init, recipe.recurrent, "output" * bool(recipe.output)]
-    keys += ["fused" * recipe.fused, "loss" * recipe.loss]
+    keys += ["prenorm" * recipe.prenorm, "fused" * recipe.fused, "soft" * recipe.soft, "loss" * recipe.loss]
     texts = [f"{parameters} parameters more"] if parameters else []
     texts += [WORK.format(work)] if work >= NOTABLE else []
     texts += [PRICES[key] for key in keys if key in PRICES]
@@ -130,9 +145,9 @@ def _validity(recipe: Recipe, graph: Graph, steps: Sequence[Step]) -> list[str]:
     """Whether the change leaves a trained checkpoint of use: norms add entries, skips in a Sequential rename them."""
     builtin = {module.path for module in graph.modules if module.builtin and module.type == "Sequential"}
     starts = [graph.ops[step.start].module_path for step in steps if isinstance(step, Skip)]
-    if recipe.norm or recipe.project or any(path.rpartition(".")[0] in builtin for path in starts):
+    if recipe.norm or recipe.project or recipe.prenorm or any(path.rpartition(".")[0] in builtin for path in starts):
         return [CHECKPOINT]
-    if recipe.activation or recipe.skip or recipe.drop or recipe.output or recipe.recurrent == "irnn":
+    if recipe.activation or recipe.skip or recipe.drop or recipe.soft or recipe.output or recipe.recurrent == "irnn":
         return [LOADS]
     if recipe.init or recipe.recurrent:
         return [SCRATCH]
@@ -218,6 +233,14 @@ def _skipped(recipe: Recipe, graph: Graph, steps: Sequence[Step]) -> Phrase:
     return Phrase(f"add {kind} around {blocks}", f"a skip around {blocks}", ops)
 
 
+def _prenormed(recipe: Recipe, graph: Graph, steps: Sequence[Step]) -> Phrase:
+    """Each block has an addition that passes a norm by, or a branch that gets one."""
+    number = sum(isinstance(step, (Bypass, Prenormalise)) for step in steps)
+    norms = [graph.ops[step.norm] for step in steps if isinstance(step, Bypass)]
+    text = f"norm before the branch in {_count(number, 'block')}, x + f(norm(x)), and a final norm"
+    return Phrase(text, f"pre-norm in {_count(number, 'block')}", norms)
+
+
 def _guarded(recipe: Recipe, graph: Graph, steps: Sequence[Step]) -> Phrase:
     guards = [step for step in steps if isinstance(step, Guard)]
     ops = [graph.ops[step.op] for step in guards]
@@ -231,6 +254,12 @@ def _fused(recipe: Recipe, graph: Graph, steps: Sequence[Step]) -> Phrase:
     names = [FUSED[function] for function in dict.fromkeys(step.function for step in fuses)]
     text = " and ".join(f"{old} as {new}" for old, new in names)
     return Phrase(f"compute {text}", f"use {names[0][1]}", [graph.ops[step.end] for step in fuses])
+
+
+def _softened(recipe: Recipe, graph: Graph, steps: Sequence[Step]) -> Phrase:
+    ends = [graph.ops[step.end] for step in steps if isinstance(step, Soften)]
+    text = "mix the rows by the softmax of their scores instead of looking one up by argmax"
+    return Phrase(text, "softmax for argmax", ends)
 
 
 def _scored(recipe: Recipe, graph: Graph, steps: Sequence[Step]) -> Phrase:
@@ -266,8 +295,10 @@ WRITERS: Mapping[type, Callable[[Recipe, Graph, Sequence[Step]], Phrase]] = {
     Swap: _swapped,
     Normalise: _normalised,
     Skip: _skipped,
+    Bypass: _prenormed,
     Guard: _guarded,
     Fuse: _fused,
+    Soften: _softened,
     Score: _scored,
     Initialise: _initialised,
 }

@@ -15,7 +15,8 @@ class Block(nn.Module):
 class Net(nn.Module):
     def __init__(self, depth=9):
         super().__init__()
-        self.blocks = nn.Sequential(*(Block(4) for _ in range(depth)))
+        for i in range(depth):
+            self.add_module(f"block{i}", Block(4))
         self._init_weights()
 
     def _init_weights(self):
@@ -24,4 +25,6 @@ class Net(nn.Module):
                 param.data.mul_(9 ** -0.5)
 
     def forward(self, x):
-        return self.blocks(x)
+        for block in self.children():
+            x = block(x)
+        return x

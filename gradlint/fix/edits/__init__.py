@@ -3,30 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from gradlint.finding import Change
 from gradlint.fix.edits.text import Edit, NoEditError, SourceFile, merged
 
-KINDS = ("skip", "norm", "activation", "call", "guard", "fuse", "loss", "register", "init")  # each has a writer
+if TYPE_CHECKING:
+    from gradlint.fix.edits.syntax import Syntax
+
+KINDS = (
+    "skip",
+    "norm",
+    "prenorm",
+    "activation",
+    "call",
+    "guard",
+    "fuse",
+    "soften",
+    "loss",
+    "register",
+    "init",
+)  # each has a writer
 
 
 def edits(source: SourceFile, changes: Sequence[Change]) -> list[Edit]:
     """The edits that make the changes in this file, in order. Raises NoEditError when one of them has no place."""
     # libcst takes time to import, and most runs write nothing
-    from gradlint.fix.edits import activation, fused, guard, initialisation, loss, norm, scope, skip
+    from gradlint.fix.edits import activation, fused, guard, initialisation, loss, prenorm, scope, soften
     from gradlint.fix.edits.syntax import parsed
 
     syntax, groups = parsed(source), _by_kind(changes)
-    rows, within = skip.skipped(syntax, groups["skip"])
     found = merged(
         [
-            *rows,
-            *norm.normalised(syntax, groups["norm"], within),
+            *_blocks(syntax, groups["norm"], groups["skip"]),
+            *prenorm.moved(syntax, groups["prenorm"]),
             *activation.swapped(syntax, groups["activation"]),
             *activation.called(syntax, groups["call"]),
             *scope.held(syntax, groups["register"]),
             *guard.guarded(syntax, groups["guard"]),
             *fused.fused(syntax, groups["fuse"]),
+            *soften.softened(syntax, groups["soften"]),
             *loss.scored(syntax, groups["loss"]),
             *(initialisation.initialised(syntax, groups["init"]) if groups["init"] else ()),
         ]
@@ -38,9 +54,23 @@ def edits(source: SourceFile, changes: Sequence[Change]) -> list[Edit]:
     return found
 
 
+def _blocks(syntax: Syntax, norms: Sequence[Change], skips: Sequence[Change]) -> list[Edit]:
+    """Norms and skips where the layers are made, or, where they have no place there, in the finished model."""
+    from gradlint.fix.edits import later, norm, skip
+
+    try:
+        rows, within = skip.skipped(syntax, skips)
+        return [*rows, *norm.normalised(syntax, norms, within)]
+    except NoEditError as error:
+        try:
+            return later.put_in(syntax, norms, skips)
+        except NoEditError:
+            raise error from None
+
+
 def _by_kind(changes: Sequence[Change]) -> dict[str, list[Change]]:
     """The changes that one writer makes, by its name."""
-    alias = {"draw": "init", "untouched": "init"}
+    alias = {"draw": "init", "untouched": "init", "final-norm": "prenorm"}
     groups: dict[str, list[Change]] = {name: [] for name in KINDS}
     for change in changes:
         name = alias.get(change.kind, change.kind)

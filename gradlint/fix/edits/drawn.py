@@ -33,9 +33,28 @@ def drawings(syntax: Syntax, changes: Sequence[Change]) -> list[Drawing]:
 
     Torch draws such a weight itself, so that rewriting the calls there are would leave it.
     """
-    found = [each for call in syntax.all(cst.Call) if (each := _drawing(syntax, call, changes)) is not None]
+    strange = _strangers(syntax, changes[0].types[1]) if changes else set()
+    calls = (call for call in syntax.all(cst.Call) if not strange & {parent for parent, _ in syntax.around(call)})
+    found = [each for call in calls if (each := _drawing(syntax, call, changes)) is not None]
     drawn = {id(change) for each in found for change in each.changes}
     return found if all(id(change) in drawn for change in changes) else []
+
+
+def _strangers(syntax: Syntax, root: str) -> set[cst.CSTNode]:
+    """The classes of the file that the model's class does not come to by name; none where it is of another file."""
+    classes = {node.name.value: node for node in syntax.all(cst.ClassDef)}
+    known, waiting = set[str](), [root] if root in classes else []
+    while waiting:
+        name = waiting.pop()
+        known.add(name)
+        waiting += {node.value for node in inside(classes[name], cst.Name)} & classes.keys() - known
+    # what a function makes of classes is known to no class: a factory of blocks
+    made = {node.value for f in syntax.all(cst.FunctionDef) if _is_free(syntax, f) for node in inside(f, cst.Name)}
+    return {node for name, node in classes.items() if known and name not in known | made}
+
+
+def _is_free(syntax: Syntax, function: cst.FunctionDef) -> bool:
+    return not any(isinstance(parent, cst.ClassDef) for parent, _ in syntax.around(function))
 
 
 def _drawing(syntax: Syntax, call: cst.Call, changes: Sequence[Change]) -> Drawing | None:

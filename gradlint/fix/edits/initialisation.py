@@ -11,12 +11,13 @@ import libcst as cst
 
 from gradlint.finding import Change
 from gradlint.fix.edits.drawn import Drawing, asks_rank, drawings
+from gradlint.fix.edits.loops import MOST_NAMED, lists, loops
 from gradlint.fix.edits.scope import Scope, root
 from gradlint.fix.edits.syntax import Syntax
-from gradlint.fix.edits.text import METHOD, Edit, NoEditError
+from gradlint.fix.edits.text import DRAWN, METHOD, Edit, NoEditError
 
-MOST_NAMED = 8  # layers that the generated method names one by one
-MOST_ENDINGS = 4  # endings of names that tell the parameters drawn alike from all others
+GAINED = frozenset({"orthogonal", "xavier_normal"})  # functions of torch.nn.init that take a gain
+ROW = 8  # gains on a line of the generated method
 MOST_LEFT = 3  # layers that it leaves out by name
 METHODS = ("_init_weights", "_draw_weights", "_draw_weights_anew", "_draw_weights_once_more")  # the first that is free
 KAIMING: tuple[tuple[float, str], ...] = (
@@ -31,7 +32,8 @@ def initialised(syntax: Syntax, changes: Sequence[Change]) -> list[Edit]:
     drawn = [change for change in changes if change.kind == "init"]
     single = [change for change in changes if change.kind == "draw"]
     groups = _groups(drawn)
-    if calls := [] if single else drawings(syntax, drawn):
+    calls = [] if single or _is_table(groups) else drawings(syntax, drawn)
+    if calls and all(_is_alike(call, groups) for call in calls):
         return [_rewritten(syntax, call, groups) for call in calls]
     return _generated(syntax, groups, [change for change in changes if change.kind == "untouched"], single)
 
@@ -44,7 +46,19 @@ def _groups(changes: Iterable[Change]) -> list[list[Change]]:
     return sorted(groups.values(), key=len, reverse=True)
 
 
+def _is_table(groups: Sequence[Sequence[Change]]) -> bool:
+    """Whether the layers are drawn alike but for their gains, and those are many: each is its own."""
+    schemes = {change.new for group in groups for change in group}
+    return len(groups) > 1 + MOST_NAMED and len(schemes) == 1 and schemes <= GAINED
+
+
 # -- calls that are there ----------------------------------------------------------------------------------------------
+
+
+def _is_alike(drawing: Drawing, groups: Sequence[Sequence[Change]]) -> bool:
+    """Whether most of the layers that the call draws need the same."""
+    about = set(drawing.changes)
+    return 2 * max(len(about & set(group)) for group in groups) > len(about)
 
 
 def _rewritten(syntax: Syntax, drawing: Drawing, groups: Sequence[Sequence[Change]]) -> Edit:
@@ -76,11 +90,14 @@ def _generated(
     change = groups[0][0] if groups else single[0]
     scope = root(syntax, change.types[1], change.span)
     step, named = syntax.module.default_indent, [change for group in groups[1:] for change in group]
-    if len(named) > MOST_NAMED:
-        raise NoEditError("the layers need many different initialisations")
-    body = _loop(syntax, scope, groups[0], [*named, *rest], step) if groups else []
-    for each in named:
-        body += _drawing(syntax, scope.named(each.module), each, optional=False)
+    if _is_table(groups):
+        body = _table(syntax, scope, [change for group in groups for change in group], rest, step)
+    elif len(named) > MOST_NAMED:
+        body = _listed(syntax, scope, groups, rest, step)
+    else:
+        body = _loop(syntax, scope, groups[0], [*named, *rest], step) if groups else []
+        for each in named:
+            body += _drawing(syntax, scope.named(each.module), each, optional=False)
     body += _drawn(syntax, scope, single, rest, step)
     if scope.owner is None:
         return scope.appended(body)
@@ -89,7 +106,19 @@ def _generated(
     rows = [f"def {method}(self):", *(step + row for row in body)]
     text = "".join(f"{syntax.newline}{outer}{row}" for row in rows)
     (call,) = scope.appended([f"self.{method}()"])
-    return [replace(call, text=f"{call.text}{syntax.newline}{text}", rank=METHOD)]
+    return [replace(call, rank=DRAWN), replace(call, text=f"{syntax.newline}{text}", rank=METHOD)]
+
+
+def _listed(
+    syntax: Syntax, scope: Scope, groups: Sequence[Sequence[Change]], rest: Sequence[Change], step: str
+) -> list[str]:
+    """The statements that draw the layers of several groups, list by list."""
+    lines, around = list[str](), ""
+    for held, layer, change in lists(scope, groups, rest):
+        lines += [f"for layer in {held}:"] if held and held != around else []
+        lines += [step * bool(held) + row for row in _drawing(syntax, layer, change, optional=False)]
+        around = held
+    return lines
 
 
 def _has(owner: cst.ClassDef, name: str) -> bool:
@@ -104,41 +133,15 @@ def _drawn(syntax: Syntax, scope: Scope, changes: Sequence[Change], rest: Sequen
     lines: list[str] = []
     for text, group in alike.items():
         others = [change.old for change in (*changes, *rest) if change not in group]
-        heads, depth = _over(scope, group, others) if len(group) > 1 else ([], 0)
-        name = "param" if heads else scope.named(group[0].module)
-        rows = [row.format(name, step) for row in text.splitlines()]
-        lines += [*(step * place + head for place, head in enumerate(heads)), *(step * depth + row for row in rows)]
+        for heads, name in loops(scope, group, others):
+            lines += [step * place + head for place, head in enumerate(heads)]
+            lines += [step * len(heads) + row.format(name, step) for row in text.splitlines()]
     return lines
-
-
-def _over(scope: Scope, group: Sequence[Change], others: Sequence[str]) -> tuple[list[str], int]:
-    """The head of a loop over these parameters and no other one, and how deep its body stands."""
-    owners = {change.module.rpartition("[")[0] for change in group if change.module.endswith("]")}
-    path = group[0].old.rpartition(".")[0]
-    if len(owners) == 1 and path and not any(other.startswith(f"{path}.") for other in others):
-        return [f"for param in {scope.named(owners.pop())}:"], 1
-    if len(group) <= MOST_NAMED:
-        names = ", ".join(scope.named(change.module) for change in group)
-        return [f"for param in ({names}):"], 1
-    ends = list(dict.fromkeys(_ending(change.old, others) for change in group))
-    if "" in ends or len(ends) > MOST_ENDINGS:
-        raise NoEditError("too many parameters to name")
-    quoted = ", ".join(f'"{end}"' for end in ends)
-    listed = quoted if len(ends) == 1 else f"({quoted})"
-    return [f"for name, param in {scope.model}.named_parameters():", f"if name.endswith({listed}):"], 2
-
-
-def _ending(path: str, others: Sequence[str]) -> str:
-    """The fewest last parts of the parameter's path that none of the others ends in; empty without any."""
-    parts = path.split(".")
-    endings = (".".join(parts[-count:]) for count in range(1, len(parts)))
-    return next((end for end in endings if not any(other.endswith(end) for other in others)), "")
 
 
 def _loop(syntax: Syntax, scope: Scope, group: Sequence[Change], rest: Sequence[Change], step: str) -> list[str]:
     """The statements that draw the weights of a group of layers, and of none of the rest."""
-    kinds = sorted({change.types[0] for change in group})
-    left = [scope.named(change.module) for change in rest if change.types[0] in kinds]
+    left, test = _left(scope, group, rest), _test(syntax, scope, group, rest)
     optional = len({change.bias for change in group}) > 1
     draw = _drawing(syntax, "module", group[0], optional=optional)
     if len(left) > MOST_LEFT:
@@ -146,16 +149,42 @@ def _loop(syntax: Syntax, scope: Scope, group: Sequence[Change], rest: Sequence[
             raise NoEditError("too many layers to name")
         names = ", ".join(scope.named(change.module) for change in group)
         return [f"for module in ({names}{',' * (len(group) == 1)}):", *(f"{step}{text}" for text in draw)]
-    owner = syntax.owner("torch.nn")
-    listed = ", ".join(f"{owner}.{kind}" for kind in kinds)
-    test = " and ".join(
-        [
-            f"isinstance(module, {listed if len(kinds) == 1 else f'({listed})'})",
-            *(f"module is not {name}" for name in left),
-        ]
-    )
     head = [f"for module in {scope.model}.modules():", f"{step}if {test}:"]
     return [*head, *(f"{step * 2}{text}" for text in draw)]
+
+
+def _left(scope: Scope, group: Sequence[Change], rest: Sequence[Change]) -> list[str]:
+    """The layers of the rest that are of the classes of the group's."""
+    kinds = {change.types[0] for change in group}
+    return [scope.named(change.module) for change in rest if change.types[0] in kinds]
+
+
+def _test(syntax: Syntax, scope: Scope, group: Sequence[Change], rest: Sequence[Change]) -> str:
+    """What tells the modules of the group from all others."""
+    kinds = sorted({change.types[0] for change in group})
+    listed = ", ".join(f"{syntax.owner('torch.nn')}.{kind}" for kind in kinds)
+    asked = f"isinstance(module, {listed if len(kinds) == 1 else f'({listed})'})"
+    return " and ".join([asked, *(f"module is not {name}" for name in _left(scope, group, rest))])
+
+
+def _table(syntax: Syntax, scope: Scope, group: Sequence[Change], rest: Sequence[Change], step: str) -> list[str]:
+    """The statements that draw a group of layers, each with its own gain, in the order of `modules()`."""
+    if len(_left(scope, group, rest)) > MOST_LEFT:
+        raise NoEditError("too many layers to name")
+    gains = [f"{change.gain:.3g}" for change in sorted(group, key=lambda change: change.place)]
+    rows = [f"{step}{', '.join(gains[start : start + ROW])}," for start in range(0, len(gains), ROW)]
+    zeros, init = {change.bias for change in group}, f"{syntax.owner('torch.nn')}.init"
+    draw = [f"{init}.{group[0].new}_(module.weight, gain=gain)"]
+    draw += ["if module.bias is not None:"] if len(zeros) > 1 else []
+    draw += [f"{step * (len(zeros) > 1)}{init}.zeros_(module.bias)"] if "zeros" in zeros else []
+    return [
+        "gains = (",
+        *rows,
+        ")",
+        f"layers = [module for module in {scope.model}.modules() if {_test(syntax, scope, group, rest)}]",
+        "for module, gain in zip(layers, gains):",
+        *(f"{step}{text}" for text in draw),
+    ]
 
 
 def _drawing(syntax: Syntax, module: str, change: Change, *, optional: bool) -> list[str]:

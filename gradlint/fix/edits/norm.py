@@ -43,7 +43,7 @@ def _after(syntax: Syntax, layer: cst.Call, change: Change, *, member: bool) -> 
     owner = syntax.owner("torch.nn")
     if name := _local(syntax, layer, statement):
         return _around_use(syntax, name, layer, statement, f"{owner}.Sequential(", f", {norm})")
-    if any(map(partial(_reads_weight, syntax), syntax.all(cst.Attribute))):
+    if any(map(partial(reads_weight, syntax), syntax.all(cst.Attribute))):
         raise NoEditError("the file asks the layers for their weights")
     start = syntax.span(layer)[0]
     return [Edit(start, start, f"{owner}.Sequential(", 1), Edit(end, end, f", {norm})", INNER)]
@@ -133,7 +133,7 @@ def _around_use(
     return [Edit(start, start, opening, 1), Edit(end, end, closing, INNER)]
 
 
-def _reads_weight(syntax: Syntax, node: cst.Attribute) -> bool:
+def reads_weight(syntax: Syntax, node: cst.Attribute) -> bool:
     """Whether a loop or a helper asks a layer for its weight without asking for its class first."""
     if node.attr.value not in ("weight", "bias") or not isinstance(node.value, cst.Name) or node.value.value == "self":
         return False

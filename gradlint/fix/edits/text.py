@@ -14,8 +14,9 @@ from pathlib import Path
 
 from gradlint.error import UsageError
 
-# Ranks of insertions at one place: what closes a bracket or a list comes before what starts a line.
-STATEMENT, METHOD = 10, 11
+# Ranks of insertions at one place: what closes a bracket or a list comes before what starts a line, and draws of
+# weights before what puts the layers elsewhere.
+DRAWN, STATEMENT, METHOD = 9, 10, 11
 
 
 class NoEditError(Exception):

@@ -37,7 +37,13 @@ def hidden_softmax(graph: Graph) -> Iterator[Draft]:
 
 def _is_layer(graph: Graph, found: Op) -> bool:
     """Whether the op that reads the shares is a layer that multiplies them with a weight of its own."""
-    return found.kind in ("linear", "conv") and passage.weight(graph, found) is not None
+    weight = passage.weight(graph, found) if found.kind in ("linear", "conv") else None
+    return weight is not None and weight.path not in _tables(graph)
+
+
+def _tables(graph: Graph) -> set[str]:
+    """The weights of embeddings: shares that multiply one mix its rows."""
+    return {path for module in graph.modules if module.type == "Embedding" for path in module.params}
 
 
 def _is_attention(graph: Graph, found: Op) -> bool:

@@ -1,0 +1,36 @@
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+class Layer(nn.Module):
+    def __init__(self, a, b):
+        super().__init__()
+        self.fc = nn.Linear(a, b)
+        self.fc_skip = nn.Identity() if a == b else nn.Linear(a, b, bias=False)
+
+    def forward(self, x):
+        return self.fc_skip(x) + torch.tanh(self.fc(x))  # several widths
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv1d(1, 3, 3, stride=2, padding=1)  # strided
+        self.conv_skip = nn.Conv1d(1, 3, 1, stride=2, bias=False)
+        self.first, self.second = nn.Linear(6, 8), nn.Linear(8, 5)
+        self.first_skip = nn.Linear(6, 8, bias=False)
+        self.second_skip = nn.Linear(8, 5, bias=False)
+        self.rows = nn.Sequential(Layer(5, 4), Layer(4, 4))
+        self.out = nn.Linear(4, 2)
+
+    def forward(self, x):
+        x = x[:, None]
+        x = self.conv_skip(x) + F.relu(self.conv(x))  # nested
+        x = x.flatten(1)
+        skip = self.first_skip(x)
+        h = self.first(x)  # kept
+
+        h = skip + F.relu(h)  # added
+        h = self.second_skip(h) + self.second(h).relu()  # method
+        return self.out(self.rows(h))
