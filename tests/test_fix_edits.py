@@ -293,6 +293,8 @@ CASES = {
     "prenorm_torch": [
         before("nn.TransformerEncoderLayer(", "TransformerEncoderLayer"),
         before("nn.TransformerDecoderLayer(", "TransformerDecoderLayer"),
+        before("self.both", "TransformerEncoderLayer"),
+        before("self.both", "TransformerDecoderLayer"),
         final("nn.TransformerEncoder(", "TransformerEncoder"),
         final("nn.TransformerDecoder(", "TransformerDecoder"),
     ],

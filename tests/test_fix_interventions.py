@@ -163,6 +163,27 @@ def test_post_norm_becomes_pre_norm_with_a_final_norm():
     assert pre_norm(capture(pre, (x,), {})[0]) == ()
 
 
+def test_cross_attention_is_a_branch_of_its_own_input():
+    torch.manual_seed(0)
+    post = nn.TransformerDecoder(nn.TransformerDecoderLayer(8, 2, 16, 0.0, batch_first=True), 2)
+    first = nn.TransformerDecoderLayer(8, 2, 16, 0.0, batch_first=True, norm_first=True)
+    pre = nn.TransformerDecoder(first, 2, norm=nn.LayerNorm(8))
+    pre.load_state_dict(post.state_dict(), strict=False)
+    x = torch.randn(3, 5, 8)
+
+    class Decoder(nn.Module):
+        def __init__(self, stack) -> None:
+            super().__init__()
+            self.stack = stack
+
+        def forward(self, x):
+            return self.stack(x, x.flip(1))
+
+    steps = pre_norm(capture(Decoder(post), (x,), {})[0])
+    assert len(steps) == 6
+    assert torch.allclose(replay(Decoder(post), x, *steps)[0], Decoder(pre)(x), atol=1e-5)
+
+
 def test_the_norm_of_the_first_branch_is_learned_once_whatever_reads_it():
     x = torch.randn(3, 5, 6)
     graph, _ = capture(model := Stack(first=False), (x,), {})

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gradlint.fix.candidate import Bypass, Prenormalise
+from gradlint.fix.residual import ancestors_of
 from gradlint.fix.stretch import operands
 from gradlint.graph.ir import Graph, Op
-from gradlint.graph.merge import between, residuals
 
 NORMS = frozenset({"layer_norm", "rms_norm"})
 
@@ -23,18 +23,20 @@ class Block:
 
 
 def post_norm_blocks(graph: Graph) -> tuple[Block, ...]:
-    """The blocks whose skip is the identity and whose sum a layer or RMS norm alone reads, in order."""
-    found = []
-    for merge in residuals(graph):
-        add = graph.ops[merge.op]
-        norm = _only_reader(graph, add)
-        forks = graph.inputs if merge.fork is None else graph.ops[merge.fork].outputs
-        sources = [value for value in operands(graph, add) if value in forks]
-        if merge.fewest or norm is None or norm.function not in NORMS or len(sources) != 1:
+    """The blocks whose skip is the identity and whose sum a layer or RMS norm alone reads, in order.
+
+    The branch is the summand that depends on the other one; it may depend on more, as cross-attention does.
+    """
+    known, found = ancestors_of(graph), list[Block]()
+    for add in graph.ops:
+        ends, norm = operands(graph, add), _only_reader(graph, add)
+        if add.kind != "add" or len(set(ends)) != 2 or norm is None or norm.function not in NORMS:
             continue
-        inside = between(graph, merge)
-        readers = tuple(graph.ops[op] for op in graph.values[sources[0]].consumers if op in inside)
-        found.append(Block(add, norm, sources[0], readers))
+        source, branch = ends if known[ends[1]] >> ends[0] & 1 else ends[::-1]
+        readers = [graph.ops[index] for index in graph.values[source].consumers if index != add.index]
+        inside = [op for op in readers if any(known[branch] >> value & 1 for value in op.outputs)]
+        if known[branch] >> source & 1 and inside:
+            found.append(Block(add, norm, source, tuple(inside)))
     return tuple(found)
 
 
@@ -69,5 +71,5 @@ def stacks(blocks: tuple[Block, ...]) -> list[list[Block]]:
 
 
 def _only_reader(graph: Graph, add: Op) -> Op | None:
-    readers = graph.values[add.outputs[0]].consumers
+    readers = graph.values[add.outputs[0]].consumers if add.outputs else ()
     return graph.ops[readers[0]] if len(readers) == 1 else None

@@ -14,14 +14,14 @@ def branch_ends(graph: Graph) -> tuple[Param, ...]:
     A branch is the operand of an addition that depends on the other operand, the skip. With a projection on the skip
     the two have an ancestor in common and the longer one is the branch.
     """
-    ancestors = _ancestors(graph)
+    ancestors = ancestors_of(graph)
     ends = (_branch(graph, op, ancestors) for op in graph.ops if op.kind == "add")
     found = (_last_param(graph, end) for end in ends if end is not None)
     return tuple({param.path: param for param in found if param is not None}.values())
 
 
-def _ancestors(graph: Graph) -> dict[int, int]:
-    """For every activation the set of values that it depends on, itself included, as bits of an integer."""
+def ancestors_of(graph: Graph) -> dict[int, int]:
+    """For every activation the set of values that it depends on, itself included, as bits of an integer: 1 << value."""
     found = {value: 1 << value for value in graph.inputs}
     for op in graph.ops:
         bits = 0

@@ -13,8 +13,9 @@ class Net(nn.Module):
         self.encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
         other = nn.TransformerDecoderLayer(width, 2, 8, norm_first=False)
         self.decoder = nn.TransformerDecoder(other, 2, norm=None)
+        self.both = nn.Transformer(width, 2, 1, 1, 8)
         self.head = nn.Linear(width, 2)
 
     def forward(self, x):
         x = x[:, None]
-        return self.head(self.decoder(x, self.encoder(x)))[:, 0]
+        return self.head(self.both(x, self.decoder(x, self.encoder(x))))[:, 0]

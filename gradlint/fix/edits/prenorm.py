@@ -49,6 +49,7 @@ def moved(syntax: Syntax, changes: Sequence[Change]) -> list[Edit]:
 def _argument(syntax: Syntax, change: Change) -> list[Edit]:
     """`norm_first=True` where the line constructs the layers."""
     calls = constructions(syntax, line_of(change), change.old)
+    calls = calls or constructions(syntax, line_of(change), "Transformer")
     if len(calls) != 1:
         raise NoEditError(f"line {line_of(change)} does not write out its {change.old}")
     return [_given(syntax, calls[0], FIRST, "True")]
