@@ -92,7 +92,7 @@ class Site:
     def known(self, value: int) -> Field:
         """The field of a value; parameters that are used as data get their exact table."""
         found = self.fields.get(value)
-        if found is None:
+        if found is None and not is_complex(self.graph.values[value]):
             param = self._param(value) or self.seen(value)
             found = None if param is None else shaped(field_of(param), self.graph.values[value].shape)
         if found is None:
@@ -179,6 +179,16 @@ class Site:
             given = [int(entry) for entry in value]
             return given * count if len(given) == 1 else given
         return [default] * count
+
+
+def is_complex(value: Value) -> bool:
+    """Whether a tensor's numbers are complex."""
+    return value.dtype.startswith("complex")
+
+
+def entries(value: Value) -> tuple[int, ...]:
+    """The shape of a tensor's field: complex numbers are pairs (Re, Im) along a last dimension."""
+    return (*value.shape, 2) if is_complex(value) else value.shape
 
 
 def shaped(field: Field | None, shape: tuple[int, ...]) -> Field | None:
