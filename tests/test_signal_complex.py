@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,6 +17,10 @@ from gradlint.graph import Graph
 from gradlint.profile import Signal
 from gradlint.serialise import from_data, to_data
 from gradlint.signal import predict
+from gradlint.signal import table as tables
+from gradlint.signal.field import white
+from gradlint.signal.sway import Sway
+from gradlint.signal.transfer_complex import turned
 from tests.test_signal_coverage import Around, Between, worst
 from tests.test_signal_mechanisms import errors
 
@@ -44,7 +49,7 @@ def steady(length: int, pairs: int) -> Tensor:
     return torch.full((length, pairs), 1.7, dtype=torch.complex128)
 
 
-def turned(x: Tensor, c: Tensor) -> Tensor:
+def rotated(x: Tensor, c: Tensor) -> Tensor:
     """Every pair of features times the number of its position: x is (batch, length, heads, features)."""
     z = torch.view_as_complex(x.reshape(*x.shape[:-1], -1, 2)) * c[:, None]
     return torch.view_as_real(z).flatten(3)
@@ -78,6 +83,14 @@ def shared(y: np.ndarray) -> np.ndarray:
     return found
 
 
+def test_what_a_factor_turns_has_its_energies_still() -> None:
+    pairs = tables.dims_of((8, 5, 3, 2), batch=0)
+    x = replace(white(pairs, 1.0, 0.3), sway=Sway(0.2))
+    c = white(pairs[1:], 0.0, 1.0)
+    y = turned(0, 1, x, c).outputs[0]
+    assert y is not None and y.sway is x.sway
+
+
 class Attention(nn.Module):
     """Attention over turned queries and keys, several queries to a key where `groups` is above one."""
 
@@ -95,7 +108,7 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.before(x)
         q, k, v = (layer(x).unflatten(2, (-1, 16)) for layer in (self.q, self.k, self.v))
-        q, k = turned(q, self.c), turned(k, self.c)
+        q, k = rotated(q, self.c), rotated(k, self.c)
         k, v = (t.repeat_interleave(self.groups, dim=2) for t in (k, v))
         q, k, v = (t.transpose(1, 2) for t in (q, k, v))
         logits = q @ k.transpose(2, 3) / 4.0
@@ -150,9 +163,8 @@ def test_positions_that_are_fed_in_turn_pairs_as_they_were() -> None:
     class Fed(Around):
         def forward(self, x: Tensor) -> Tensor:
             phases = (x[..., :1] * 3.0).detach() * torch.linspace(1.0, 0.1, 8)
-            return self.last(
-                flat(paired(torch.relu(self.first(x))) * torch.polar(torch.ones_like(phases), phases)).mean(1)
-            )
+            c, y = torch.polar(torch.ones_like(phases), phases), self.first(x)
+            return self.last(torch.cat((flat(paired(torch.relu(y)) * c).mean(1), (y * flat(c))[:, 0]), -1))
 
     assert worst(Fed(lambda p, x: x), 8, 6, 16) < 0.08
 
@@ -186,13 +198,61 @@ def predicted(op: Between) -> tuple[Around, Graph, Signal]:
         (lambda p, x: flat(paired(x) * torch.view_as_complex(p["own"])), "mul of complex numbers"),
         (lambda p, x: flat(paired(x) * 1j), "mul of complex numbers"),
         (lambda p, x: flat(paired(x) / longer(6, 8).to(torch.complex64)), "div of complex numbers"),
+        (lambda p, x: flat(paired(x) * torch.polar(torch.ones(6, 8), p["own"][..., 0])), "polar of complex numbers"),
         (lambda p, x: paired(x).abs(), "abs of complex numbers"),
         (lambda p, x: flat(paired(x).mean(1, keepdim=True)), "mean of complex numbers"),
         (lambda p, x: flat(paired(x)[:, 1:]), "getitem of complex numbers"),
         (lambda p, x: paired(x).real, "the real part of numbers that are no Fourier transform"),
     ],
 )
+@pytest.mark.filterwarnings("error")
 def test_other_uses_of_complex_numbers_are_unknown(op: Between, reason: str) -> None:
     _, _, signal = predicted(op)
     assert any(reason in found for found in signal.unknown.values()), signal.unknown
     assert "first.weight" not in signal.profile.params
+
+
+@pytest.mark.parametrize(
+    "op",
+    [
+        lambda x, c: flat(paired(x) * c),
+        lambda x, c: (x.unflatten(-1, (-1, 2)) * torch.view_as_real(c)).flatten(2),
+        lambda x, c: flat(paired(x) + c),
+    ],
+)
+def test_a_complex_parameter_is_not_taken_for_its_magnitudes(op: Callable[[Tensor, Tensor], Tensor]) -> None:
+    class Filtered(Around):
+        def __init__(self) -> None:
+            super().__init__(lambda p, x: x)
+            self.filter = nn.Parameter(rotary(6, 8).to(torch.complex64))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.last(op(self.first(x), self.filter))
+
+    model, x = Filtered(), torch.randn(8, 6, 16)
+    model(x)
+    signal = predict(capture(model, (x,))[0])
+    assert list(signal.unknown.values()) == ["a parameter of complex numbers"]
+    assert not {"first.weight", "filter"} & set(signal.profile.params)
+
+
+def test_parts_of_unequal_size_are_mixed_evenly() -> None:
+    phases = torch.outer(torch.arange(6), torch.arange(1, 17)) * (2.0 * math.pi / 6.0)
+    c = torch.polar(torch.ones_like(phases), phases)
+
+    def op(p: nn.ParameterDict, x: Tensor) -> Tensor:
+        z = torch.view_as_complex(torch.stack((x, 6.0 * p["own"].expand_as(x)), -1))
+        return torch.view_as_real(z * c)[..., 0]
+
+    assert worst(Around(op, own=(16,)), 8, 6, 16) < 0.12
+
+
+def test_complex_numbers_that_no_data_meets_are_nothing_unknown() -> None:
+    c = rotary(6, 8)
+
+    def op(p: nn.ParameterDict, x: Tensor) -> Tensor:
+        c[:3].abs()
+        return x
+
+    _, _, signal = predicted(op)
+    assert not signal.unknown

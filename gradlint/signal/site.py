@@ -91,12 +91,14 @@ class Site:
 
     def known(self, value: int) -> Field:
         """The field of a value; parameters that are used as data get their exact table."""
-        found = self.fields.get(value)
-        if found is None and not is_complex(self.graph.values[value]):
+        found, given = self.fields.get(value), self.graph.values[value]
+        if found is None and is_complex(given) and given.origin == "param":
+            raise Unanswered("a parameter of complex numbers")
+        if found is None and not is_complex(given):
             param = self._param(value) or self.seen(value)
-            found = None if param is None else shaped(field_of(param), self.graph.values[value].shape)
+            found = None if param is None else shaped(field_of(param), given.shape)
         if found is None:
-            raise Dependent(f"input {self.graph.values[value].name or value} is unknown")
+            raise Dependent(f"input {given.name or value} is unknown")
         return found
 
     def field(self, role: str = "input") -> Field:

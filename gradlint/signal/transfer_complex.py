@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from gradlint.signal.field import Cotangent, Field
-from gradlint.signal.site import Contributions, Flow, Site, Unanswered, entries, is_complex, shaped
+from gradlint.signal.site import Contributions, Dependent, Flow, Site, Unanswered, entries, is_complex, shaped
 from gradlint.signal.transfer_merge import independent_product
 from gradlint.signal.transfer_pointwise import copy, unchanged
 from gradlint.signal.transfer_shape import follow, permuted, viewed
@@ -24,9 +24,12 @@ from gradlint.signal.weights import field_of, stands_for_infinity
 
 def unfollowed(site: Site) -> Flow:
     """What takes or gives complex numbers in any other way: their parts mix as no table says."""
-    for value in site.op.inputs:
-        if site.graph.values[value].requires_grad:
-            site.known(value)
+    operands = [site.graph.values[value] for value in site.op.inputs]
+    for operand in operands:
+        if operand.requires_grad:
+            site.known(operand.id)
+    if not any(operand.id in site.fields or operand.requires_grad for operand in operands):
+        raise Dependent("complex numbers that nothing is known of")
     raise Unanswered(f"no transfer function for {site.op.function or site.op.name} of complex numbers")
 
 
@@ -63,7 +66,7 @@ def multiplied(site: Site) -> Flow:
     for value, factor in ((first, second), (second, first)):
         c = known(site, factor)
         if c is not None and is_complex(site.graph.values[value]):
-            return _turned(value, factor, site.known(value), c)
+            return turned(value, factor, site.known(value), c)
     return unfollowed(site)
 
 
@@ -76,7 +79,8 @@ def known(site: Site, value: int) -> Field | None:
     return shaped(field_of(numbers), entries(site.graph.values[value]))
 
 
-def _turned(value: int, factor: int, x: Field, c: Field) -> Flow:
+def turned(value: int, factor: int, x: Field, c: Field) -> Flow:
+    """z·c by the fields of z and c; samples of more energy than others have it still, whatever c turns them to."""
     product = independent_product(value, factor, x, c)
     found = product.outputs[0]
     assert found is not None
