@@ -6,7 +6,8 @@ moments, E[x x′] is ½ Re E[z z̄′] for entries of one part and ½ Im E[z z�
     E[y y′] = E[x x′]·Re(c c̄′) for one part,    E[x x′]·Re(c c′) for both,
 
 each averaged over the entries of c that share the same axes: the second moments of the pair (Re c + Im c, Re c − Im c),
-which is recorded of c (`gradlint.capture.fixed`). The adjoint multiplies by c̄, of which both are the same.
+which is recorded of c (`gradlint.capture.fixed`). The adjoint multiplies by c̄, of which both are the same. As of any
+factor, it is an average: that |c| falls with the position while a causal mask favours the first ones is not seen.
 """
 
 from __future__ import annotations
