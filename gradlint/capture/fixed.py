@@ -104,7 +104,7 @@ class Following:
 
     def _look(self, ref: Ref, tensor: torch.Tensor, behind: Behind, *, inside: bool) -> None:
         """Note what a tensor is; `inside` a computation from parameters only what is none itself."""
-        if behind.leaves and (behind.answered or inside):
+        if behind.leaves and (behind.answered or inside or tensor.is_complex()):
             return
         numbers = looked_at(tensor)
         if numbers is None:
@@ -122,7 +122,9 @@ class Following:
     def _look_below(self, call: Call, ref: Ref, tensor: torch.Tensor) -> None:
         """Note the inverse of what the call divides by: that of an average is not the average inverse."""
         found = self.found.get(ref)
-        if found is not None and not found.responses and call.args[1:2] == (ref,) and _divides(call):
+        if tensor.is_complex() or found is None or found.responses:
+            return
+        if call.args[1:2] == (ref,) and _divides(call):
             inverse = looked_at(tensor.detach().double().reciprocal())
             if inverse is not None and inverse.finite:
                 self.found[ref] = replace(found, inverse=inverse)
@@ -143,7 +145,7 @@ def _is_data(call: Call, ref: Ref, tensor: torch.Tensor) -> bool:
     if tensor.requires_grad or not isinstance(ref.node, Call) or not any(meta.requires_grad for meta in call.outputs):
         return False
     entry = _entry(call)
-    return tensor.is_floating_point() or (entry is not None and entry.kind == "loss")
+    return tensor.is_floating_point() or tensor.is_complex() or (entry is not None and entry.kind == "loss")
 
 
 def _answered(call: Call) -> bool:
@@ -164,16 +166,18 @@ def _entry(call: Call) -> Entry | None:
 def looked_at(tensor: torch.Tensor) -> Param | None:
     """Statistics of a tensor's entries; of how often they are equal where they are integers.
 
-    None for a tensor on meta, of too many entries or of more than five axes that are longer than 1.
+    Of complex ones, those of their `parts`. None for a tensor on meta, of too many entries or of more than five axes
+    that are longer than 1.
     """
-    count = tensor.numel()
+    count = tensor.numel() * (2 if tensor.is_complex() else 1)
     if type(tensor) not in (torch.Tensor, torch.nn.Parameter) or torch._C._functorch.is_functorch_wrapped_tensor(
         tensor
     ):
         return None
-    if tensor.is_meta or tensor.layout is not torch.strided or not 0 < count <= ENTRIES_UP_TO or tensor.is_complex():
+    if tensor.is_meta or tensor.layout is not torch.strided or not 0 < count <= ENTRIES_UP_TO:
         return None
-    tensor = tensor.detach()
+    kind, tensor = dtype_name(tensor.dtype), tensor.detach()
+    tensor = parts(tensor) if tensor.is_complex() else tensor
     shape = tuple(tensor.shape)
     if len(shape) > MAX_AXES:
         shape = tuple(size for size in shape if size > 1)
@@ -182,11 +186,21 @@ def looked_at(tensor: torch.Tensor) -> Param | None:
     tensor = tensor.reshape(shape)
     if tensor.is_floating_point() or tensor.dtype is torch.bool:
         found = statistics("", tensor if tensor.is_floating_point() else tensor.float(), values=0)
-        return replace(found, requires_grad=False, dtype=dtype_name(tensor.dtype))
+        return replace(found, requires_grad=False, dtype=kind)
     if count > INTEGERS_UP_TO:
         return None
     sums = equal_pairs(tensor.cpu().numpy())
-    return Param("", shape, dtype_name(tensor.dtype), requires_grad=False, fan_in=1, fan_out=1, moments={"sums": sums})
+    return Param("", shape, kind, requires_grad=False, fan_in=1, fan_out=1, moments={"sums": sums})
+
+
+def parts(tensor: torch.Tensor) -> torch.Tensor:
+    """Re c + Im c and Re c − Im c of complex numbers c along a new last axis.
+
+    E[p p′] over entries that share it is E[Re c c̄′], and over entries that do not E[Re c c′]: what a product with c
+    makes of second moments (see `gradlint.signal.transfer_complex`).
+    """
+    double = tensor.to(torch.complex128)
+    return torch.stack((double.real + double.imag, double.real - double.imag), -1)
 
 
 def equal_pairs(entries: np.ndarray) -> dict[str, float]:

@@ -127,10 +127,11 @@ HIDING = 1e3  # magnitude of a number that stands for minus infinity: what is ad
 class Fixed:
     """A value that depends on nothing that was fed in, as it was in the recorded run.
 
-    `numbers` are its entries' statistics as of a parameter; of integers, `moments["sums"]` counts equal pairs (see
-    `gradlint.capture.fixed`). For a value that is computed from parameters, `responses[path][S]` is the mean square of
-    a parameter's gradient when the value's has independent unit entries along the axes in S (as digits) and is
-    constant along the others. `inverse` are the statistics of 1/entry, of a tensor that another one is divided by.
+    `numbers` are its entries' statistics as of a parameter; of integers, `moments["sums"]` counts equal pairs, and of
+    complex numbers c they are those of Re c ± Im c along a last axis (see `gradlint.capture.fixed`). For a value
+    that is computed from parameters, `responses[path][S]` is the mean square of a parameter's gradient when the value's
+    has independent unit entries along the axes in S (as digits) and is constant along the others. `inverse` are the
+    statistics of 1/entry, of a tensor that another one is divided by.
     """
 
     numbers: Param

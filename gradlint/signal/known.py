@@ -47,9 +47,15 @@ def settled(graph: Graph) -> set[int]:
     """The ops of which nothing is read but what is known anyway, by index."""
     found = set[int]()
     for op in reversed(graph.ops):
-        if all(value in graph.fixed or _read_by(graph, value, found) for value in op.outputs):
+        if all(_was_there(graph, value) or _read_by(graph, value, found) for value in op.outputs):
             found.add(op.index)
     return found
+
+
+def _was_there(graph: Graph, value: int) -> bool:
+    """Whether a value is reckoned with as it was in the recorded run."""
+    seen = graph.seen.get(value)
+    return value in graph.fixed or (seen is not None and not stands_for_infinity(seen))
 
 
 def _read_by(graph: Graph, value: int, ops: set[int]) -> bool:

@@ -18,9 +18,9 @@ from gradlint.signal import table as tables
 from gradlint.signal.doubt import FLOOR, WIDTH_UNITWISE, Doubt
 from gradlint.signal.field import Cotangent, Field, none, white
 from gradlint.signal.losses import cotangent
-from gradlint.signal.site import Dependent, Flow, Labels, Site, Square, Unanswered
+from gradlint.signal.site import Dependent, Flow, Labels, Site, Square, Unanswered, entries, is_complex
 from gradlint.signal.table import Table
-from gradlint.signal.transfer import DERIVATIVE, RELABELLING, TRANSFER, WEIGHT
+from gradlint.signal.transfer import DERIVATIVE, RELABELLING, TRANSFER, WEIGHT, transfer_of
 from gradlint.signal.transfer_write import rebased
 from gradlint.signal.unit_run import Unitwise
 from gradlint.signal.unit_scales import unitwise
@@ -157,7 +157,7 @@ class _Run:
         if all(0 in self.graph.values[value].shape for value in op.outputs):
             self.flows[op.index] = self._empty(op)
             return
-        transfer = TRANSFER.get(op.kind)
+        transfer = transfer_of(self.graph, op)
         try:
             if transfer is None:
                 raise Unanswered(f"no transfer function for {op.kind} ({op.function or op.name})")
@@ -174,7 +174,7 @@ class _Run:
             return
         self.flows[op.index] = flow
         for value, found in zip(op.outputs, flow.outputs, strict=False):
-            if found is not None and self.graph.values[value].shape == found.shape:
+            if found is not None and entries(self.graph.values[value]) == found.shape:
                 self.fields[value] = found
         self.doubt.produced(op, self.fields, flow.doubt)
 
@@ -202,7 +202,7 @@ class _Run:
 
     def _start(self, loss: str) -> None:
         for value in self._targets(loss):
-            y = self.fields.get(value)
+            y = None if is_complex(self.graph.values[value]) else self.fields.get(value)
             if loss == "own":
                 self.cotangents[value] = Cotangent(tables.constant(tables.dims_of(self.graph.values[value].shape), 1.0))
                 continue
@@ -279,7 +279,7 @@ class _Run:
             return
         if not found.requires_grad and found.origin != "input":
             return
-        self.ways.setdefault(value, {})[op.index] = _decades(contribution.table.square)
+        self.ways.setdefault(value, {})[op.index] = self._size(value, contribution.table)
         if value not in self.cotangents:
             self.cotangents[value] = contribution
             return
@@ -289,13 +289,15 @@ class _Run:
 
     def _gain(self, op: Op, arrived: Sequence[Cotangent | None], contributions: Mapping[int, object]) -> None:
         first = next(iter(self.graph.data_inputs(op)), None)
-        given = next((c for c in arrived if c is not None), None)
+        given = next(((v, c) for v, c in zip(op.outputs, arrived, strict=True) if c is not None), None)
         into = contributions.get(first) if first is not None else None
         if not isinstance(into, Cotangent) or given is None or first is None:
             return
-        backward = _decades(into.table.square) - _decades(given.table.square)
+        backward = self._size(first, into.table) - self._size(given[0], given[1].table)
         x, y = self.fields.get(first), self.fields.get(op.outputs[0])
-        forward = None if x is None or y is None else _decades(y.table.square) - _decades(x.table.square)
+        forward = None
+        if x is not None and y is not None:
+            forward = self._size(op.outputs[0], y.table) - self._size(first, x.table)
         self.gains[op.index] = Gain(
             forward if forward is None or math.isfinite(forward) else None,
             backward if math.isfinite(backward) else None,
@@ -304,7 +306,7 @@ class _Run:
         )
 
     def signal(self, loss: str) -> Signal:
-        gradient = {v: _decades(c.table.square) for v, c in self.cotangents.items() if c is not None}
+        gradient = {v: self._size(v, c.table) for v, c in self.cotangents.items() if c is not None}
         params, zeros = {}, {}
         for path, square in self.squares.items():
             if square is None or math.isnan(square.value):
@@ -314,7 +316,7 @@ class _Run:
             if structural:
                 zeros[path] = "no gradient arrives" if square.magnitude == 0.0 else "its gradient cancels"
         profile = Profile(
-            activation={value: _decades(found.table.square) for value, found in self.fields.items()},
+            activation={value: self._size(value, found.table) for value, found in self.fields.items()},
             gradient=gradient,
             params=params,
             gains=self.gains,
@@ -324,6 +326,10 @@ class _Run:
         )
         closer = profile if self.closer is None else refined(self.graph, profile, self.closer)
         return Signal(closer, loss, self.unknown, zeros)
+
+    def _size(self, value: int, table: Table) -> float:
+        """log10 RMS of a tensor's entries; the magnitude of a complex one is of two."""
+        return _decades(table.square * (2.0 if is_complex(self.graph.values[value]) else 1.0))
 
     def _spread(self, gradient: Mapping[int, float]) -> dict[int | str, float]:
         spread = dict(self.spread)

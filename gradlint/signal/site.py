@@ -91,12 +91,14 @@ class Site:
 
     def known(self, value: int) -> Field:
         """The field of a value; parameters that are used as data get their exact table."""
-        found = self.fields.get(value)
-        if found is None:
+        found, given = self.fields.get(value), self.graph.values[value]
+        if found is None and is_complex(given) and given.origin == "param":
+            raise Unanswered("a parameter of complex numbers")
+        if found is None and not is_complex(given):
             param = self._param(value) or self.seen(value)
-            found = None if param is None else shaped(field_of(param), self.graph.values[value].shape)
+            found = None if param is None else shaped(field_of(param), given.shape)
         if found is None:
-            raise Dependent(f"input {self.graph.values[value].name or value} is unknown")
+            raise Dependent(f"input {given.name or value} is unknown")
         return found
 
     def field(self, role: str = "input") -> Field:
@@ -179,6 +181,16 @@ class Site:
             given = [int(entry) for entry in value]
             return given * count if len(given) == 1 else given
         return [default] * count
+
+
+def is_complex(value: Value) -> bool:
+    """Whether a tensor's numbers are complex."""
+    return value.dtype.startswith("complex")
+
+
+def entries(value: Value) -> tuple[int, ...]:
+    """The shape of a tensor's field: complex numbers are pairs (Re, Im) along a last dimension."""
+    return (*value.shape, 2) if is_complex(value) else value.shape
 
 
 def shaped(field: Field | None, shape: tuple[int, ...]) -> Field | None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from gradlint.graph import Graph, Op
+from gradlint.signal import transfer_complex as of_complex
 from gradlint.signal.losses import loss
-from gradlint.signal.site import Flow, Site
+from gradlint.signal.site import Flow, Site, is_complex
 from gradlint.signal.transfer_attention import attention, matmul, softmax
 from gradlint.signal.transfer_concat import concat, constant
 from gradlint.signal.transfer_deconv import conv
@@ -64,7 +66,6 @@ TRANSFER: dict[str, Transfer] = {
         {
             **dict.fromkeys(("where", "masked_fill"), selected),
             "exp": exponential,
-            "real": real,
             **dict.fromkeys(("maximum", "minimum"), extreme),
             **dict.fromkeys(("tril", "triu"), triangle),
         },
@@ -75,6 +76,23 @@ TRANSFER: dict[str, Transfer] = {
     "loss": loss,
     "other": transformed,
 }
+
+COMPLEX: dict[str, Transfer] = {
+    "reshape": of_complex.reshape,
+    "permute": of_complex.permute,
+    "copy": of_complex.copied,
+    "mul": of_complex.multiplied,
+    "elementwise": by_function(of_complex.unfollowed, {"real": real}),
+    "other": transformed,
+}
+
+
+def transfer_of(graph: Graph, op: Op) -> Transfer | None:
+    """The transfer function of an op's kind; an op that takes or gives complex numbers is answered by these alone."""
+    if any(is_complex(graph.values[value]) for value in (*op.inputs, *op.outputs)):
+        return COMPLEX.get(op.kind, of_complex.unfollowed)
+    return TRANSFER.get(op.kind)
+
 
 RELABELLING: frozenset[str] = frozenset({"reshape", "permute", "expand", "slice", "split", "copy", "concat"})
 DERIVATIVE: frozenset[str] = frozenset({"activation", "softmax", "elementwise", "pool"})

@@ -120,7 +120,7 @@ def _reordered(dim: int, key: object) -> Step:
 
 def reshape(site: Site) -> Flow:
     """view, flatten, squeeze, unsqueeze, unflatten."""
-    if site.op.function in ("view_as_real", "view_as_complex", "values"):
+    if site.op.function == "values":
         raise Unanswered(f"no transfer function for {site.op.function}")
     return follow(site, [viewed(site.shape())])
 
