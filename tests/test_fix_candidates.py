@@ -204,6 +204,13 @@ def test_the_output_activation_is_taken_out():
     assert found.title == "remove nn.Softmax (3)"
 
 
+@pytest.mark.parametrize(("after", "removed"), [([nn.LogSoftmax(1)], True), ([], False)])
+def test_for_a_loss_of_log_probabilities_a_rectifier_goes_only_where_a_log_softmax_stays(after, removed):
+    graph = graph_of(nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 3), nn.ReLU(), *after), 4, 8)
+    found = candidates(graph, finding(family="output", ops=(3,)), "nll")
+    assert ((Swap(3, "identity"),) in [each.steps for each in found]) == removed
+
+
 def test_residual_branches_are_scaled_by_their_number():
     class Residual(nn.Module):
         def __init__(self) -> None:

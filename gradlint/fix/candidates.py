@@ -306,8 +306,10 @@ def _outputs(recipe: Recipe, scope: Stretch, finding: Finding) -> tuple[Step, ..
     named = _named(finding)
     chosen = [op for op in scope.outputs if op.index in named]
     chosen = chosen or (list(scope.outputs[-1:]) if finding.family == "output" else [])
-    last = recipe.output == "identity" or chosen[-1:] == list(scope.outputs[-1:])
-    return tuple(Swap(op.index, recipe.output) for op in chosen[-1:] if last and op.function != recipe.output)
+    last = chosen[-1:] == list(scope.outputs[-1:])
+    if (recipe.inner and last) or (recipe.output != "identity" and not last):
+        return ()
+    return tuple(Swap(op.index, recipe.output) for op in chosen[-1:] if op.function != recipe.output)
 
 
 def _drops(recipe: Recipe, scope: Stretch, finding: Finding) -> tuple[Step, ...]:

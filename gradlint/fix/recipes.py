@@ -19,6 +19,7 @@ class Recipe:
     `project`: a projection around the other ones, too, where most blocks change the shape.
     `prenorm`: the norms of residual sums go before the branches.
     `recurrent`: "irnn", "orthogonal-rnn" or "forget-bias". `output`: the function in place of the output activation.
+    `inner`: that one only where another function of the output comes after it.
     `drop`: the first of the finding's ops is taken out.
     `fused`: the finding's ops, with those before them, become one function that is finite for all numbers.
     `soft`: rows that the finding's argmax chooses are mixed by their scores.
@@ -34,6 +35,7 @@ class Recipe:
     prenorm: bool = False
     recurrent: str = ""
     output: str = ""
+    inner: bool = False
     drop: bool = False
     fused: bool = False
     soft: bool = False
@@ -76,6 +78,7 @@ FUSED = Recipe(fused=True)
 SOFT_LOOKUP = Recipe(soft=True)
 OTHER_LOSS = Recipe(loss=True)
 NO_OUTPUT = Recipe(output="identity")
+NO_INNER_OUTPUT = Recipe(output="identity", inner=True)
 SIGMOID_OUTPUT = Recipe(output="sigmoid")
 LOG_SOFTMAX_OUTPUT = Recipe(output="log_softmax")
 
@@ -108,7 +111,7 @@ TABLE: Mapping[str, tuple[Recipe, ...]] = {
     "double-activation": (DROP,),
     "not-finite": (FUSED, GUARD, STRICT_GUARD, *GROWING),
     "wrong-range": (OTHER_LOSS, SIGMOID_OUTPUT, LOG_SOFTMAX_OUTPUT),
-    "output": (NO_OUTPUT, SIGMOID_OUTPUT, LOG_SOFTMAX_OUTPUT),
+    "output": (NO_OUTPUT, NO_INNER_OUTPUT, SIGMOID_OUTPUT, LOG_SOFTMAX_OUTPUT),
     "broken-gradient": (SOFT_LOOKUP,),
     "numerics": (FUSED, GUARD, STRICT_GUARD),
 }
@@ -118,7 +121,7 @@ NOTES: Mapping[str, tuple[Recipe, ...]] = {"deep-post-norm": (PRE_NORM,)}
 OUTPUTS: Mapping[str, tuple[Recipe, ...]] = {
     "ce": (NO_OUTPUT,),
     "bce_logits": (NO_OUTPUT,),
-    "nll": (LOG_SOFTMAX_OUTPUT,),  # bare logits are no log-probabilities: their loss has no bottom
+    "nll": (NO_INNER_OUTPUT, LOG_SOFTMAX_OUTPUT),  # bare logits are no log-probabilities: their loss has no bottom
     "nll_prob": (SIGMOID_OUTPUT,),
     "bce": (SIGMOID_OUTPUT,),
     "mse": (NO_OUTPUT,),
