@@ -258,6 +258,25 @@ def test_every_parameter_gets_its_gradient(name):
     assert set(graph.params) == set(measured.params)
 
 
+def test_small_activations_that_lie_in_memory_in_another_order_are_measured_together():
+    class Turned(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(6, 6)
+
+        def forward(self, x):
+            h = self.layer(x).transpose(1, 2)  # elementwise operations keep the order of its memory
+            return torch.tanh(torch.relu(h))
+
+    torch.manual_seed(0)
+    x = torch.randn(4, 5, 6)
+    model = Turned()
+    graph, measured = probe(model, x)
+    (relu,) = [op for op in graph.ops if op.function == "relu"]
+    expected = torch.relu(model.layer(x)).square().mean().log10().item() / 2
+    assert measured.profile.activation[relu.outputs[0]] == pytest.approx(expected, abs=1e-5)
+
+
 def test_a_class_with_another_method_called_train_is_measured_in_train_mode():
     modes = []
 

@@ -17,7 +17,7 @@ def measure(ledger: Ledger, keys: list[Key], tensors: list[Tensor], batch: int, 
     """Note size, bounds, correlation between samples and shares of units of activations of one shape."""
     stacked = torch.stack(tensors)
     several = stacked.ndim > 1 and 1 < batch == stacked.shape[1]
-    rows = stacked.view(len(keys), batch if several else 1, -1)
+    rows = stacked.reshape(len(keys), batch if several else 1, -1)
     lengths: Tensor = torch.linalg.vector_norm(rows, dim=2, dtype=torch.float32 if rows.dtype in HALF else None)
     entries = rows.shape[1] * rows.shape[2]
     if rows.is_cpu:
