@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
 
-from gradlint.graph import HIDING, Fixed, Graph, Op, Value
+from gradlint.graph import HIDING, Graph, Op, Param, Value
 from gradlint.signal import table as tables
 from gradlint.signal.field import Cotangent, Field, from_sums
+from gradlint.signal.masks import masks_logits
 from gradlint.signal.site import Labels, Square
 from gradlint.signal.weights import field_of, numbers_of
+
+VANISHING = 24.0 * math.log(2.0)  # e^−this is half a unit in the last place of a float32 number near 1
 
 
 def fields(graph: Graph) -> dict[int, Field]:
@@ -18,17 +22,30 @@ def fields(graph: Graph) -> dict[int, Field]:
     found = {}
     for number, fixed in graph.fixed.items():
         value = graph.values[number]
-        if value.dtype.startswith(("float", "bfloat")) and not hides(fixed):
+        if value.dtype.startswith(("float", "bfloat")) and not hides(graph, number):
             field = field_of(fixed.numbers)
             if field is not None:
                 found[number] = _shaped(field, value)
     return found
 
 
-def hides(fixed: Fixed) -> bool:
-    """Whether these are numbers that a softmax reads as minus infinity."""
-    numbers = fixed.numbers
-    return not numbers.finite or ((numbers.abs_max or 0.0) >= HIDING and (numbers.mean or 0.0) < 0.0)
+def hides(graph: Graph, number: int) -> bool:
+    """Whether a value holds numbers that a softmax reads as minus infinity."""
+    numbers = graph.fixed[number].numbers
+    if not numbers.finite or ((numbers.abs_max or 0.0) >= HIDING and (numbers.mean or 0.0) < 0.0):
+        return True
+    return _switches(numbers) and masks_logits(graph, number)
+
+
+def _switches(numbers: Param) -> bool:
+    """Whether every entry is 0 or one −c with e^−c below the rounding of a float32 probability."""
+    largest, zeros = numbers.abs_max or 0.0, numbers.zero_share or 0.0
+    if largest < VANISHING or not 0.0 < zeros < 1.0 or numbers.mean is None or numbers.rms is None:
+        return False
+    level = (1.0 - zeros) * largest
+    return math.isclose(-numbers.mean, level, rel_tol=1e-5) and math.isclose(
+        numbers.rms**2, level * largest, rel_tol=1e-5
+    )
 
 
 def labels(graph: Graph) -> dict[int, Labels]:
