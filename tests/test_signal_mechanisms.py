@@ -132,6 +132,26 @@ class Tokens(nn.Module):
         return self.head(torch.relu(self.second(x)).mean(1))
 
 
+class Pooled(nn.Module):
+    """A convolution whose mean over each map is taken off, and the mean over its positions, each normalised."""
+
+    def __init__(self, padding: int) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.inst = nn.Conv2d(3, 16, 3, padding=padding, bias=False), nn.InstanceNorm2d(16)
+        self.norm, self.head = nn.LayerNorm(16), nn.Linear(16, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.norm(self.inst(self.conv(x)).flatten(2).transpose(1, 2)).mean(1))
+
+
+@pytest.mark.parametrize("padding", [0, 1])
+def test_tokens_of_unequal_energy_get_unequal_gradients_of_a_layer_norm(padding: int) -> None:
+    """What tokens have in common is taken off below: that each was divided by a deviation of its own is left."""
+    found, _ = errors(Pooled(padding), (8, 3, 12, 12), 12)
+    assert abs(found["conv.weight"]) < 0.045
+
+
 def test_a_norm_over_samples_and_tokens_keeps_them_apart() -> None:
     found, _ = errors(Tokens(), (16, 12, 16))
     for name in ("first.weight", "second.weight", "head.weight"):

@@ -124,11 +124,16 @@ class Field:
 
 
 def outer(table: Table, vector: Array) -> Array:
-    """vector_k² where the profile axis is the same, vector_k times its average elsewhere; broadcasts against values."""
+    """vector_k² where the profile axis is the same, elsewhere vector_k times the average of the other indices.
+
+    Broadcasts against values.
+    """
     if table.profile is None:
         return table.per_class(vector**2)
+    count = table.sizes[table.profile.axis]
+    others = (count * (table.weights @ vector) - vector) / max(count - 1, 1)
     same = np.broadcast_to(table.per_class(vector**2), table.values.shape)
-    other = np.broadcast_to(table.per_class(vector * (table.weights @ vector)), table.values.shape)
+    other = np.broadcast_to(table.per_class(vector * others), table.values.shape)
     axis = table.profile.axis
     return tables.put(axis, tables.take(same, axis, 1), tables.take(other, axis, 0))
 

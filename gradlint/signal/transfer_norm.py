@@ -68,7 +68,8 @@ def normalised(site: Site, plan: Plan, value: int) -> Flow:
         if cotangent is None:
             return {}
         given = replace(cotangent, lean=cotangent.lean * damping)
-        return _norm_backward(site, plan, value, y, unit, inverse * inflation, given, evened)
+        apart = _apart(plan, level)
+        return _norm_backward(site, plan, value, y, unit, inverse * inflation, given, evened, apart)
 
     shaped = y if y.dims == original.dims else Field(tables.regroup(y.table, y.dims), y.mean, y.base, y.source, y.sway)
     return Flow((_as_shape(shaped, original.shape),), backward)
@@ -147,6 +148,33 @@ def _damping(plan: Plan, inflation: Array) -> float:
     if not by_channel(plan):
         return 0.0
     return max(1.0 - (float(inflation.mean()) - 1.0) * (1.0 + 1.5 * plan.x.sway.variance), 0.0)
+
+
+def _apart(plan: Plan, own: float) -> Array:
+    """E[1/(s s′)] of two normalised sets over E[1/s²] of even ones, by shared axes, where each sample has its own s.
+
+    ln s² has the variance `own` of finitely many entries, and that of the energy which they have in common. Of a
+    log-normal s² with log variance v, E[s²]E[1/s²] is e^v, and E[s²]E[1/(s s′)] is e^(v(3 + c)/4) at a correlation c.
+    """
+    axes = plan.x.table.axes
+    found = np.ones((1,) + (2,) * len(axes))
+    if by_channel(plan):
+        return found
+    sway = plan.x.sway
+    inside = math.prod(axes[axis].size for axis in plan.over if axis not in plan.along)
+    across = math.prod(axes[axis].size for axis in plan.others if not axes[axis].batch and axis not in plan.along)
+    variance = sway.variance if inside == 1 else sway.shared(inside)
+    shared = sway.shared(across) if inside == 1 else variance
+    index: list[slice | int] = [slice(None)] * found.ndim
+    found *= math.exp(0.75 * variance - 0.25 * own)
+    for axis in plan.others:
+        if axes[axis].batch:
+            index[axis + 1] = 1
+    found[tuple(index)] = math.exp(0.75 * variance + 0.25 * shared - 0.25 * own)
+    for axis in plan.others:
+        index[axis + 1] = 1
+    found[tuple(index)] = math.exp(variance)
+    return found
 
 
 def by_channel(plan: Plan) -> bool:
@@ -242,6 +270,7 @@ def _norm_backward(
     inverse: Array,
     cotangent: Cotangent,
     evened: Evened | None,
+    apart: Array,
 ) -> Contributions:
     table = plan.x.table
     coupled = coupling(plan, y, cotangent)
@@ -270,7 +299,8 @@ def _norm_backward(
     removed = _removed(plan, g, h, pairs)
     g = _projected(plan, given, g, h, pairs)
     into = Table(table.dims, g, profile)
-    into = into.with_values(g * outer(into, np.sqrt(np.broadcast_to(_expanded(inverse, table, into), len(g)))))
+    scales = outer(into, np.sqrt(np.broadcast_to(_expanded(inverse, table, into), len(g))))
+    into = into.with_values(g * scales * apart)
     if evened is not None:
         into = into.with_values(_along(into.values, plan, evened.factor, evened.root_factor))
     original = site.known(source)
