@@ -73,6 +73,25 @@ def test_a_later_norm_leaves_of_a_gain_what_its_epsilon_does() -> None:
     assert abs(found[gain]) < 0.3
 
 
+def test_zeros_around_a_map_lie_at_its_edges() -> None:
+    """Padding that is an operation of its own, more after than before (TensorFlow's "same" at a stride of two)."""
+    torch.manual_seed(0)
+    around = nn.ZeroPad2d((1, 2, 1, 2))
+    layers = [nn.Conv2d(3, 48, 3, padding=1), nn.ReLU(), around, nn.Conv2d(48, 48, 5, 2), nn.ReLU()]
+    found, _ = errors(nn.Sequential(*layers, around, nn.Conv2d(48, 48, 5, 2), nn.ReLU(), *head(48)), (16, 3, 8, 8))
+    assert max(abs(error) for name, error in found.items() if name.endswith("weight")) < 0.05
+
+
+def test_zeros_around_a_map_keep_what_a_later_norm_leaves_of_a_gain() -> None:
+    torch.manual_seed(0)
+    deep = nn.Conv2d(32, 32, 5, 2, groups=32, bias=False)
+    layers = [*conv(3, 32, 3), nn.ReLU(), nn.ZeroPad2d((1, 2, 1, 2)), deep, nn.BatchNorm2d(32), nn.ReLU()]
+    found, signal = errors(nn.Sequential(*layers, *head(32)), (8, 3, 8, 8))
+    gain = "1.weight"
+    assert signal.profile.params[gain] < signal.profile.params["0.weight"] - 3.0
+    assert abs(found[gain]) < 0.3
+
+
 def test_one_tap_before_a_norm_has_next_to_no_gradient() -> None:
     torch.manual_seed(0)
     scale = nn.Conv2d(32, 32, 1, groups=32, bias=False)
