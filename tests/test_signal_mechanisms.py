@@ -14,6 +14,7 @@ from gradlint.capture import capture
 from gradlint.profile import Signal
 from gradlint.signal import predict
 from gradlint.signal.spectrum import divided, spectrum
+from gradlint.signal.transfer_attention import shares
 
 
 def errors(model: nn.Module, shape: tuple[int, ...], passes: int = 8) -> tuple[dict[str, float], Signal]:
@@ -217,3 +218,37 @@ def test_dividing_by_a_deviation_against_draws() -> None:
     real = (draws / np.sqrt(square)[:, None]).T @ (draws / np.sqrt(square)[:, None]) / len(draws)
     for index, (a, b) in enumerate(rows):
         assert real[0, index] == pytest.approx(moments[0, int(a == 0), int(b == 0)], abs=0.02)
+
+
+class Reading(nn.Module):
+    """One attention layer after a norm, with weights of their own for queries, keys and values."""
+
+    def __init__(self, *, causal: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.causal, self.norm, self.out = causal, nn.LayerNorm(32), nn.Linear(32, 32)
+        self.q, self.k, self.v = (nn.Linear(32, 32) for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(x)
+        q, k, v = (layer(x).view(*x.shape[:2], 2, 16).transpose(1, 2) for layer in (self.q, self.k, self.v))
+        y = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
+        return self.out(y.transpose(1, 2).flatten(2))
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_keys_and_values_of_one_token_vary_together(causal: bool) -> None:
+    """The gradient of a query is the covariance of 64 tokens of 32 features times δ, no sum of 64 independent terms."""
+    found, _ = errors(Reading(causal=causal), (16, 64, 32), 12)
+    assert abs(found["q.weight"]) < 0.05
+    assert abs(found["k.weight"]) < 0.05
+
+
+@pytest.mark.parametrize(("variance", "off"), [(0.5, 0.05), (1.0, 0.14)])
+def test_the_rows_of_a_causal_softmax_see_different_numbers_of_keys(variance: float, off: float) -> None:
+    random = np.random.default_rng(0)
+    grown = np.tril(np.exp(random.normal(0.0, math.sqrt(variance), (400, 64, 64))))
+    own = ((grown / grown.sum(-1, keepdims=True)) ** 2).sum(-1)
+    shared, uneven = shares(np.full((1, 2), variance), 64, rows=[0])
+    assert shared[0, 1] == pytest.approx(float(own.mean()), rel=off)
+    assert uneven == pytest.approx(float((own**2).mean() / own.mean() ** 2), rel=off)

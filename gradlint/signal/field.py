@@ -68,6 +68,7 @@ class Field:
     fixed: bool = False  # a norm has fixed Σz and Σz² of the Gaussian z under it in every channel of the batch
     terms: tuple[tuple[float, Field], ...] = ()  # a sum's independent parts and their coefficients; () of itself
     causal: bool = False  # logits of which each row only counts the keys up to its own position
+    features: float = math.inf  # of what a weight made this from: products of two tokens vary by 1/features about 0
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -106,7 +107,8 @@ class Field:
             level = _mean_for(table, base.mean, self.table)
             base = Base(relabel(base.table), level, base.function, (key, base.source))
         mean = _mean_for(table, self.mean, self.table)
-        return Field(table, mean, base, (key, self.source), self.sway, causal=self.causal)
+        source = (key, self.source)
+        return Field(table, mean, base, source, self.sway, causal=self.causal, features=self.features)
 
     def gaussian(self) -> Field:
         """The field with its distribution forgotten."""
@@ -225,6 +227,7 @@ class Cotangent:
         None  # relative sizes by channel of the tensor of this source: 1/σ² of a norm
     )
     spanned: Spanned | None = None  # the same, seen from the Gaussian of `factor` before the function that made x
+    echo: float = 0.0  # what pairs of tokens add to Σ δδ′xx′ for the x that made the tensor: δδ′ varies as xx′ does
 
     def relabelled(self, relabel: Relabel) -> Cotangent:
         """The same gradient in another layout."""

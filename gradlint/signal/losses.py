@@ -70,7 +70,7 @@ def cross_entropy(y: Field, classes: int, divisor: float) -> Cotangent:
     axis = table.starts[classes]
     count = table.sizes[axis]
     same, different = tables.take(table.values, axis, 1), tables.take(table.values, axis, 0)
-    probability = overlap(np.maximum(same - different, 0.0), 1.0 / count) / count
+    probability = overlap(np.maximum(same - different, 0.0), float(count)) / count
     gradient = probability - 1.0 / count**2
     index = (slice(None),) + (1,) * (gradient.ndim - 1)
     gradient[index] = probability[index] - 2.0 / count**2 + 1.0 / count

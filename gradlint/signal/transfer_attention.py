@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -17,14 +18,28 @@ from gradlint.signal.transfer_einsum import einsum, product_of
 from gradlint.signal.transfer_merge import plus
 
 
-def overlap(covariance: Array, lead: Array | float) -> Array:
-    """Σ_j E[a_j a′_j] of two softmax rows whose centred logits have this covariance: e^τ T/(e^τ + T − 1)/T.
-
-    `lead` is Σ_j a_j a′_j at equal logits: 1/T, or the average share of keys that two causal rows have in common.
-    """
-    count = 1.0 / np.asarray(lead, np.float64)
+def overlap(covariance: Array, count: Array | float) -> Array:
+    """Σ_j E[a_j a′_j] of two softmax rows over T keys whose centred logits have this covariance: e^τ/(e^τ + T − 1)."""
     grown = np.exp(np.minimum(covariance, 60.0))
     return np.asarray(grown / (grown + count - 1.0))
+
+
+def shares(covariance: Array, count: int, rows: Sequence[int] | None) -> tuple[Array, float]:
+    """The overlap of two rows for every entry of a covariance, (1, 2, …), and E[s²] over E[s]² of a row's with itself.
+
+    A causal softmax has its rows along the axes `rows`: row i sees i keys, and two rows have the fewer in common.
+    """
+    if rows is None:
+        return overlap(covariance, float(count)), 1.0
+    keys = np.arange(1, count + 1, dtype=np.float64)
+    found = overlap(covariance[..., None], keys)
+    shared: Array = found @ (2.0 * (keys - 1.0) / max(count * (count - 1.0), 1.0))  # the larger of two rows is this one
+    index: list[slice | int] = [slice(None)] * shared.ndim
+    for axis in rows:
+        index[axis + 1] = 1
+    shared[tuple(index)] = found[tuple(index)].mean(-1)
+    own = found.reshape(-1, count)[-1]
+    return shared, float((own**2).mean() / own.mean() ** 2)
 
 
 def softmax(site: Site) -> Flow:
@@ -40,7 +55,8 @@ def softmax(site: Site) -> Flow:
     axis = table.starts[dim]
     count = table.sizes[axis]
     same, different = tables.take(table.values, axis, 1), tables.take(table.values, axis, 0)
-    shared = overlap(np.maximum(same - different, 0.0), _row_share(table, dim, causal=x.causal))
+    hides = x.causal and dim > 0 and table.shape[dim - 1] == count
+    shared, uneven = shares(np.maximum(same - different, 0.0), count, table.at(dim - 1) if hides else None)
     log = site.op.function == "log_softmax"
     probabilities = _rows(table, axis, shared / count, (1.0 - shared) / (count * (count - 1.0)))
     y = _log_field(table, axis, x) if log else Field(probabilities, np.array([1.0 / count]))
@@ -50,18 +66,11 @@ def softmax(site: Site) -> Flow:
         if cotangent is None:
             return {}
         given = tables.regroup(cotangent.table, table.dims).collapse()
-        into = _log_into(given, axis, count, probabilities) if log else softmax_into(given, axis, count, probabilities)
-        return {value: Cotangent(tables.regroup(into, x.dims))}
+        if log:
+            return {value: Cotangent(tables.regroup(_log_into(given, axis, count, probabilities), x.dims))}
+        return {value: Cotangent(tables.regroup(softmax_into(given, axis, count, probabilities, uneven), x.dims))}
 
     return Flow((y if y.dims == x.dims else Field(tables.regroup(y.table, x.dims), y.mean),), backward)
-
-
-def _row_share(table: Table, dim: int, *, causal: bool) -> Array | float:
-    """Σ_j a_ij a_i′j at equal logits; rows of a causal softmax lie along the dimension before it."""
-    count = table.shape[dim]
-    if not causal or dim < 1 or table.shape[dim - 1] != count:
-        return 1.0 / count
-    return _triangle(count, tuple(table.at(dim - 1)), len(table.axes) - 1)
 
 
 def _rows(table: Table, axis: int, same: Array, different: Array) -> Table:
@@ -78,11 +87,14 @@ def _log_field(table: Table, axis: int, x: Field) -> Field:
     return Field(table.with_values(centred + level**2), np.array([level]))
 
 
-def softmax_into(given: Table, axis: int, count: int, probabilities: Table) -> Table:
-    """δ_j = a_j(g_j − Σ a g): variance a²(g_s − g_d)(1 − 1/T_eff), summing to zero over j."""
+def softmax_into(given: Table, axis: int, count: int, probabilities: Table, uneven: float = 1.0) -> Table:
+    """δ_j = a_j(g_j − Σ a g): variance a²(g_s − g_d)(1 − 1/T_eff), summing to zero over j.
+
+    `uneven` is E[s²] over E[s]² for s = 1/T_eff of a row.
+    """
     own = tables.take(probabilities.values, axis, 1)
     excess = tables.take(given.values, axis, 1) - tables.take(given.values, axis, 0)
-    same = own * excess * (1.0 - count * own)
+    same = own * excess * np.maximum(1.0 - count * own * uneven, 0.0)
     return given.with_values(tables.put(axis, same, -same / (count - 1.0)))
 
 
@@ -169,7 +181,8 @@ def attention(site: Site) -> Flow:
     query, key, value = (tables.expand(table, (*lead, *table.dims[-2:])) for table in wide)
     scale = site.number("scale", fields[0].shape[-1] ** -0.5)
     hides = hides or bool(site.op.attrs.get("causal"))
-    plan = _attend(query, key, value, lead, scale, bias, dropped, causal=hides)
+    features = min(fields[1].features, fields[2].features)
+    plan = _attend(query, key, value, lead, scale, bias, dropped, features, causal=hides)
     mean = np.array([fields[2].average])
 
     def backward(cotangents: Sequence[Cotangent | None]) -> Contributions:
@@ -178,9 +191,9 @@ def attention(site: Site) -> Flow:
             return {}
         parts = plan.backward(tables.regroup(cotangent.table, plan.output.dims))
         out: dict[int, Contribution] = {}
-        for value_id, field, spread, part in zip(ids, fields, wide, parts, strict=True):
-            given = Cotangent(_summed_heads(tables.sum_to(part, spread.dims), field.table))
-            credit(out, value_id, given)
+        for role, (value_id, field, spread, part) in enumerate(zip(ids, fields, wide, parts, strict=True)):
+            given = _summed_heads(tables.sum_to(part, spread.dims), field.table)
+            credit(out, value_id, Cotangent(given, echo=plan.echo if role == 1 else 0.0))
         if bias is not None:
             arrived = plan.logits_into(tables.regroup(cotangent.table, plan.output.dims))
             out[site.id("mask")] = Cotangent(tables.sum_to(arrived, bias.dims))
@@ -235,6 +248,19 @@ class Attended:
     lead: Dims
     scale: float
     dropped: float  # share of the weights that dropout sets to zero
+    features: float  # of the tokens that keys and values are both made of
+    uneven: float  # E[s²] over E[s]² for s = Σ a² of a row
+
+    @cached_property
+    def echo(self) -> float:
+        """E[κ²] times (1 − s)² over s(1 − s), κ the product of two tokens over that of one with itself, s = Σ_j a_j².
+
+        The gradient of a logit is δ·v_j, so that over two keys it varies as the keys do: Σ_j a_j (δ·v_j) k_j is the
+        tokens' covariance times δ, and no sum of independent terms.
+        """
+        own = min(self.weights.square * self.weights.shape[-1], 1.0)
+        rest = own * (1.0 - own * self.uneven)
+        return (1.0 - own - rest) / rest / self.features if rest > 0.0 else 0.0
 
     def backward(self, given: Table) -> tuple[Table, Table, Table]:
         """Cotangents of query, key and value (Noci et al. 2022: they vanish with the alignment of the values)."""
@@ -251,7 +277,7 @@ class Attended:
         into_key = Table(
             self.key.dims, product(operand(logits, self.lead, -1, -2), operand(self.query, self.lead, -1, -2))
         )
-        return _concentrated(into_query, given, profile), into_key, into_value
+        return _concentrated(into_query.scaled(1.0 + self.echo), given, profile), into_key, into_value
 
     def logits_into(self, given: Table) -> Table:
         """The cotangent of the logits, scale and bias included."""
@@ -264,7 +290,7 @@ class Attended:
         merged = tables.merge_dim(on_weights, len(on_weights.dims) - 1)
         weights = tables.merge_dim(self.weights, len(on_weights.dims) - 1)
         count = self.weights.shape[-1]
-        return tables.regroup(softmax_into(merged, axes[0], count, weights), self.weights.dims)
+        return tables.regroup(softmax_into(merged, axes[0], count, weights, self.uneven), self.weights.dims)
 
 
 def thinned(table: Table, share: float) -> Table:
@@ -293,6 +319,7 @@ def _attend(
     scale: float,
     bias: Field | None,
     dropped: float,
+    features: float,
     *,
     causal: bool,
 ) -> Attended:
@@ -303,32 +330,10 @@ def _attend(
     count = key.shape[-2]
     axes = list(logits.at(-1))
     same, different = tables.joint(logits.values, axes, logits.sizes)
-    lead_share = _key_share(query, logits, count, causal=causal)
-    shared = overlap(np.maximum(same - different, 0.0), lead_share)
+    shared, uneven = shares(np.maximum(same - different, 0.0), count, logits.at(-2) if causal else None)
     rows = tables.put(axes[0], shared / count, (1.0 - shared) / (count * max(count - 1.0, 1.0)))
     single = Table((*logits.dims[:-1], (Axis(count),)), rows)
     weights = tables.regroup(single, logits.dims)
     mixed = product(operand(thinned(weights, dropped), lead, -2, -1), operand(value, lead, -1, -2))
     output = Table((*lead, query.dims[-2], value.dims[-1]), mixed)
-    return Attended(query, key, value, weights, output, lead, scale, dropped)
-
-
-def _key_share(query: Table, logits: Table, count: int, *, causal: bool) -> Array | float:
-    """Σ_j a_ij a_i′j at equal logits: 1/T; causal: H_T/T for one row, the mean of 1/max(i, i′) for two."""
-    if not causal:
-        return 1.0 / count
-    return _triangle(count, tuple(logits.at(-2)), len(logits.axes) - len(logits.at(-1)))
-
-
-def _triangle(count: int, rows: Sequence[int], rank: int) -> Array:
-    """Shares of common keys for a causal mask, (1, 2, …): one row where all axes of the rows agree, two elsewhere."""
-    index = np.arange(1, count + 1, dtype=np.float64)
-    own = float((1.0 / index).mean())
-    pairs = float(((2.0 * index - 1.0) / index).sum() - (1.0 / index).sum())
-    other = pairs / max(count * (count - 1.0), 1.0)
-    share: Array = np.full((1,) + (2,) * rank, other)
-    chosen: list[slice | int] = [slice(None)] * (rank + 1)
-    for axis in rows:
-        chosen[axis + 1] = 1
-    share[tuple(chosen)] = own
-    return share
+    return Attended(query, key, value, weights, output, lead, scale, dropped, features, uneven)
