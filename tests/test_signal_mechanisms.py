@@ -15,6 +15,7 @@ from gradlint.profile import Signal
 from gradlint.signal import predict
 from gradlint.signal.spectrum import divided, spectrum
 from gradlint.signal.transfer_attention import shares
+from gradlint.signal.windows import windows
 
 
 def errors(model: nn.Module, shape: tuple[int, ...], passes: int = 8) -> tuple[dict[str, float], Signal]:
@@ -252,3 +253,24 @@ def test_the_rows_of_a_causal_softmax_see_different_numbers_of_keys(variance: fl
     shared, uneven = shares(np.full((1, 2), variance), 64, rows=[0])
     assert shared[0, 1] == pytest.approx(float(own.mean()), rel=off)
     assert uneven == pytest.approx(float((own**2).mean() / own.mean() ** 2), rel=off)
+
+
+def test_two_positions_of_a_padded_map_share_the_taps_that_both_have_in_bounds() -> None:
+    (window,) = windows([4], [4], [3], [1], [1.0], [1])
+    shared = np.array([[2, 2, 2, 1], [2, 3, 3, 2], [2, 3, 3, 2], [1, 2, 2, 2]]) / 3.0
+    assert np.allclose(window.together(np.ones((4, 4))), shared)
+    assert window.within(np.eye(4)) == 0.0
+
+
+def test_entries_of_a_window_have_more_in_common_than_any_two_of_a_plain_network() -> None:
+    torch.manual_seed(0)
+    layers: list[nn.Module] = []
+    for before in (3, 192, 192):
+        for start in (before, 192, 192):
+            layer = nn.Conv2d(start, 192, 3, padding=1)
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out")
+            nn.init.zeros_(layer.bias)
+            layers += [layer, nn.ReLU()]
+        layers.append(nn.MaxPool2d(2))
+    found, _ = errors(nn.Sequential(*layers, nn.Flatten(), nn.Linear(768, 10)), (8, 3, 16, 16), 6)
+    assert max(abs(error) for name, error in found.items() if name.endswith("weight")) < 0.05

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from gradlint.signal import table as tables
-from gradlint.signal.edges import Edges, blended
+from gradlint.signal.edges import Edges, Near, blended
 from gradlint.signal.kernels import SCORES, kernel
 from gradlint.signal.scalar import IDENTITY, Scalar, weighted_sum
 from gradlint.signal.sway import NONE, Sway
@@ -63,6 +63,7 @@ class Field:
     rows: Array | None = None  # a weight's output by channel: the table's "same channel" half, up to a constant, (C, …)
     edges: Edges = ()
     drift: Edges = ()  # how E[x(p)x̄] varies over positions p, x̄ the mean over them
+    near: Near = ()  # E[x(p)x(q)] over its mean over p ≠ q
     tail: float = 0.0  # what heavy tails add to the relative variance of a channel's own variance over the batch
     spike: float = 0.0  # variance of the log scale of single entries: few taps leave the tails of what they read
     fixed: bool = False  # a norm has fixed Σz and Σz² of the Gaussian z under it in every channel of the batch
