@@ -235,6 +235,18 @@ def test_a_mask_that_hides_keys_is_no_number() -> None:
     assert worst(Around(attend, w=(16, 16), v=(16, 16)), 8, 32, 16) < 0.25
 
 
+def test_a_finite_number_added_to_hide_other_windows_is_a_mask() -> None:
+    """Shifted windows: −100 between the regions that a window holds, e^−100 being nothing (Swin Transformer)."""
+    region = torch.arange(32) // 16
+    hidden = torch.where(region[:, None] != region[None], -100.0, 0.0)
+
+    def attend(p: nn.ParameterDict, x: Tensor) -> Tensor:
+        scores = (x @ p["w"]) @ (x @ p["v"]).transpose(1, 2) + p["bias"]
+        return (scores + hidden.to(x)[None]).softmax(-1) @ x
+
+    assert worst(Around(attend, w=(16, 16), v=(16, 16), bias=(32, 32)), 8, 32, 16) < 0.25
+
+
 def test_what_nothing_fed_in_changes_survives_serialisation() -> None:
     model = Around(*OPS["softmax of a parameter"][:1], **OPS["softmax of a parameter"][1])
     model(torch.randn(8, 10, 16))

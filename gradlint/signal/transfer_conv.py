@@ -11,6 +11,7 @@ from functools import cached_property, lru_cache
 import numpy as np
 
 from gradlint.signal import table as tables
+from gradlint.signal.closeness import read_together
 from gradlint.signal.edges import along, even
 from gradlint.signal.edges import levelled as over_mean
 from gradlint.signal.few_taps import in_reach, passed, spike_of, tail_of
@@ -75,7 +76,9 @@ def convolution(site: Site, x: Field, weight: Weight, bias: Vector | None, geome
     x = _channel_profile_only(x)
     borders = even(x.edges, [window.size for window in geometry.windows])
     read = along(Window.read, geometry.windows, borders)
-    geometry = levelled(geometry, [float(v.mean()) for v in read], along(Window.pairs, geometry.windows, borders))
+    pairs, near = read_together(x, geometry.windows)
+    apart = pairs or along(Window.pairs, geometry.windows, borders)
+    geometry = levelled(geometry, [float(v.mean()) for v in read], apart)
     sums = FilterSums(weight, geometry.groups)
     parts = _components_of(x.table, sums, geometry)
     y_values = mapped(parts, reach_of(geometry), sums.matrix(out=True))
@@ -125,6 +128,7 @@ def convolution(site: Site, x: Field, weight: Weight, bias: Vector | None, geome
         rows=rows,
         edges=edges,
         drift=drift,
+        near=near,
         tail=tail,
         spike=spike_of(x, counted),
     )

@@ -66,7 +66,7 @@ def contraction(site: Site, x: Field, weight: Weight, bias: Vector | None) -> Fl
     )
     sway, _ = drawn(x.sway, noise)
     rows = rows_of(y_same[0], weight) if profile is None else None
-    field = Field(y, mean_by_class, sway=sway, rows=rows)
+    field = Field(y, mean_by_class, sway=sway, rows=rows, features=weight.shape[1])
 
     def backward(cotangents: Sequence[Cotangent | None]) -> Contributions:
         cotangent = cotangents[0]
@@ -80,6 +80,8 @@ def contraction(site: Site, x: Field, weight: Weight, bias: Vector | None) -> Fl
         follows = cotangent.orthogonal is not None and cotangent.orthogonal.source == field.source
         if value is not None and isinstance(found, Square) and follows:
             out[value.id] = tangent(found, weight, cotangent)
+        elif value is not None and isinstance(found, Square) and cotangent.echo:
+            out[value.id] = Square(found.value * (1.0 + cotangent.echo), found.magnitude * (1.0 + cotangent.echo))
         return out
 
     return Flow((field,), backward)

@@ -87,7 +87,8 @@ def applied(x: Field, law: Base, function: Scalar) -> Field:
     level, edges = _along_edges(x, function, x.edges, ())
     if level != 1.0:
         table = _same_entry(table, level)
-    return Field(table, first, Base(law.table, law.mean, whole, law.source), sway=sway, fixed=x.fixed, edges=edges)
+    base = Base(law.table, law.mean, whole, law.source)
+    return Field(table, first, base, sway=sway, fixed=x.fixed, edges=edges, near=x.near)
 
 
 def _same_entry(table: Table, factor: float) -> Table:
