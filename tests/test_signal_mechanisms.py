@@ -274,3 +274,24 @@ def test_entries_of_a_window_have_more_in_common_than_any_two_of_a_plain_network
         layers.append(nn.MaxPool2d(2))
     found, _ = errors(nn.Sequential(*layers, nn.Flatten(), nn.Linear(768, 10)), (8, 3, 16, 16), 6)
     assert max(abs(error) for name, error in found.items() if name.endswith("weight")) < 0.05
+
+
+class Joined(nn.Module):
+    """One product with the parts of its bias side by side, of which one is read ten times as loud (BEiT's q and v)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.weight = nn.Parameter(torch.randn(128, 32) / 6.0)
+        self.quiet, self.loud = (nn.Parameter(torch.randn(64)) for _ in range(2))
+        self.out = nn.Linear(64, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        both = nn.functional.linear(x, self.weight, torch.cat([self.quiet, self.loud]))
+        quiet, loud = both.view(*x.shape[:-1], 2, 64).unbind(-2)
+        return self.out(quiet + 10.0 * loud)
+
+
+def test_parts_of_a_bias_get_the_gradient_of_their_own_outputs() -> None:
+    found, _ = errors(Joined(), (16, 8, 32), 12)
+    assert max(map(abs, found.values())) < 0.1
