@@ -295,3 +295,30 @@ class Joined(nn.Module):
 def test_parts_of_a_bias_get_the_gradient_of_their_own_outputs() -> None:
     found, _ = errors(Joined(), (16, 8, 32), 12)
     assert max(map(abs, found.values())) < 0.1
+
+
+class Pooling(nn.Module):
+    """PoolFormer's token mixer: the average over a window less the entry in its middle."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem, self.norm = nn.Conv2d(3, 64, 3, padding=1), nn.GroupNorm(1, 64)
+        self.pool = nn.AvgPool2d(3, 1, padding=1, count_include_pad=False)
+        self.head = nn.Sequential(nn.Conv2d(64, 64, 1), nn.ReLU(), *head(64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(self.stem(x))
+        return self.head(self.pool(x) - x)
+
+
+def test_an_average_less_its_middle_is_one_map() -> None:
+    found, _ = errors(Pooling(), (16, 3, 2, 2), 12)
+    assert max(abs(error) for name, error in found.items() if name.endswith("weight")) < 0.06
+
+
+@pytest.mark.parametrize("size", [2, 6])
+def test_constants_vanish_in_an_average_less_its_middle(size: int) -> None:
+    found, signal = errors(Pooling(), (16, 3, size, size), 4)
+    assert signal.zeros.keys() == {"norm.bias"}
+    assert "norm.bias" not in found and "stem.bias" in found
