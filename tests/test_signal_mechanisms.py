@@ -322,3 +322,24 @@ def test_constants_vanish_in_an_average_less_its_middle(size: int) -> None:
     found, signal = errors(Pooling(), (16, 3, size, size), 4)
     assert signal.zeros.keys() == {"norm.bias"}
     assert "norm.bias" not in found and "stem.bias" in found
+
+
+class Ghost(nn.Module):
+    """Channels beside a depthwise convolution of themselves, and a norm by channel after all of them (GhostNet)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.cheap = nn.Sequential(*conv(3, 24, 3)), nn.Sequential(*conv(24, 24, 3, groups=24))
+        self.deep, self.head = nn.Sequential(*conv(48, 48, 3, groups=48, stride=2)), nn.Sequential(*head(48))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x).relu()
+        return self.head(self.deep(torch.cat([x, self.cheap(x).relu()], 1)[:, :48]).relu())
+
+
+def test_a_gain_that_norms_undo_on_every_way_has_next_to_no_gradient() -> None:
+    found, signal = errors(Ghost(), (8, 3, 16, 16), 8)
+    for gain in ("first.1.weight", "cheap.1.weight"):
+        assert signal.profile.params[gain] < signal.profile.params["first.0.weight"] - 3.0
+        assert abs(found[gain]) < 0.4
