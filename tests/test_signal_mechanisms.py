@@ -263,3 +263,72 @@ def test_entries_of_a_window_have_more_in_common_than_any_two_of_a_plain_network
         layers.append(nn.MaxPool2d(2))
     found, _ = errors(nn.Sequential(*layers, nn.Flatten(), nn.Linear(768, 10)), (8, 3, 16, 16), 6)
     assert max(abs(error) for name, error in found.items() if name.endswith("weight")) < 0.05
+
+
+class Joined(nn.Module):
+    """One product with the parts of its bias side by side, of which one is read ten times as loud (BEiT's q and v)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.weight = nn.Parameter(torch.randn(128, 32) / 6.0)
+        self.quiet, self.loud = (nn.Parameter(torch.randn(64)) for _ in range(2))
+        self.out = nn.Linear(64, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        both = nn.functional.linear(x, self.weight, torch.cat([self.quiet, self.loud]))
+        quiet, loud = both.view(*x.shape[:-1], 2, 64).unbind(-2)
+        return self.out(quiet + 10.0 * loud)
+
+
+def test_parts_of_a_bias_get_the_gradient_of_their_own_outputs() -> None:
+    found, _ = errors(Joined(), (16, 8, 32), 12)
+    assert max(map(abs, found.values())) < 0.1
+
+
+class Pooling(nn.Module):
+    """PoolFormer's token mixer: the average over a window less the entry in its middle."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem, self.norm = nn.Conv2d(3, 64, 3, padding=1), nn.GroupNorm(1, 64)
+        self.pool = nn.AvgPool2d(3, 1, padding=1, count_include_pad=False)
+        self.head = nn.Sequential(nn.Conv2d(64, 64, 1), nn.ReLU(), *head(64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(self.stem(x))
+        return self.head(self.pool(x) - x)
+
+
+def test_an_average_less_its_middle_is_one_map() -> None:
+    found, _ = errors(Pooling(), (16, 3, 2, 2), 12)
+    assert max(abs(error) for name, error in found.items() if name.endswith("weight")) < 0.06
+
+
+@pytest.mark.parametrize("size", [2, 6])
+def test_constants_vanish_in_an_average_less_its_middle(size: int) -> None:
+    found, signal = errors(Pooling(), (16, 3, size, size), 4)
+    assert signal.zeros.keys() == {"norm.bias"}
+    assert "norm.bias" not in found and "stem.bias" in found
+
+
+class Ghost(nn.Module):
+    """Channels beside a depthwise convolution of themselves, and a norm by channel after all of them (GhostNet)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.cheap = nn.Sequential(*conv(3, 24, 3)), nn.Sequential(*conv(24, 24, 3, groups=24))
+        self.deep, self.head = nn.Sequential(*conv(48, 48, 3, groups=48, stride=2)), nn.Sequential(*head(48))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x).relu()
+        return self.head(self.deep(torch.cat([x, self.cheap(x).relu()], 1)[:, :48]).relu())
+
+
+def test_a_gain_that_norms_undo_on_every_way_has_next_to_no_gradient() -> None:
+    found, signal = errors(Ghost(), (8, 3, 16, 16), 8)
+    for gain in ("first.1.weight", "cheap.1.weight"):
+        assert signal.profile.params[gain] < signal.profile.params["first.0.weight"] - 3.0
+        assert abs(found[gain]) < 0.4

@@ -108,6 +108,14 @@ def test_the_average_of_the_others_leaves_an_index_itself_out() -> None:
     assert np.allclose(different, [10.0 * 2.0, 2.0 * (10.0 + 2.0 + 2.0) / 3.0])
 
 
+def test_classes_along_the_outermost_axis_survive_a_merge() -> None:
+    joined = layout.concatenated([exact(drawn(4, 1, 3, seed=1)), exact(10.0 * drawn(4, 2, 3, seed=2))], 1)
+    merged = tables.merge_dim(tables.reshape(joined.table, (4, 9)), 1)
+    assert merged.profile is not None and merged.profile.counts == (3, 6)
+    assert np.allclose(merged.squares, joined.table.squares)
+    assert np.allclose(tables.reshape(merged, (4, 3, 3)).squares, joined.table.squares)
+
+
 def test_what_is_put_back_is_zero_elsewhere() -> None:
     part = exact(drawn(4, 2)).table
     whole = layout.embedded(part, tables.dims_of((4, 6)), 1, 3)

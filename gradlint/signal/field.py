@@ -249,12 +249,13 @@ class Cotangent:
         a, b = self.factor, other.factor
         if a is not None and b is not None and a.base.source == b.base.source and a.independent is b.independent:
             both = through(a.base, a.independent, weighted_sum(a.function, b.function))
-            return replace(both, edges=self.edges or other.edges, lean=_leaning(self, other))
+            edges, lean = self.edges or other.edges, _leaning(self, other)
+            return replace(both, edges=edges, lean=lean, orthogonal=_orthogonal(self, other))
         first, second = tables.same_classes(self.table, tables.regroup(other.table, self.table.dims))
         edges = blended([(self.table.square, self.edges), (other.table.square, other.edges)])
         total = tables.combine(first, second, np.add)
         lean = _leaning(self, other) if self.lean or other.lean else 0.0
-        return Cotangent(total, None, _mixed(self, other), edges=edges, lean=lean)
+        return Cotangent(total, None, _mixed(self, other), _orthogonal(self, other), edges=edges, lean=lean)
 
 
 def none(shape: Sequence[int]) -> Cotangent:
@@ -289,6 +290,14 @@ def tilted(base: Base, function: Scalar, before: Tilt | None = None) -> Tilt | N
         squares = squares * before.values
     level = float(squares.mean())
     return Tilt(base.source, squares / level) if level > 0 else None
+
+
+def _orthogonal(first: Cotangent, second: Cotangent) -> Orthogonal | None:
+    """To what a sum of independent gradients is orthogonal: to what both are."""
+    a, b = first.orthogonal, second.orthogonal
+    if a is None or b is None or a.source != b.source:
+        return None
+    return Orthogonal(a.source, a.rest + b.rest)
 
 
 def _leaning(first: Cotangent, second: Cotangent) -> float:

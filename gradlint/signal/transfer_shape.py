@@ -44,6 +44,8 @@ def follow(site: Site, steps: Sequence[Step], value: int | None = None) -> Flow:
         cotangent = cotangents[0]
         if cotangent is None:
             return {}
+        if not steps:
+            return {source: cotangent}
         table = cotangent.table
         for step, field in zip(reversed(steps), reversed(fields[:-1]), strict=True):
             table = step.back(table, field.dims)
