@@ -231,8 +231,8 @@ def _counts(family: str, rows: list[dict[str, Any]]) -> str:
     known = [row for row in rows if "ops" in row]
     ops = sum(row["ops"] for row in known)
     answered = 100.0 * (1.0 - sum(row["unknown"] for row in known) / max(ops, 1))
-    whole = sum(row["missing"] == 0 for row in known)
-    share = 100.0 * whole / max(len(known), 1)
+    whole = sum(row["missing"] == 0 for row in known)  # one that was not recorded is not predicted, either
+    share = 100.0 * whole / max(len(rows), 1)
     return f"| {family} | {len(rows)} | {len(known)} | {answered:.1f} % of {ops} | {whole} ({share:.1f} %) |"
 
 
