@@ -332,3 +332,22 @@ def test_a_gain_that_norms_undo_on_every_way_has_next_to_no_gradient() -> None:
     for gain in ("first.1.weight", "cheap.1.weight"):
         assert signal.profile.params[gain] < signal.profile.params["first.0.weight"] - 3.0
         assert abs(found[gain]) < 0.4
+
+
+class Halfway(nn.Module):
+    """A channel that a norm reads on one way and a product with others on the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.cheap = nn.Sequential(*conv(3, 48, 3)), nn.Sequential(*conv(48, 48, 3, groups=48))
+        self.mix, self.head = nn.Sequential(*conv(96, 48, 1)), nn.Sequential(*head(48))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x).relu()
+        return self.head(self.mix(torch.cat([x, self.cheap(x).relu()], 1)).relu())
+
+
+def test_a_gain_that_a_norm_undoes_on_one_way_keeps_the_share_of_the_other() -> None:
+    found, _ = errors(Halfway(), (8, 3, 16, 16), 12)
+    assert abs(found["first.1.weight"]) < 0.08

@@ -202,10 +202,14 @@ class Tilt:
 
 @dataclass(frozen=True, eq=False)
 class Orthogonal:
-    """Σ δ = 0 and Σ δx ≈ 0 in every channel of the tensor x of this source: ε leaves E[(Σ δx)²] = `rest` by channel."""
+    """Σ δ = 0 and Σ δx ≈ 0 in every channel of the tensor x of this source: ε leaves E[(Σ δx)²] = `rest` by channel.
+
+    That is so of a part of the gradient with this `share` of E[δ²].
+    """
 
     source: Hashable
     rest: Array
+    share: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -214,6 +218,7 @@ class Spanned:
 
     function: Scalar
     rest: float
+    share: float = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -293,11 +298,14 @@ def tilted(base: Base, function: Scalar, before: Tilt | None = None) -> Tilt | N
 
 
 def _orthogonal(first: Cotangent, second: Cotangent) -> Orthogonal | None:
-    """To what a sum of independent gradients is orthogonal: to what both are."""
-    a, b = first.orthogonal, second.orthogonal
-    if a is None or b is None or a.source != b.source:
+    """To what a sum of independent gradients is orthogonal: to what both are, or the one that is by its share."""
+    parts = [(part.table.square, part.orthogonal) for part in (first, second)]
+    known = [orthogonal for _, orthogonal in parts if orthogonal is not None]
+    total = sum(square for square, _ in parts)
+    if not known or known[0].source != known[-1].source or not total > 0.0:
         return None
-    return Orthogonal(a.source, a.rest + b.rest)
+    share = sum(square * orthogonal.share for square, orthogonal in parts if orthogonal is not None) / total
+    return Orthogonal(known[0].source, sum((part.rest for part in known[1:]), start=known[0].rest), share)
 
 
 def _leaning(first: Cotangent, second: Cotangent) -> float:

@@ -54,11 +54,16 @@ def concat(site: Site) -> Flow:
 
 
 def _of_channels(orthogonal: Orthogonal | None, joined: Field, part: Field, start: int) -> Orthogonal | None:
-    """What Σ δx leaves in every channel, for some of the channels."""
-    if orthogonal is None or orthogonal.source != joined.source:
+    """What Σ δx leaves in every channel, for some of the channels.
+
+    Not for what a weight made: of that a norm evens out the rows as well, which adds what this takes off, and rows side
+    by side are not told apart.
+    """
+    if orthogonal is None or orthogonal.source != joined.source or part.rows is not None:
         return None
     rest = orthogonal.rest
-    return Orthogonal(part.source, rest if len(rest) == 1 else rest[start : start + part.shape[1]])
+    own = rest if len(rest) == 1 else rest[start : start + part.shape[1]]
+    return replace(orthogonal, source=part.source, rest=own)
 
 
 def _at_part(cotangent: Cotangent, given: Cotangent, joined: Field, part: Field, dim: int, start: int) -> Cotangent:

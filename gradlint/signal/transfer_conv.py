@@ -15,7 +15,7 @@ from gradlint.signal.closeness import read_together
 from gradlint.signal.edges import along, even
 from gradlint.signal.edges import levelled as over_mean
 from gradlint.signal.few_taps import in_reach, passed, spike_of, tail_of
-from gradlint.signal.field import Cotangent, Field, Orthogonal
+from gradlint.signal.field import Cotangent, Field
 from gradlint.signal.rows import filtered, rows_of, tangent, weighed
 from gradlint.signal.site import Contribution, Contributions, Flow, Site, Square
 from gradlint.signal.sway import Sway, drawn, sampling, together
@@ -112,7 +112,7 @@ def convolution(site: Site, x: Field, weight: Weight, bias: Vector | None, geome
         if isinstance(into, Cotangent) and cotangent.tilt is not None and cotangent.tilt.source == field.law.source:
             out[source] = into = replace(into, tilt=passed(cotangent.tilt, x, counted))
         if depthwise and isinstance(into, Cotangent) and orthogonal and orthogonal.source == field.source:
-            out[source] = replace(into, orthogonal=Orthogonal(site.known(source).source, orthogonal.rest))
+            out[source] = replace(into, orthogonal=replace(orthogonal, source=site.known(source).source))
         return out
 
     depthwise = geometry.groups == geometry.n_in == geometry.n_out

@@ -13,7 +13,7 @@ from gradlint.graph import HIDING
 from gradlint.signal import layout
 from gradlint.signal import table as tables
 from gradlint.signal.edges import even, levelled
-from gradlint.signal.field import Cotangent, Field, Orthogonal, white
+from gradlint.signal.field import Cotangent, Field, white
 from gradlint.signal.scalar import IDENTITY
 from gradlint.signal.site import Contributions, Flow, Site, Unanswered
 from gradlint.signal.table import Array, Table
@@ -126,7 +126,7 @@ def _edged(site: Site, flow: Flow, matrices: dict[int, Array], number: float) ->
             return found
         orthogonal = given.orthogonal
         if number == 0.0 and once and orthogonal is not None and orthogonal.source == field.source:
-            into = replace(into, orthogonal=Orthogonal(x.source, orthogonal.rest))
+            into = replace(into, orthogonal=replace(orthogonal, source=x.source))
         if len(given.edges) != len(inward):
             return found | {site.id("input"): into}
         table = into.table

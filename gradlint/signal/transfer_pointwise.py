@@ -60,7 +60,8 @@ def pointwise(site: Site, role: str, function: Scalar) -> Flow:
         orthogonal = cotangent.orthogonal
         if orthogonal is not None and orthogonal.source == field.source:
             rest = float(orthogonal.rest.mean())
-            passed = replace(passed, spanned=Spanned(compose(function, law.function), rest))
+            spanned = Spanned(compose(function, law.function), rest, orthogonal.share)
+            passed = replace(passed, spanned=spanned)
         out: dict[int, Cotangent | Square] = {value: passed}
         return out | _slope_gradient(site, x, cotangent)
 
