@@ -92,6 +92,17 @@ def summed_by_index(x: Tensor) -> Tensor:
     return torch.zeros(8, 32, 16).to(x).index_add(1, index, x.repeat(1, 2, 1))
 
 
+def opened_at_the_first(x: Tensor) -> Tensor:
+    """De et al. 2024 (Griffin): the gate of the first step is 1, written as a sum of truth values."""
+    first = (torch.arange(10) == 0)[:, None]
+    return x + 2.0 * (first + ~first * torch.sigmoid(x))
+
+
+def bags(mode: str, table: Tensor, x: Tensor) -> Tensor:
+    tokens = (x.detach() * 1e4).long() % len(table)
+    return x + F.embedding_bag(tokens, table, mode=mode)
+
+
 SQUARE = {"w": (16, 16)}
 OPS: dict[str, tuple[Between, dict[str, tuple[int, ...]], tuple[int, ...], float]] = {
     "weight on the left": (lambda p, x: torch.einsum("ij,bjk->bik", p["w"], x), {"w": (9, 10)}, (8, 10, 16), 0.08),
@@ -136,6 +147,9 @@ OPS: dict[str, tuple[Between, dict[str, tuple[int, ...]], tuple[int, ...], float
     "softmax of a parameter": (
         lambda p, x: torch.einsum("ij,bjc->bic", p["w"].softmax(-1), x), {"w": (9, 10)}, (8, 10, 16), 0.08,
     ),
+    "truth values added": (lambda p, x: opened_at_the_first(x), {}, (8, 10, 16), 0.15),
+    "bags of rows summed": (lambda p, x: bags("sum", p["w"], x), {"w": (20, 16)}, (64, 16), 0.1),
+    "bags of rows averaged": (lambda p, x: bags("mean", 9.0 * p["w"], x), {"w": (20, 16)}, (64, 16), 0.1),
     "known positions": (
         lambda p, x: x * torch.linspace(0.5, 2.0, 16).to(x) + torch.arange(10).to(x)[:, None] / 10,
         {},
@@ -233,6 +247,18 @@ def test_a_mask_that_hides_keys_is_no_number() -> None:
         return (scores + torch.full((32, 32), -1e9).triu(1).to(x)).softmax(-1) @ x
 
     assert worst(Around(attend, w=(16, 16), v=(16, 16)), 8, 32, 16) < 0.25
+
+
+def test_a_finite_number_added_to_hide_other_windows_is_a_mask() -> None:
+    """Shifted windows: −100 between the regions that a window holds, e^−100 being nothing (Swin Transformer)."""
+    region = torch.arange(32) // 16
+    hidden = torch.where(region[:, None] != region[None], -100.0, 0.0)
+
+    def attend(p: nn.ParameterDict, x: Tensor) -> Tensor:
+        scores = (x @ p["w"]) @ (x @ p["v"]).transpose(1, 2) + p["bias"]
+        return (scores + hidden.to(x)[None]).softmax(-1) @ x
+
+    assert worst(Around(attend, w=(16, 16), v=(16, 16), bias=(32, 32)), 8, 32, 16) < 0.25
 
 
 def test_what_nothing_fed_in_changes_survives_serialisation() -> None:

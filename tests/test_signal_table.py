@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from gradlint.signal import layout
 from gradlint.signal import table as tables
-from gradlint.signal.field import Field, from_sums
-from gradlint.signal.table import Array, Table
+from gradlint.signal.field import Field, from_sums, outer
+from gradlint.signal.table import Array, Profile, Table
 
 
 def exact(array: Array) -> Field:
@@ -92,6 +92,28 @@ def test_parts_side_by_side_keep_their_own_moments(first: int, second: int, rows
     assert joined.table.square == pytest.approx(float((np.concatenate([a, b], 1) ** 2).mean()))
     cut = layout.restricted(joined.table, 1, first, second)
     assert cut.square == pytest.approx(float((b**2).mean()))
+
+
+def test_a_single_index_that_is_cut_off_takes_its_pairs_along() -> None:
+    token, patches = 10.0 * drawn(4, 1, seed=1), drawn(4, 6, seed=2)
+    joined = layout.concatenated([exact(token), exact(patches)], 1)
+    cut = layout.restricted(joined.table, 1, 1, 6)
+    assert np.allclose(cut.values, exact(patches).table.values)
+
+
+def test_the_average_of_the_others_leaves_an_index_itself_out() -> None:
+    table = Table(tables.dims_of((4,)), np.ones((2, 2)), Profile(0, (1, 3)))
+    different, same = outer(table, np.array([10.0, 2.0])).T
+    assert np.allclose(same, [100.0, 4.0])
+    assert np.allclose(different, [10.0 * 2.0, 2.0 * (10.0 + 2.0 + 2.0) / 3.0])
+
+
+def test_classes_along_the_outermost_axis_survive_a_merge() -> None:
+    joined = layout.concatenated([exact(drawn(4, 1, 3, seed=1)), exact(10.0 * drawn(4, 2, 3, seed=2))], 1)
+    merged = tables.merge_dim(tables.reshape(joined.table, (4, 9)), 1)
+    assert merged.profile is not None and merged.profile.counts == (3, 6)
+    assert np.allclose(merged.squares, joined.table.squares)
+    assert np.allclose(tables.reshape(merged, (4, 3, 3)).squares, joined.table.squares)
 
 
 def test_what_is_put_back_is_zero_elsewhere() -> None:

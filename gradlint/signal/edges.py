@@ -15,6 +15,7 @@ import numpy as np
 from gradlint.signal.table import Array
 
 Edges = tuple[Array, ...]  # one vector per spatial axis, or () where the moments are even
+Near = tuple[Array, ...]  # one matrix per spatial axis, or () where two positions are alike whichever they are
 T = TypeVar("T")
 
 
@@ -41,6 +42,25 @@ def even(edges: Edges, sizes: Sequence[int]) -> Edges:
     if tuple(len(vector) for vector in edges) == tuple(sizes):
         return edges
     return tuple(_ones(size) for size in sizes)
+
+
+def two_apart(matrix: Array) -> float:
+    """The mean over two different positions; over one where there is no other."""
+    size = len(matrix)
+    return float(matrix.sum() - np.trace(matrix)) / (size * (size - 1.0)) if size > 1 else float(matrix[0, 0])
+
+
+def evened(matrix: Array) -> Array:
+    """The matrix over its mean over two different positions."""
+    even: Array = matrix / max(two_apart(matrix), 1e-300)
+    return even
+
+
+def joined(near: Near, sizes: Sequence[int]) -> Near:
+    """The matrices, or ones where there are none (or none of these sizes)."""
+    if tuple(len(matrix) for matrix in near) == tuple(sizes):
+        return near
+    return tuple(np.ones((size, size)) for size in sizes)
 
 
 def blended(parts: Sequence[tuple[float, Edges]]) -> Edges:
@@ -90,6 +110,17 @@ def resampled(edges: Edges, sizes: Sequence[int]) -> Edges:
         at = (np.arange(size) + 0.5) * len(vector) / size - 0.5
         new = np.interp(at, np.arange(len(vector)), vector)
         found.append(levelled(new))
+    return tuple(found)
+
+
+def sampled(near: Near, sizes: Sequence[int]) -> Near:
+    """The matrices of a map whose windows are pooled to these sizes: those of the windows' middles."""
+    if len(near) != len(sizes):
+        return ()
+    found = []
+    for matrix, size in zip(near, sizes, strict=True):
+        at = np.minimum(((np.arange(size) + 0.5) * len(matrix) / size).astype(int), len(matrix) - 1)
+        found.append(evened(matrix[np.ix_(at, at)]))
     return tuple(found)
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from gradlint.signal import table as tables
-from gradlint.signal.edges import Edges, blended
+from gradlint.signal.edges import Edges, Near, blended
 from gradlint.signal.kernels import SCORES, kernel
 from gradlint.signal.scalar import IDENTITY, Scalar, weighted_sum
 from gradlint.signal.sway import NONE, Sway
@@ -63,12 +63,14 @@ class Field:
     rows: Array | None = None  # a weight's output by channel: the table's "same channel" half, up to a constant, (C, …)
     edges: Edges = ()
     drift: Edges = ()  # how E[x(p)x̄] varies over positions p, x̄ the mean over them
+    near: Near = ()  # E[x(p)x(q)] over its mean over p ≠ q
     tail: float = 0.0  # what heavy tails add to the relative variance of a channel's own variance over the batch
     spike: float = 0.0  # variance of the log scale of single entries: few taps leave the tails of what they read
     fixed: bool = False  # a norm has fixed Σz and Σz² of the Gaussian z under it in every channel of the batch
     terms: tuple[tuple[float, Field], ...] = ()  # a sum's independent parts and their coefficients; () of itself
     causal: bool = False  # logits of which each row only counts the keys up to its own position
     hidden: Field | None = None  # how often an entry stands for minus infinity to the exponential that reads it
+    features: float = math.inf  # of what a weight made this from: products of two tokens vary by 1/features about 0
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -107,7 +109,8 @@ class Field:
             level = _relabelled_mean(relabel, base.mean, self.table, table)
             base = Base(relabel(base.table), level, base.function, (key, base.source))
         mean = _relabelled_mean(relabel, self.mean, self.table, table)
-        return Field(table, mean, base, (key, self.source), self.sway, causal=self.causal)
+        source = (key, self.source)
+        return Field(table, mean, base, source, self.sway, causal=self.causal, features=self.features)
 
     def gaussian(self) -> Field:
         """The field with its distribution forgotten."""
@@ -125,11 +128,16 @@ class Field:
 
 
 def outer(table: Table, vector: Array) -> Array:
-    """vector_k² where the profile axis is the same, vector_k times its average elsewhere; broadcasts against values."""
+    """vector_k² where the profile axis is the same, elsewhere vector_k times the average of the other indices.
+
+    Broadcasts against values.
+    """
     if table.profile is None:
         return table.per_class(vector**2)
+    count = table.sizes[table.profile.axis]
+    others = (count * (table.weights @ vector) - vector) / max(count - 1, 1)
     same = np.broadcast_to(table.per_class(vector**2), table.values.shape)
-    other = np.broadcast_to(table.per_class(vector * (table.weights @ vector)), table.values.shape)
+    other = np.broadcast_to(table.per_class(vector * others), table.values.shape)
     axis = table.profile.axis
     return tables.put(axis, tables.take(same, axis, 1), tables.take(other, axis, 0))
 
@@ -194,10 +202,14 @@ class Tilt:
 
 @dataclass(frozen=True, eq=False)
 class Orthogonal:
-    """Σ δ = 0 and Σ δx ≈ 0 in every channel of the tensor x of this source: ε leaves E[(Σ δx)²] = `rest` by channel."""
+    """Σ δ = 0 and Σ δx ≈ 0 in every channel of the tensor x of this source: ε leaves E[(Σ δx)²] = `rest` by channel.
+
+    That is so of a part of the gradient with this `share` of E[δ²].
+    """
 
     source: Hashable
     rest: Array
+    share: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -206,6 +218,7 @@ class Spanned:
 
     function: Scalar
     rest: float
+    share: float = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -222,6 +235,7 @@ class Cotangent:
         None  # relative sizes by channel of the tensor of this source: 1/σ² of a norm
     )
     spanned: Spanned | None = None  # the same, seen from the Gaussian of `factor` before the function that made x
+    echo: float = 0.0  # what pairs of tokens add to Σ δδ′xx′ for the x that made the tensor: δδ′ varies as xx′ does
 
     def relabelled(self, relabel: Relabel) -> Cotangent:
         """The same gradient in another layout."""
@@ -240,12 +254,13 @@ class Cotangent:
         a, b = self.factor, other.factor
         if a is not None and b is not None and a.base.source == b.base.source and a.independent is b.independent:
             both = through(a.base, a.independent, weighted_sum(a.function, b.function))
-            return replace(both, edges=self.edges or other.edges, lean=_leaning(self, other))
+            edges, lean = self.edges or other.edges, _leaning(self, other)
+            return replace(both, edges=edges, lean=lean, orthogonal=_orthogonal(self, other))
         first, second = tables.same_classes(self.table, tables.regroup(other.table, self.table.dims))
         edges = blended([(self.table.square, self.edges), (other.table.square, other.edges)])
         total = tables.combine(first, second, np.add)
         lean = _leaning(self, other) if self.lean or other.lean else 0.0
-        return Cotangent(total, None, _mixed(self, other), edges=edges, lean=lean)
+        return Cotangent(total, None, _mixed(self, other), _orthogonal(self, other), edges=edges, lean=lean)
 
 
 def none(shape: Sequence[int]) -> Cotangent:
@@ -280,6 +295,17 @@ def tilted(base: Base, function: Scalar, before: Tilt | None = None) -> Tilt | N
         squares = squares * before.values
     level = float(squares.mean())
     return Tilt(base.source, squares / level) if level > 0 else None
+
+
+def _orthogonal(first: Cotangent, second: Cotangent) -> Orthogonal | None:
+    """To what a sum of independent gradients is orthogonal: to what both are, or the one that is by its share."""
+    parts = [(part.table.square, part.orthogonal) for part in (first, second)]
+    known = [orthogonal for _, orthogonal in parts if orthogonal is not None]
+    total = sum(square for square, _ in parts)
+    if not known or known[0].source != known[-1].source or not total > 0.0:
+        return None
+    share = sum(square * orthogonal.share for square, orthogonal in parts if orthogonal is not None) / total
+    return Orthogonal(known[0].source, sum((part.rest for part in known[1:]), start=known[0].rest), share)
 
 
 def _leaning(first: Cotangent, second: Cotangent) -> float:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
 
-from gradlint.graph import Fixed, Graph, Op
+from gradlint.graph import Graph, Op, Param
 from gradlint.signal import table as tables
 from gradlint.signal.field import Cotangent, Field, from_sums
+from gradlint.signal.masks import masks_logits
 from gradlint.signal.site import Labels, Square, shaped
 from gradlint.signal.weights import field_of, numbers_of, stands_for_infinity
+
+VANISHING = 24.0 * math.log(2.0)  # e^−this is half a unit in the last place of a float32 number near 1
+
+VANISHING = 24.0 * math.log(2.0)  # e^−this is half a unit in the last place of a float32 number near 1
 
 
 def fields(graph: Graph) -> dict[int, Field]:
@@ -18,16 +24,28 @@ def fields(graph: Graph) -> dict[int, Field]:
     found = {}
     for number, fixed in graph.fixed.items():
         value = graph.values[number]
-        if value.dtype.startswith(("float", "bfloat")) and not hides(fixed):
+        if value.dtype.startswith(("float", "bfloat")) and not hides(graph, number):
             field = shaped(field_of(fixed.numbers), value.shape)
             if field is not None:
                 found[number] = field
     return found
 
 
-def hides(fixed: Fixed) -> bool:
-    """Whether these are numbers that a softmax reads as minus infinity."""
-    return stands_for_infinity(fixed.numbers)
+def hides(graph: Graph, number: int) -> bool:
+    """Whether a value holds numbers that a softmax reads as minus infinity."""
+    numbers = graph.fixed[number].numbers
+    return stands_for_infinity(numbers) or (_switches(numbers) and masks_logits(graph, number))
+
+
+def _switches(numbers: Param) -> bool:
+    """Whether every entry is 0 or one −c with e^−c below the rounding of a float32 probability."""
+    largest, zeros = numbers.abs_max or 0.0, numbers.zero_share or 0.0
+    if largest < VANISHING or not 0.0 < zeros < 1.0 or numbers.mean is None or numbers.rms is None:
+        return False
+    level = (1.0 - zeros) * largest
+    return math.isclose(-numbers.mean, level, rel_tol=1e-5) and math.isclose(
+        numbers.rms**2, level * largest, rel_tol=1e-5
+    )
 
 
 def labels(graph: Graph) -> dict[int, Labels]:

@@ -39,17 +39,30 @@ def restricted(table: Table, dim: int, start: int, length: int) -> Table:
 
 
 def _classes(table: Table, start: int, length: int) -> Table:
-    """The classes of a profile that a run of indices touches."""
+    """The classes of a profile that a run of indices touches.
+
+    Of a class's pairs with different indices those with a single index that is cut off (a class token) are taken out:
+    they are all of that index's own. Others that are cut off count as the average.
+    """
     assert table.profile is not None
     ends = list(itertools.accumulate(table.profile.counts))
-    kept, counts = [], []
+    kept, counts, single = [], [], []
     for position, (end, count) in enumerate(zip(ends, table.profile.counts, strict=True)):
         overlap = min(end, start + length) - max(end - count, start)
         if overlap > 0:
             kept.append(position)
             counts.append(overlap)
-    profile = Profile(table.profile.axis, tuple(counts)) if len(kept) > 1 else None
-    return Table(table.dims, table.values[kept], profile)
+        elif count == 1:
+            single.append(position)
+    axis = table.profile.axis
+    profile = Profile(axis, tuple(counts)) if len(kept) > 1 else None
+    values = table.values[kept]
+    if single and length > 1:
+        others = sum(table.profile.counts) - 1 - len(single)
+        same, different = tables.take(values, axis, 1), tables.take(values, axis, 0)
+        across = tables.take(table.values[single], axis, 0).sum(0)
+        values = tables.put(axis, same, different + (len(single) * different - across) / others)
+    return Table(table.dims, values, profile)
 
 
 def embedded(table: Table, dims: Dims, dim: int, start: int) -> Table:

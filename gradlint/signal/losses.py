@@ -75,7 +75,7 @@ def cross_entropy(y: Field, classes: int, divisor: float, agreement: float | Non
     axis = table.starts[classes]
     count = table.sizes[axis]
     same, different = tables.take(table.values, axis, 1), tables.take(table.values, axis, 0)
-    probability = overlap(np.maximum(same - different, 0.0), 1.0 / count) / count
+    probability = overlap(np.maximum(same - different, 0.0), float(count)) / count
     agreement = 1.0 / count if agreement is None else agreement
     gradient = probability - 2.0 / count**2 + agreement / count
     index = (slice(None),) + (1,) * (gradient.ndim - 1)

@@ -76,7 +76,7 @@ def left_over(
         square = found.get(value.id) if value is not None else None
         if value is not None and isinstance(square, Square):
             share = unspanned(values, spanned.function.value(z), weight)
-            left = square.value * share + rest
+            left = square.value * (1.0 - spanned.share * (1.0 - share)) + rest
             out[value.id] = Square(left, left if rest > 0.0 else square.magnitude)
     return out
 

@@ -311,8 +311,8 @@ class _Run:
         for path, square in self.squares.items():
             if square is None or math.isnan(square.value):
                 continue
-            structural = square.value <= CANCELLED * square.magnitude
-            params[path] = -math.inf if structural else _decades(square.value)
+            structural = abs(square.value) <= CANCELLED * square.magnitude
+            params[path] = -math.inf if structural else _decades(abs(square.value))  # below 0: terms that nearly cancel
             if structural:
                 zeros[path] = "no gradient arrives" if square.magnitude == 0.0 else "its gradient cancels"
         profile = Profile(

@@ -84,9 +84,10 @@ def tangent(square: Square, weight: Weight, cotangent: Cotangent) -> Square:
     entries, energy = _entries(weight), weight.rows.get("square")
     if cotangent.orthogonal is None or energy is None or not np.all(energy > 0.0):
         return square
-    left = square.value * (1.0 - 1.0 / entries)
+    left = square.value * (1.0 - cotangent.orthogonal.share / entries)
     along = float((cotangent.orthogonal.rest / energy).mean()) / entries
-    return Square(left + along, left + along if entries == 1 else square.magnitude)
+    alone = entries == 1 and cotangent.orthogonal.share == 1.0
+    return Square(left + along, left + along if alone else square.magnitude)
 
 
 def _entries(weight: Weight) -> int:

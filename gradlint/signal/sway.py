@@ -15,6 +15,7 @@ from statistics import NormalDist
 
 import numpy as np
 
+from gradlint.signal.edges import Edges
 from gradlint.signal.kernels import GRID, GRID_WEIGHT, expectation
 from gradlint.signal.scalar import Scalar
 from gradlint.signal.table import Array, Axis
@@ -172,6 +173,12 @@ def mixed(parts: Sequence[tuple[float, Sway]]) -> Sway:
     weight = sum(share * part.variance for share, part in parts)
     length = sum(share * part.variance * part.length for share, part in parts) / weight if weight > 0 else 1.0
     return Sway(deviation**2, length)
+
+
+def unplaced(sway: Sway, edges: Edges) -> Sway:
+    """The sway of a map whose positions are not told apart any more: what fell off towards its edges varies."""
+    logs = [np.log(np.maximum(edge, 1e-300)) for edge in edges]
+    return replace(sway, variance=min(sway.variance + sum(float(log.var()) for log in logs), LARGEST))
 
 
 def damped(sway: Sway, factor: float) -> Sway:

@@ -194,14 +194,22 @@ def joint(values: Array, axes: Sequence[int], sizes: Sequence[int]) -> tuple[Arr
 
 
 def merge_axes(table: Table, axes: range) -> Table:
-    """Consecutive axes of one dimension as a single axis whose indices are exchangeable."""
+    """Consecutive axes of one dimension as a single axis whose indices are exchangeable.
+
+    Classes along the outermost one are kept, as runs of the merged axis.
+    """
     if len(axes) < 2:
         return table
-    table = table.collapse_along(axes)
+    table = table.collapse_along(axes[1:])
     same, different = joint(table.values, axes, table.sizes)
-    merged = Axis(math.prod(table.sizes[i] for i in axes), table.axes[axes[0]].batch)
+    size = math.prod(table.sizes[i] for i in axes)
+    merged = Axis(size, table.axes[axes[0]].batch)
     dims = _replace_axes(table.dims, axes.start, len(axes), (merged,))
-    return Table(dims, put(axes.start, same, different), _shifted(table, axes.start, 1 - len(axes)))
+    profile = _shifted(table, axes.start, 1 - len(axes))
+    if profile is not None and profile.axis == axes.start:
+        inner = size // table.sizes[axes.start]
+        profile = Profile(axes.start, tuple(count * inner for count in profile.counts))
+    return Table(dims, put(axes.start, same, different), profile)
 
 
 def split_axis(table: Table, axis: int, sizes: Sequence[int]) -> Table:

@@ -11,7 +11,7 @@ import numpy as np
 from gradlint.signal import masks
 from gradlint.signal import table as tables
 from gradlint.signal.field import Cotangent, Field
-from gradlint.signal.participation import jacobian, overlap
+from gradlint.signal.participation import Shares, shares
 from gradlint.signal.single_entry import certain
 from gradlint.signal.site import Contribution, Contributions, Dependent, Flow, Site, Unanswered, credit
 from gradlint.signal.table import Array, Axis, Dims, Profile, Table
@@ -32,9 +32,9 @@ def softmax(site: Site) -> Flow:
     axis = table.starts[dim]
     count = table.sizes[axis]
     same, different = tables.take(table.values, axis, 1), tables.take(table.values, axis, 0)
-    centred, lead = np.maximum(same - different, 0.0), _row_share(table, dim, causal=x.causal)
-    shared, steepness = overlap(centred, lead), jacobian(centred, lead)
-    log = site.op.function == "log_softmax"
+    rows = table.at(dim - 1) if x.causal and dim > 0 and table.shape[dim - 1] == count else None
+    found = shares(np.maximum(same - different, 0.0), count, rows)
+    shared, log = found.overlap, site.op.function == "log_softmax"
     probabilities = _rows(table, axis, shared / count, (1.0 - shared) / (count * (count - 1.0)))
     y = _log_field(table, axis, x) if log else Field(probabilities, np.array([1.0 / count]))
 
@@ -43,22 +43,10 @@ def softmax(site: Site) -> Flow:
         if cotangent is None:
             return {}
         given = tables.regroup(cotangent.table, table.dims).collapse()
-        into = (
-            _log_into(given, axis, count, probabilities)
-            if log
-            else softmax_into(given, axis, probabilities).scaled(steepness)
-        )
+        into = _log_into(given, axis, count, probabilities) if log else softmax_into(given, axis, found.jacobian)
         return {value: Cotangent(tables.regroup(into, x.dims))}
 
     return Flow((y if y.dims == x.dims else Field(tables.regroup(y.table, x.dims), y.mean),), backward)
-
-
-def _row_share(table: Table, dim: int, *, causal: bool) -> Array | float:
-    """Σ_j a_ij a_i′j at equal logits; rows of a causal softmax lie along the dimension before it."""
-    count = table.shape[dim]
-    if not causal or dim < 1 or table.shape[dim - 1] != count:
-        return 1.0 / count
-    return _triangle(count, tuple(table.at(dim - 1)), len(table.axes) - 1)
 
 
 def _rows(table: Table, axis: int, same: Array, different: Array) -> Table:
@@ -75,12 +63,11 @@ def _log_field(table: Table, axis: int, x: Field) -> Field:
     return Field(table.with_values(centred + level**2), np.array([level]))
 
 
-def softmax_into(given: Table, axis: int, probabilities: Table) -> Table:
-    """δ_j = a_j(g_j − Σ a g): variance a²(g_s − g_d)(1 − 1/T_eff), summing to zero over j."""
+def softmax_into(given: Table, axis: int, jacobian: Array) -> Table:
+    """δ_j = a_j(g_j − Σ a g): variance (g_s − g_d)·tr(J J′)/T by key, J = diag(a) − a aᵀ, summing to zero over j."""
     count = given.sizes[axis]
-    own = tables.take(probabilities.values, axis, 1)
     excess = tables.take(given.values, axis, 1) - tables.take(given.values, axis, 0)
-    same = own * excess * (1.0 - count * own)
+    same = excess * jacobian / count
     return given.with_values(tables.put(axis, same, -same / (count - 1.0)))
 
 
@@ -167,7 +154,8 @@ def attention(site: Site) -> Flow:
     query, key, value = (tables.expand(table, (*lead, *table.dims[-2:])) for table in wide)
     scale = site.number("scale", fields[0].shape[-1] ** -0.5)
     hides = hides or bool(site.op.attrs.get("causal"))
-    plan = _attend(query, key, value, lead, scale, bias, dropped, causal=hides)
+    features = min(fields[1].features, fields[2].features)
+    plan = _attend(query, key, value, lead, scale, bias, dropped, features, causal=hides)
     mean = np.array([fields[2].average])
 
     def backward(cotangents: Sequence[Cotangent | None]) -> Contributions:
@@ -176,9 +164,9 @@ def attention(site: Site) -> Flow:
             return {}
         parts = plan.backward(tables.regroup(cotangent.table, plan.output.dims))
         out: dict[int, Contribution] = {}
-        for value_id, field, spread, part in zip(ids, fields, wide, parts, strict=True):
-            given = Cotangent(_summed_heads(tables.sum_to(part, spread.dims), field.table))
-            credit(out, value_id, given)
+        for role, (value_id, field, spread, part) in enumerate(zip(ids, fields, wide, parts, strict=True)):
+            given = _summed_heads(tables.sum_to(part, spread.dims), field.table)
+            credit(out, value_id, Cotangent(given, echo=plan.echo if role == 1 else 0.0))
         if bias is not None:
             arrived = plan.logits_into(tables.regroup(cotangent.table, plan.output.dims))
             out[site.id("mask")] = Cotangent(tables.sum_to(arrived, bias.dims))
@@ -233,7 +221,18 @@ class Attended:
     lead: Dims
     scale: float
     dropped: float  # share of the weights that dropout sets to zero
-    steepness: float  # what differences between rows make of the squared Jacobian of the softmax
+    shares: Shares
+    features: float  # of the tokens that keys and values are both made of
+
+    @property
+    def echo(self) -> float:
+        """E[κ²]·E[(1 − s)²]/E[tr J²], κ the product of two tokens over that of one with itself, s = Σ_j a_j².
+
+        The gradient of a logit is δ·v_j, so that over two keys it varies as the keys do: Σ_j a_j (δ·v_j) k_j is the
+        tokens' covariance times δ, and no sum of independent terms. J = diag(a) − a aᵀ, of the trace 1 − s.
+        """
+        independent = float(self.shares.jacobian.reshape(-1)[-1])
+        return self.shares.rest / independent / self.features if independent > 0.0 else 0.0
 
     def backward(self, given: Table) -> tuple[Table, Table, Table]:
         """Cotangents of query, key and value (Noci et al. 2022: they vanish with the alignment of the values)."""
@@ -250,7 +249,7 @@ class Attended:
         into_key = Table(
             self.key.dims, product(operand(logits, self.lead, -1, -2), operand(self.query, self.lead, -1, -2))
         )
-        return _concentrated(into_query, given, profile), into_key, into_value
+        return _concentrated(into_query.scaled(1.0 + self.echo), given, profile), into_key, into_value
 
     def logits_into(self, given: Table) -> Table:
         """The cotangent of the logits, scale and bias included."""
@@ -261,9 +260,7 @@ class Attended:
         on_weights = thinned(on_weights, self.dropped)
         axes = list(self.weights.at(-1))
         merged = tables.merge_dim(on_weights, len(on_weights.dims) - 1)
-        weights = tables.merge_dim(self.weights, len(on_weights.dims) - 1)
-        into = softmax_into(merged, axes[0], weights).scaled(self.steepness)
-        return tables.regroup(into, self.weights.dims)
+        return tables.regroup(softmax_into(merged, axes[0], self.shares.jacobian), self.weights.dims)
 
 
 def thinned(table: Table, share: float) -> Table:
@@ -292,6 +289,7 @@ def _attend(
     scale: float,
     bias: Field | None,
     dropped: float,
+    features: float,
     *,
     causal: bool,
 ) -> Attended:
@@ -302,33 +300,11 @@ def _attend(
     count = key.shape[-2]
     axes = list(logits.at(-1))
     same, different = tables.joint(logits.values, axes, logits.sizes)
-    lead_share = _key_share(query, logits, count, causal=causal)
-    centred = np.maximum(same - different, 0.0)
-    shared, steepness = overlap(centred, lead_share), jacobian(centred, lead_share)
+    found = shares(np.maximum(same - different, 0.0), count, logits.at(-2) if causal else None)
+    shared = found.overlap
     rows = tables.put(axes[0], shared / count, (1.0 - shared) / (count * max(count - 1.0, 1.0)))
     single = Table((*logits.dims[:-1], (Axis(count),)), rows)
     weights = tables.regroup(single, logits.dims)
     mixed = product(operand(thinned(weights, dropped), lead, -2, -1), operand(value, lead, -1, -2))
     output = Table((*lead, query.dims[-2], value.dims[-1]), mixed)
-    return Attended(query, key, value, weights, output, lead, scale, dropped, steepness)
-
-
-def _key_share(query: Table, logits: Table, count: int, *, causal: bool) -> Array | float:
-    """Σ_j a_ij a_i′j at equal logits: 1/T; causal: H_T/T for one row, the mean of 1/max(i, i′) for two."""
-    if not causal:
-        return 1.0 / count
-    return _triangle(count, tuple(logits.at(-2)), len(logits.axes) - len(logits.at(-1)))
-
-
-def _triangle(count: int, rows: Sequence[int], rank: int) -> Array:
-    """Shares of common keys for a causal mask, (1, 2, …): one row where all axes of the rows agree, two elsewhere."""
-    index = np.arange(1, count + 1, dtype=np.float64)
-    own = float((1.0 / index).mean())
-    pairs = float(((2.0 * index - 1.0) / index).sum() - (1.0 / index).sum())
-    other = pairs / max(count * (count - 1.0), 1.0)
-    share: Array = np.full((1,) + (2,) * rank, other)
-    chosen: list[slice | int] = [slice(None)] * (rank + 1)
-    for axis in rows:
-        chosen[axis + 1] = 1
-    share[tuple(chosen)] = own
-    return share
+    return Attended(query, key, value, weights, output, lead, scale, dropped, found, features)

@@ -11,7 +11,7 @@ import numpy as np
 from gradlint.graph import HIDING
 from gradlint.signal import layout
 from gradlint.signal import table as tables
-from gradlint.signal.field import Cotangent, Field, through, white
+from gradlint.signal.field import Cotangent, Field, Orthogonal, through, white
 from gradlint.signal.site import Contribution, Contributions, Dependent, Flow, Site, Unanswered, credit
 
 PARTS = ("input", "other")  # roles of the operands, the second one numbered where there are more
@@ -44,10 +44,26 @@ def concat(site: Site) -> Flow:
             given = Cotangent(tables.regroup(part, site.known(value).dims), edges=edges, lean=cotangent.lean)
             if not stacked:
                 given = _at_part(cotangent, given, joined, site.known(value), dim, int(start))
+            if dim == 1 and not stacked:
+                orthogonal = _of_channels(cotangent.orthogonal, joined, site.known(value), int(start))
+                given = replace(given, orthogonal=orthogonal)
             credit(out, value, given)
         return out
 
     return Flow((joined,), backward)
+
+
+def _of_channels(orthogonal: Orthogonal | None, joined: Field, part: Field, start: int) -> Orthogonal | None:
+    """What Σ δx leaves in every channel, for some of the channels.
+
+    Not for what a weight made: of that a norm evens out the rows as well, which adds what this takes off, and rows side
+    by side are not told apart.
+    """
+    if orthogonal is None or orthogonal.source != joined.source or part.rows is not None:
+        return None
+    rest = orthogonal.rest
+    own = rest if len(rest) == 1 else rest[start : start + part.shape[1]]
+    return replace(orthogonal, source=part.source, rest=own)
 
 
 def _at_part(cotangent: Cotangent, given: Cotangent, joined: Field, part: Field, dim: int, start: int) -> Cotangent:

@@ -11,10 +11,11 @@ from functools import cached_property, lru_cache
 import numpy as np
 
 from gradlint.signal import table as tables
+from gradlint.signal.closeness import read_together
 from gradlint.signal.edges import along, even
 from gradlint.signal.edges import levelled as over_mean
 from gradlint.signal.few_taps import in_reach, passed, spike_of, tail_of
-from gradlint.signal.field import Cotangent, Field, Orthogonal
+from gradlint.signal.field import Cotangent, Field
 from gradlint.signal.rows import filtered, rows_of, tangent, weighed
 from gradlint.signal.site import Contribution, Contributions, Flow, Site, Square
 from gradlint.signal.sway import Sway, drawn, sampling, together
@@ -75,7 +76,9 @@ def convolution(site: Site, x: Field, weight: Weight, bias: Vector | None, geome
     x = _channel_profile_only(x)
     borders = even(x.edges, [window.size for window in geometry.windows])
     read = along(Window.read, geometry.windows, borders)
-    geometry = levelled(geometry, [float(v.mean()) for v in read], along(Window.pairs, geometry.windows, borders))
+    pairs, near = read_together(x, geometry.windows)
+    apart = pairs or along(Window.pairs, geometry.windows, borders)
+    geometry = levelled(geometry, [float(v.mean()) for v in read], apart)
     sums = FilterSums(weight, geometry.groups)
     parts = _components_of(x.table, sums, geometry)
     y_values = mapped(parts, reach_of(geometry), sums.matrix(out=True))
@@ -109,7 +112,7 @@ def convolution(site: Site, x: Field, weight: Weight, bias: Vector | None, geome
         if isinstance(into, Cotangent) and cotangent.tilt is not None and cotangent.tilt.source == field.law.source:
             out[source] = into = replace(into, tilt=passed(cotangent.tilt, x, counted))
         if depthwise and isinstance(into, Cotangent) and orthogonal and orthogonal.source == field.source:
-            out[source] = replace(into, orthogonal=Orthogonal(site.known(source).source, orthogonal.rest))
+            out[source] = replace(into, orthogonal=replace(orthogonal, source=site.known(source).source))
         return out
 
     depthwise = geometry.groups == geometry.n_in == geometry.n_out
@@ -125,6 +128,7 @@ def convolution(site: Site, x: Field, weight: Weight, bias: Vector | None, geome
         rows=rows,
         edges=edges,
         drift=drift,
+        near=near,
         tail=tail,
         spike=spike_of(x, counted),
     )

@@ -66,7 +66,7 @@ def contraction(site: Site, x: Field, weight: Weight, bias: Vector | None) -> Fl
     )
     sway, _ = drawn(x.sway, noise)
     rows = rows_of(y_same[0], weight) if profile is None else None
-    field = Field(y, mean_by_class, sway=sway, rows=rows)
+    field = Field(y, mean_by_class, sway=sway, rows=rows, features=weight.shape[1])
 
     def backward(cotangents: Sequence[Cotangent | None]) -> Contributions:
         cotangent = cotangents[0]
@@ -80,6 +80,8 @@ def contraction(site: Site, x: Field, weight: Weight, bias: Vector | None) -> Fl
         follows = cotangent.orthogonal is not None and cotangent.orthogonal.source == field.source
         if value is not None and isinstance(found, Square) and follows:
             out[value.id] = tangent(found, weight, cotangent)
+        elif value is not None and isinstance(found, Square) and cotangent.echo:
+            out[value.id] = Square(found.value * (1.0 + cotangent.echo), found.magnitude * (1.0 + cotangent.echo))
         return out
 
     return Flow((field,), backward)
@@ -193,10 +195,23 @@ def _parameter_gradients(
         quarters = [[summed(g, h)[0] for h in (x_different, x_same)] for g in (g_different, g_same)]
         out[value.id] = Cotangent(_weight_table(np.array(quarters)[None], site, weight))
     bias = site.value("bias")
-    if bias is not None and bias.requires_grad:
+    if bias is not None and bias.requires_grad and site.direct("bias"):
         ones = g_same.with_values(np.ones_like(g_same.values))
         out[bias.id] = Square(*summed(g_same, ones))
+    elif bias is not None and bias.requires_grad:
+        out[bias.id] = Cotangent(_bias_table(given))
     return out
+
+
+def _bias_table(given: Table) -> Table:
+    """The gradient of a computed bias, whose parts (of queries, keys and values) need not be alike."""
+    table = tables.merge_dim(given, len(given.dims) - 1)
+    kept = list(table.at(-1))
+    profile = table.profile if table.profile is not None and table.profile.axis in kept else None
+    table = table if profile is not None else table.collapse()
+    others = range(table.starts[-2])
+    values = tables.pair_sum(table.values, others, table.sizes)
+    return Table(table.dims[-1:], values, None if profile is None else tables.Profile(0, profile.counts))
 
 
 def _halves(table: Table, axes: list[int]) -> tuple[Table, Table]:

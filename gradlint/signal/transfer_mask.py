@@ -103,10 +103,10 @@ def _filling(site: Site) -> Part | None:
 
 def hidden(site: Site, value: int) -> bool:
     """Whether a tensor holds what stands for minus infinity."""
-    fixed = site.graph.fixed.get(value)
     op = site.graph.op_of(value)
     filled = None if op is None or op.kind != "create" else op.attrs.get("fill_value", op.attrs.get("value"))
-    return (fixed is not None and known.hides(fixed)) or (isinstance(filled, int | float) and filled <= -HIDING)
+    there = value in site.graph.fixed and known.hides(site.graph, value)
+    return there or (isinstance(filled, int | float) and filled <= -HIDING)
 
 
 def site_mask(site: Site, value: int) -> Field:

@@ -11,13 +11,15 @@ from functools import lru_cache
 import numpy as np
 
 from gradlint.signal import table as tables
-from gradlint.signal.edges import resampled
+from gradlint.signal.closeness import closeness
+from gradlint.signal.edges import resampled, sampled
 from gradlint.signal.field import Base, Cotangent, Field, push, through
 from gradlint.signal.kernels import COARSE, COARSE_WEIGHT
 from gradlint.signal.norm_plan import merged
 from gradlint.signal.scalar import IDENTITY, Scalar, erf
 from gradlint.signal.site import Contributions, Flow, Site
 from gradlint.signal.table import Array, Axis, Table
+from gradlint.signal.windows import windows
 
 Overlaps = dict[tuple[int, ...], list[tuple[float, float]]]
 
@@ -37,7 +39,8 @@ def maximum(site: Site) -> Flow:
     original = site.known(value)
     dims = spatial(site)
     count = _window_size(site, original, dims)
-    return windowed(site, value, original, dims, site.shape(), count, _overlaps(site, dims, count))
+    close = _close(site, merged(original.collapse()))
+    return windowed(site, value, original, dims, site.shape(), count, _overlaps(site, dims, count), close)
 
 
 def windowed(
@@ -48,19 +51,24 @@ def windowed(
     shape: Sequence[int],
     count: float,
     overlaps: Overlaps | None = None,
+    close: float = 0.0,
 ) -> Flow:
-    """The maximum over windows of `count` entries along some dimensions, of this shape; apart unless they overlap."""
+    """The maximum over windows of `count` entries along some dimensions, of this shape; apart unless they overlap.
+
+    `close` is the share of what two entries do not have in common that two of one window do.
+    """
     overlaps = overlaps or {}
     x = merged(original.collapse())
     law = x.law
     axes = [axis for dim in dims for axis in x.table.at(dim)]
-    base, mean = _maximum_law(law, axes, count, overlaps)
+    base, mean = _maximum_law(law, axes, count, overlaps, close)
     whole = _resampled(base, dims, shape, x)
     pushed, first = push(Base(whole, mean, law.function, law.source), law.function)
     source = ("max", law.source, site.op.index)
     known = None if law.function is IDENTITY else Base(whole, mean, law.function, source)
     y = Field(pushed, first, known, sway=x.sway, edges=resampled(x.edges, shape[2:]))
-    share = _local_share(law, axes)
+    y = replace(y, near=sampled(x.near, shape[2:]))
+    share = _local_share(law, axes) * (1.0 - close)
     height = Scalar(f"max{count:.4g},{share:.4g}", lambda z: _argmax_weight(z, law, count, share), np.zeros_like)
 
     def backward(cotangents: Sequence[Cotangent | None]) -> Contributions:
@@ -92,6 +100,17 @@ def _window_size(site: Site, x: Field, dims: Sequence[int]) -> float:
         at = np.arange(after[dim])[:, None] * stride[i] - padding[i] + np.arange(kernel[i])[None] * dilation[i]
         count *= float(((at >= 0) & (at < x.shape[dim])).sum(1).mean())
     return count
+
+
+def _close(site: Site, x: Field) -> float:
+    """How much more entries of one window have in common than any two, where windows slide."""
+    rank, after = int(site.number("spatial", 2)), site.shape()
+    if site.op.function.startswith("adaptive") or len(after) != rank + 2:
+        return 0.0
+    padding = [float(pad) for pad in site.integers("padding", rank, 0)]
+    kernel = site.integers("kernel", rank, 1)
+    stride, dilation = site.integers("stride", rank, 1), site.integers("dilation", rank, 1)
+    return closeness(x, windows(x.shape[2:], after[2:], kernel, stride, padding, dilation))
 
 
 def _overlaps(site: Site, dims: Sequence[int], count: float) -> Overlaps:
@@ -153,20 +172,20 @@ def _shared(given: Table, dims: Sequence[int], overlaps: Overlaps, count: float)
     return total
 
 
-def _maximum_law(law: Base, axes: Sequence[int], count: float, overlaps: Overlaps) -> tuple[Table, Array]:
+def _maximum_law(law: Base, axes: Sequence[int], count: float, overlaps: Overlaps, close: float) -> tuple[Table, Array]:
     """Second moments of the window maximum of z, and its mean; windows that overlap share part of their own."""
     covariance = law.table.values - law.table.per_class(law.mean**2)
     common = tables.take_all(covariance, axes, 0)
     for axis in sorted(axes):
         common = tables.insert(common, axis)
-    local = covariance - common
+    window, local = close * (covariance - common), (1.0 - close) * (covariance - common)
     spread = math.sqrt(max(float(local.reshape(len(local), -1)[0, -1]), 0.0))
     lift, variance = maximum_moments(round(count, 3))
     index: list[slice | int] = [slice(None)] * covariance.ndim
     for axis in axes:
         index[axis + 1] = 1
     values = common.copy()
-    values[tuple(index)] += variance * local[tuple(index)]
+    values[tuple(index)] += window[tuple(index)] + variance * local[tuple(index)]
     for pattern, pairs in overlaps.items() if len(axes) == len(next(iter(overlaps), ())) else ():
         at = list(index)
         for axis, same in zip(axes, pattern, strict=True):

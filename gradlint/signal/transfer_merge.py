@@ -22,6 +22,7 @@ from gradlint.signal.table import Array, Table
 from gradlint.signal.transfer_concat import PARTS
 from gradlint.signal.transfer_norm import written_norm
 from gradlint.signal.transfer_pointwise import masked_logits, pointwise, scaled, shifted, unchanged
+from gradlint.signal.transfer_pool import less_average
 from gradlint.signal.written_norm import less_mean, written
 
 
@@ -48,9 +49,9 @@ def add(site: Site) -> Flow:
     difference = less_mean(site.graph, site.op)
     if difference is not None:
         return flow(difference[0], centred(difference[1])(site.known(difference[0])))
-    masked = _masked_sum(site, first, second)
-    if masked is not None:
-        return masked
+    whole = _masked_sum(site, first, second) or less_average(site)
+    if whole is not None:
+        return whole
     x, y = site.known(first), site.known(second)
     if coherent(x, y):
         return _same_source(first, second, x, y, weighted_sum(x.law.function, y.law.function, alpha), (1.0, alpha))

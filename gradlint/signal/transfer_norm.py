@@ -13,6 +13,7 @@ from gradlint.signal.channels import gained, shifted
 from gradlint.signal.edges import Edges
 from gradlint.signal.edges import centred as centred_edges
 from gradlint.signal.field import Base, Cotangent, Field, Orthogonal, Tilt, outer
+from gradlint.signal.norm_energies import INFLATED, apart, by_channel, damping_of, unequal
 from gradlint.signal.norm_gains import affine_gradients, coupling, gains_along, left_over
 from gradlint.signal.norm_plan import Plan, normalised_axes, planned
 from gradlint.signal.scalar import IDENTITY, affine, compose
@@ -61,7 +62,7 @@ def normalised(site: Site, plan: Plan, value: int) -> Flow:
     if evened is not None:
         unit = tables.put(plan.along[0], evened.same, tables.take(unit, plan.along[0], 0))
     unit, inflation, level = _divided(unit, plan)
-    damping = _damping(plan, inflation)
+    damping = damping_of(plan, inflation)
     common = 1.0 - float(variance.mean()) / max(table.square, 1e-300)
     edges = centred_edges(plan.x.edges, plan.x.drift, common) if by_channel(plan) else ()
     y = _affine_field(plan, table.with_values(unit), inverse, damped(plan.x.sway, damping), edges, plan.x.spike - level)
@@ -71,7 +72,8 @@ def normalised(site: Site, plan: Plan, value: int) -> Flow:
         if cotangent is None:
             return {}
         given = replace(cotangent, lean=cotangent.lean * damping)
-        return _norm_backward(site, plan, value, y, unit, inverse * inflation, given, evened)
+        felt = np.minimum(inflation + unequal(plan), INFLATED)
+        return _norm_backward(site, plan, value, y, unit, inverse * felt, given, evened, apart(plan, level))
 
     shaped = y if y.dims == original.dims else Field(tables.regroup(y.table, y.dims), y.mean, y.base, y.source, y.sway)
     return Flow((_as_shape(shaped, original.shape),), backward)
@@ -121,9 +123,6 @@ def _evened(plan: Plan) -> Evened | None:
     return Evened(same, inverse / average, average * level, float(np.sqrt(inverse).mean()) ** 2 * level)
 
 
-INFLATED = 4.0  # a norm over two or three degrees of freedom has no finite E[1/s²]
-
-
 def _divided(unit: Array, plan: Plan) -> tuple[Array, Array, float]:
     """x/s for a sample deviation s, inside one normalised set; E[1/s²]E[s²]; and ln of that for Gaussian entries.
 
@@ -143,18 +142,6 @@ def _divided(unit: Array, plan: Plan) -> tuple[Array, Array, float]:
     own = math.log(max(float(np.mean(inflation)), 1.0))
     tail = np.where(level > 0.0, np.clip(inflation + plan.x.tail, 1.0, INFLATED), 1.0)
     return out, tail, min(own, math.log(INFLATED))
-
-
-def _damping(plan: Plan, inflation: Array) -> float:
-    """Change of a sample's log energy over what it was: it weighs in its own divisor, or is divided out whole."""
-    if not by_channel(plan):
-        return 0.0
-    return max(1.0 - (float(inflation.mean()) - 1.0) * (1.0 + 1.5 * plan.x.sway.variance), 0.0)
-
-
-def by_channel(plan: Plan) -> bool:
-    """Whether the norm leaves a sample's energy against others' as it is."""
-    return any(plan.x.table.axes[axis].batch for axis in plan.over)
 
 
 def _averaged(values: Array, plan: Plan) -> Array:
@@ -245,6 +232,7 @@ def _norm_backward(
     inverse: Array,
     cotangent: Cotangent,
     evened: Evened | None,
+    between: Array,
 ) -> Contributions:
     table = plan.x.table
     coupled = coupling(plan, y, cotangent)
@@ -273,7 +261,8 @@ def _norm_backward(
     removed = _removed(plan, g, h, pairs)
     g = _projected(plan, given, g, h, pairs)
     into = Table(table.dims, g, profile)
-    into = into.with_values(g * outer(into, np.sqrt(np.broadcast_to(_expanded(inverse, table, into), len(g)))))
+    scales = outer(into, np.sqrt(np.broadcast_to(_expanded(inverse, table, into), len(g))))
+    into = into.with_values(g * scales * between)
     if evened is not None:
         into = into.with_values(_along(into.values, plan, evened.factor, evened.root_factor))
     original = site.known(source)

@@ -12,16 +12,17 @@ import numpy as np
 from gradlint.graph import HIDING
 from gradlint.signal import layout
 from gradlint.signal import table as tables
+from gradlint.signal.edges import even, levelled
 from gradlint.signal.field import Cotangent, Field, white
 from gradlint.signal.scalar import IDENTITY
 from gradlint.signal.site import Contributions, Flow, Site, Unanswered
-from gradlint.signal.table import Table
+from gradlint.signal.table import Array, Table
 from gradlint.signal.transfer_pool import AxisMap, along_axes, axis_map
 
 
 @lru_cache(maxsize=1024)
-def placement(size: int, out: int, before: int, mode: str) -> AxisMap:
-    """Padding (or cropping) of one axis: zeros, reflection, replication or wrap-around."""
+def placed(size: int, out: int, before: int, mode: str) -> Array:
+    """Padding (or cropping) of one axis, (out, size): zeros, reflection, replication or wrap-around."""
     matrix = np.zeros((out, size))
     for row in range(out):
         source = row - before
@@ -35,7 +36,14 @@ def placement(size: int, out: int, before: int, mode: str) -> AxisMap:
             source %= size
         if 0 <= source < size:
             matrix[row, source] = 1.0
-    return axis_map(matrix)
+    matrix.setflags(write=False)
+    return matrix
+
+
+@lru_cache(maxsize=1024)
+def placement(size: int, out: int, before: int, mode: str) -> AxisMap:
+    """The same by its sums."""
+    return axis_map(placed(size, out, before, mode))
 
 
 def pad(site: Site) -> Flow:
@@ -47,18 +55,19 @@ def pad(site: Site) -> Flow:
     number = site.op.attrs.get("value", 0.0) if mode == "constant" else 0.0
     number = float(number) if isinstance(number, int | float) else 0.0
     before, after = site.field().shape, site.shape()
-    maps = {}
+    maps, matrices = {}, {}
     for position in range(len(given) // 2):
         dim = len(before) - 1 - position
         first = _first_of(given, position, after[dim] - before[dim])
         if before[dim] != after[dim] or first:
             maps[dim] = placement(before[dim], after[dim], first, mode)
+            matrices[dim] = placed(before[dim], after[dim], first, mode)
     if number <= -HIDING or number == math.inf:
         return _unseen(site, maps)
     if number and len(maps) == 1:
         dim = next(iter(maps))
         return _beside(site, dim, _first_of(given, len(before) - 1 - dim, after[dim] - before[dim]), number)
-    flow = along_axes(site, maps)
+    flow = _edged(site, along_axes(site, maps), matrices, number)
     return replace(flow, outputs=(_bordered(flow.outputs[0], maps, number, site.field().average),)) if number else flow
 
 
@@ -91,6 +100,56 @@ def _beside(site: Site, dim: int, first: int, number: float) -> Flow:
         return {value: Cotangent(tables.regroup(into, x.dims))}
 
     return Flow((layout.concatenated(parts, dim),), backward)
+
+
+def _edged(site: Site, flow: Flow, matrices: dict[int, Array], number: float) -> Flow:
+    """The flow of a padded map with its edges: what is outside is not spread over it, nor is what comes back to it.
+
+    Zeros add nothing to Σ δx, so that what a later norm by channel leaves of it is the same before and after.
+    """
+    x, y = site.field(), flow.outputs[0]
+    sizes = x.shape[2:]
+    assert y is not None
+    if not sizes or min(matrices, default=0) < 2:
+        return flow
+    inward = [matrices.get(dim + 2, np.eye(size)) for dim, size in enumerate(sizes)]
+    beyond = number**2 / max(x.table.square, 1e-300)
+    edges = tuple(
+        levelled(matrix @ edge + (1.0 - matrix.sum(1)) * beyond)
+        for matrix, edge in zip(inward, even(x.edges, sizes), strict=True)
+    )
+
+    def backward(cotangents: Sequence[Cotangent | None]) -> Contributions:
+        found = dict(flow.backward(cotangents))
+        given, into = cotangents[0], found.get(site.id("input"))
+        if given is None or not isinstance(into, Cotangent):
+            return found
+        orthogonal = given.orthogonal
+        if number == 0.0 and once and orthogonal is not None and orthogonal.source == field.source:
+            into = replace(into, orthogonal=replace(orthogonal, source=x.source))
+        if len(given.edges) != len(inward):
+            return found | {site.id("input"): into}
+        table = into.table
+        for dim, (matrix, edge) in enumerate(zip(inward, given.edges, strict=True)):
+            table = _weighed(table, dim + 2, *_kept(matrix, edge))
+        back = tuple(levelled(matrix.T @ edge) for matrix, edge in zip(inward, given.edges, strict=True))
+        return found | {site.id("input"): replace(into, table=tables.regroup(table, x.dims), edges=back)}
+
+    once = all(matrix.sum(0).max() <= 1.0 for matrix in inward)
+    field = replace(y, edges=edges)
+    return Flow((field,), backward)
+
+
+def _kept(matrix: Array, edge: Array) -> tuple[float, float]:
+    """What a gradient of this edge leaves inside of a padded axis over what an even one does: one position, and two."""
+    flat, root = np.ones_like(edge), np.sqrt(edge)
+
+    def pairs(amplitude: Array) -> float:
+        return max(float(amplitude.sum() ** 2 - (amplitude**2).sum()), 1e-300)
+
+    same = float((matrix.T @ edge).sum()) / max(float((matrix.T @ flat).sum()) * float(edge.mean()), 1e-300)
+    within, across = pairs(matrix.T @ root) / pairs(matrix.T @ flat), pairs(root) / pairs(flat)
+    return same, within / across
 
 
 def _bordered(inside: Field | None, maps: dict[int, AxisMap], number: float, mean: float) -> Field:

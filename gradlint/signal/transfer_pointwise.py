@@ -60,7 +60,8 @@ def pointwise(site: Site, role: str, function: Scalar) -> Flow:
         orthogonal = cotangent.orthogonal
         if orthogonal is not None and orthogonal.source == field.source:
             rest = float(orthogonal.rest.mean())
-            passed = replace(passed, spanned=Spanned(compose(function, law.function), rest))
+            spanned = Spanned(compose(function, law.function), rest, orthogonal.share)
+            passed = replace(passed, spanned=spanned)
         out: dict[int, Cotangent | Square] = {value: passed}
         return out | _slope_gradient(site, x, cotangent)
 
@@ -87,7 +88,8 @@ def applied(x: Field, law: Base, function: Scalar) -> Field:
     level, edges = _along_edges(x, function, x.edges, ())
     if level != 1.0:
         table = _same_entry(table, level)
-    return Field(table, first, Base(law.table, law.mean, whole, law.source), sway=sway, fixed=x.fixed, edges=edges)
+    base = Base(law.table, law.mean, whole, law.source)
+    return Field(table, first, base, sway=sway, fixed=x.fixed, edges=edges, near=x.near)
 
 
 def _same_entry(table: Table, factor: float) -> Table:

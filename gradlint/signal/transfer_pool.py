@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 
 import numpy as np
 
@@ -33,6 +33,7 @@ class AxisMap:
     row_square: float
     column_square: float
     total: float
+    trace: float
 
     def forward(self, same: Array, different: Array) -> tuple[Array, Array]:
         """(same, different) over output indices."""
@@ -41,6 +42,12 @@ class AxisMap:
     def backward(self, same: Array, different: Array) -> tuple[Array, Array]:
         """(same, different) over input indices."""
         return self._apply(same, different, self.size, self.column_square, self.row_square)
+
+    def crossed(self, same: Array, different: Array) -> tuple[Array, Array]:
+        """(same, different) of E[y_p x_q] for a square matrix, averaged over (p, q) and (q, p); its own adjoint."""
+        excess, level = same - different, self.total / self.size * different
+        apart = (self.total - self.trace) / max(self.size * (self.size - 1), 1)
+        return excess * (self.trace / self.size) + level, excess * apart + level
 
     def _apply(self, same: Array, different: Array, count: int, own: float, other: float) -> tuple[Array, Array]:
         excess = same - different
@@ -60,6 +67,7 @@ def axis_map(matrix: Array) -> AxisMap:
         float((rows**2).sum()),
         float((columns**2).sum()),
         float(rows.sum()),
+        float(np.trace(matrix)),
     )
 
 
@@ -139,6 +147,9 @@ def along_axes(site: Site, maps: dict[int, AxisMap]) -> Flow:
     return Flow((Field(y, mean, sway=x.sway, edges=resampled(x.edges, y.shape[2:])),), backward)
 
 
+Direction = Callable[[AxisMap, Array, Array], tuple[Array, Array]]
+
+
 def _mapped(
     table: Table, dim: int, applied: AxisMap, direction: Callable[[Array, Array], tuple[Array, Array]], size: int
 ) -> Table:
@@ -168,17 +179,73 @@ def pool(site: Site) -> Flow:
 
 
 def _average(site: Site) -> Flow:
+    return along_axes(site, average_maps(site))
+
+
+def average_maps(site: Site) -> dict[int, AxisMap]:
+    """What an average over sliding windows does along every spatial dimension."""
     dims = spatial(site)
     rank = len(dims)
     before, after = site.field().shape, site.shape()
     kernel, stride = site.integers("kernel", rank, 1), site.integers("stride", rank, 1)
     padding = site.integers("padding", rank, 0)
     counted = bool(site.op.attrs.get("count_include_pad", True))
-    maps = {
+    return {
         dim: window_mean(before[dim], after[dim], kernel[i], stride[i], padding[i], counted)
         for i, dim in enumerate(dims)
     }
-    return along_axes(site, maps)
+
+
+def less_average(site: Site) -> Flow | None:
+    """The average over the windows of x, less x itself (PoolFormer): one linear map; None where the op is another.
+
+    E[y y′] is that of the average, less both products of the average and x, and that of x. What is constant along the
+    map cancels, in the gradient too.
+    """
+    found = _less_average(site)
+    if found is None:
+        return None
+    source, maps, sign = found
+    original = site.known(source)
+    x = merged(original)
+    table = x.table.collapse_along([axis for dim in maps for axis in x.table.at(dim)])
+    y = table.with_values(_less_itself(table, maps, AxisMap.forward))
+    mean = x.average * sign * (math.prod(applied.total / applied.size for applied in maps.values()) - 1.0)
+
+    def backward(cotangents: Sequence[Cotangent | None]) -> Contributions:
+        cotangent = cotangents[0]
+        if cotangent is None:
+            return {}
+        given = tables.regroup(cotangent.table, table.dims)
+        given = given.collapse_along([axis for dim in maps for axis in given.at(dim)])
+        into = given.with_values(_less_itself(given, maps, AxisMap.backward))
+        edges = resampled(cotangent.edges, original.shape[2:])
+        return {source: Cotangent(tables.regroup(into, original.dims), edges=edges, lean=cotangent.lean)}
+
+    return Flow((Field(y, np.full(len(y.values), mean), sway=x.sway, edges=x.edges),), backward)
+
+
+def _less_itself(table: Table, maps: dict[int, AxisMap], direction: Direction) -> Array:
+    mapped = crossed = table
+    for dim, applied in maps.items():
+        mapped = _mapped(mapped, dim, applied, partial(direction, applied), applied.size)
+        crossed = _mapped(crossed, dim, applied, applied.crossed, applied.size)
+    values: Array = mapped.values - 2.0 * crossed.values + table.values
+    return values
+
+
+def _less_average(site: Site) -> tuple[int, dict[int, AxisMap], float] | None:
+    """x, the maps of its average and the sign of it, where the op is their difference."""
+    op, graph = site.op, site.graph
+    if op.function != "sub" or len(op.inputs) != 2 or site.number("alpha", 1.0) != 1.0 or op.attrs.get("reversed"):
+        return None
+    for place, sign in ((0, 1.0), (1, -1.0)):
+        pooled, source = graph.op_of(op.inputs[place]), op.inputs[1 - place]
+        if pooled is None or pooled.kind != "pool" or pooled.function != "avg" or pooled.inputs[:1] != (source,):
+            continue
+        if graph.values[pooled.outputs[0]].shape == graph.values[source].shape:
+            return source, average_maps(replace(site, op=pooled)), sign
+    return None
 
 
 def _adaptive_average(site: Site) -> Flow:

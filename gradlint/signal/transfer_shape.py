@@ -12,6 +12,7 @@ from gradlint.signal.field import Cotangent, Field
 from gradlint.signal.site import Contribution, Contributions, Flow, Site, Unanswered, credit
 from gradlint.signal.stages import Stage, exact
 from gradlint.signal.stages import flow as stage_flow
+from gradlint.signal.sway import unplaced
 from gradlint.signal.table import Axis, Dims, Table
 from gradlint.signal.transfer_embedding import gathered
 from gradlint.signal.transfer_pick import gather, largest, several
@@ -36,15 +37,20 @@ def follow(site: Site, steps: Sequence[Step], value: int | None = None) -> Flow:
         moved = fields[-1].relabelled(step.forward, step.key)
         fields.append(replace(moved, edges=fields[-1].edges) if step.keeps_positions else moved)
     still = all(step.keeps_positions for step in steps)
+    if not still:
+        fields[-1] = replace(fields[-1], sway=unplaced(fields[-1].sway, fields[0].edges))
 
     def backward(cotangents: Sequence[Cotangent | None]) -> Contributions:
         cotangent = cotangents[0]
         if cotangent is None:
             return {}
+        if not steps:
+            return {source: cotangent}
         table = cotangent.table
         for step, field in zip(reversed(steps), reversed(fields[:-1]), strict=True):
             table = step.back(table, field.dims)
-        return {source: Cotangent(table, edges=cotangent.edges if still else (), lean=cotangent.lean if still else 0.0)}
+        edges, lean = (cotangent.edges, cotangent.lean) if still else ((), 0.0)
+        return {source: Cotangent(table, edges=edges, lean=lean, echo=cotangent.echo)}
 
     return Flow((fields[-1],), backward)
 

@@ -9,7 +9,7 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 
-from gradlint.signal.edges import levelled
+from gradlint.signal.edges import evened, levelled
 from gradlint.signal.table import Array
 
 
@@ -61,6 +61,26 @@ class Window:
         found = float(((read.sum(0) ** 2) - (read**2).sum(0)).mean()) / (self.out * (self.out - 1.0))
         level = (float(amplitude.sum()) ** 2 - float(edge.sum())) / (self.size * (self.size - 1.0))
         return found / max(level, 1e-300)
+
+    def together(self, near: Array) -> Array:
+        """What two output positions of a random filter read of an input of these moments, (out, out): tap by tap."""
+        padded = np.pad(near, ((0, 1), (0, 1)))
+        read: Array = np.mean([padded[np.ix_(at, at)] for at in self.at.T], axis=0)
+        return read
+
+    @cached_property
+    def alike(self) -> Array:
+        """`together`, over its mean over two different positions, for an input whose positions are all alike."""
+        return evened(self.together(np.ones((self.size, self.size))))
+
+    def within(self, near: Array) -> float:
+        """Mean of these moments over two different taps of one window that are both in bounds."""
+        padded = np.pad(near, ((0, 1), (0, 1)))
+        taps = self.at.shape[1]
+        inside = self.at < self.size
+        pairs = inside[:, :, None] & inside[:, None, :] & ~np.eye(taps, dtype=bool)
+        found = padded[self.at[:, :, None], self.at[:, None, :]]
+        return float(found[pairs].mean()) if pairs.any() else 1.0
 
     def drift(self, edge: Array) -> Array:
         """How E[y(p)ȳ] varies along the outputs of a random filter for an input of this edge and one sign, mean 1."""

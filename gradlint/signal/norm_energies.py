@@ -1,0 +1,62 @@
+"""Samples and positions of unequal energy in a norm: what each is divided by, and how unequal they are after it."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from gradlint.signal.norm_plan import Plan
+from gradlint.signal.table import Array
+
+INFLATED = 4.0  # a norm over two or three degrees of freedom has no finite E[1/s²]
+
+
+def damping_of(plan: Plan, inflation: Array) -> float:
+    """Change of a sample's log energy over what it was: it weighs in its own divisor, or is divided out whole."""
+    if not by_channel(plan):
+        return 0.0
+    return max(1.0 - (float(inflation.mean()) - 1.0) * (1.0 + 1.5 * plan.x.sway.variance), 0.0)
+
+
+def apart(plan: Plan, own: float) -> Array:
+    """E[1/(s s′)] of two normalised sets over E[1/s²] of even ones, by shared axes, where each sample has its own s.
+
+    ln s² has the variance `own` of finitely many entries, and that of the energy which they have in common. Of a
+    log-normal s² with log variance v, E[s²]E[1/s²] is e^v, and E[s²]E[1/(s s′)] is e^(v(3 + c)/4) at a correlation c.
+    """
+    axes = plan.x.table.axes
+    found = np.ones((1,) + (2,) * len(axes))
+    if by_channel(plan):
+        return found
+    sway = plan.x.sway
+    inside = math.prod(axes[axis].size for axis in plan.over if axis not in plan.along)
+    across = math.prod(axes[axis].size for axis in plan.others if not axes[axis].batch and axis not in plan.along)
+    variance = sway.variance if inside == 1 else sway.shared(inside)
+    shared = sway.shared(across) if inside == 1 else variance
+    index: list[slice | int] = [slice(None)] * found.ndim
+    found *= math.exp(0.75 * variance - 0.25 * own)
+    for axis in plan.others:
+        if axes[axis].batch:
+            index[axis + 1] = 1
+    found[tuple(index)] = math.exp(0.75 * variance + 0.25 * shared - 0.25 * own)
+    for axis in plan.others:
+        index[axis + 1] = 1
+    found[tuple(index)] = math.exp(variance)
+    return found
+
+
+def unequal(plan: Plan) -> float:
+    """What samples of unequal energy e add to the relative variance of s² = Σ e z²/n of a channel: 2(E[e²] − 1)/n.
+
+    The tail of a filter with a single input channel counts them already.
+    """
+    if not by_channel(plan) or plan.x.tail > 0.0:
+        return 0.0
+    count = math.prod(plan.x.table.sizes[axis] for axis in plan.over)
+    return 2.0 * math.expm1(plan.x.sway.variance) / count
+
+
+def by_channel(plan: Plan) -> bool:
+    """Whether the norm leaves a sample's energy against others' as it is."""
+    return any(plan.x.table.axes[axis].batch for axis in plan.over)
