@@ -13,7 +13,6 @@ from gradlint.capture.arguments import Arguments, dtype_name, references
 from gradlint.capture.moments import FOLLOWED_UP_TO, VALUES_UP_TO
 from gradlint.capture.record import REBASED, Call, Leaf, Meta, Ref, span
 from gradlint.capture.row import Entry
-from gradlint.capture.sharded import class_of
 from gradlint.capture.statistics import statistics
 from gradlint.capture.weights import Weights
 from gradlint.error import GradlintError
@@ -219,7 +218,8 @@ class _Conversion:
         return tuple(param for param in self.names.params if owner(param) == path)
 
     def _module(self, path: str, module: nn.Module) -> Module:
-        from gradlint.capture.construction import constructed  # needs torch, as whoever has modules does
+        from gradlint.capture.construction import constructed  # both need torch, as whoever has modules does
+        from gradlint.capture.sharded import class_of
 
         cls, described = class_of(module), self.recording.module_types.get(path)
         name = described or f"{cls.__module__}.{cls.__name__}"

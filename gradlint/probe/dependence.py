@@ -130,19 +130,19 @@ def _answer(watcher: Watcher, question: Question, end: Slot, source: Slot) -> tu
     gradient = watcher.gradients.get(source)
     if gradient is None:
         return None
-    rows = _typical(gradient.detach().double().square().movedim(question.source_axis, -1))
+    rows = _typical(gradient.detach().double().square(), question.source_axis)
     return tuple(0.5 * math.log10(row) if row > 0 else -math.inf for row in rows.tolist())
 
 
-def _typical(squares: Tensor) -> Tensor:
-    """Means over all axes but the last, the median over the first one's where that holds the samples.
+def _typical(squares: Tensor, axis: int) -> Tensor:
+    """Means over all other axes, of positions in the median sample, as the first axis holds the samples.
 
     A few samples may go another way: where a drawn token is the padding, its row of a mask hides everything, and a
     softmax of it reads all positions alike.
     """
-    rest = list(range(1, squares.ndim - 1))
+    rest = [other for other in range(bool(axis), squares.ndim) if other != axis]
     each = squares.mean(rest) if rest else squares
-    return each.median(0).values if each.ndim > 1 else each
+    return each.median(0).values if axis else each
 
 
 def _slot(graph: Graph, value: int) -> Slot:
