@@ -5,6 +5,7 @@ Such a model cannot be copied, so it is lent itself, and given back as it was.
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -68,10 +69,12 @@ def whole(tensor: Any) -> Tensor:
     return found
 
 
-def square(tensor: Tensor) -> float:
-    """The sum of squares of a tensor, in all processes where it is spread over them."""
+def norm(tensor: Tensor) -> float:
+    """The norm of a tensor, over all processes where it is spread over them."""
     spread = sums(tensor)
-    return spread[0] if spread is not None else float(torch.linalg.vector_norm(tensor, dtype=_wide(tensor)).abs()) ** 2
+    if spread is not None:
+        return math.sqrt(spread[0])
+    return float(torch.linalg.vector_norm(tensor, dtype=_wide(tensor)).abs())
 
 
 def gathered_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:

@@ -1,5 +1,7 @@
-"""Functions that a model holds, `self.mlp = lambda x: m.proj(x)`: `copy.deepcopy` takes them as they are, and a copy of
-the model would go on running modules of the original through them."""
+"""A copy of a model together with the functions that it holds: `self.mlp = lambda x: body.down(body.up(x))`.
+
+`copy.deepcopy` takes functions as they are, so that a copy would go on running modules of the original through them.
+"""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gradlint.capture.sharded import square
+from gradlint.capture.sharded import norm
 from gradlint.error import GradlintError
 
 PARTS = 4
@@ -91,4 +91,4 @@ def _dense(gradient: Tensor) -> Tensor:
 
 
 def _length(tensors: list[Tensor]) -> float:
-    return math.sqrt(sum(map(square, tensors)))
+    return math.hypot(*map(norm, tensors))

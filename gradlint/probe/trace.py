@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from gradlint.capture import Intervention, Names
 from gradlint.capture.copies import is_lazy
-from gradlint.capture.sharded import square
+from gradlint.capture.sharded import norm
 from gradlint.error import ProbeError, UsageError
 from gradlint.graph.ir import Graph
 from gradlint.probe.agreement import Batch, agreement, split
@@ -174,6 +174,6 @@ def _sizes(weights: Mapping[str, Tensor]) -> Iterator[tuple[str, float]]:
     """log10 RMS of the gradient of each weight; -inf without one."""
     present = {path: weight.grad.detach() for path, weight in weights.items() if weight.grad is not None}
     dense = {path: grad.to_dense() if grad.layout is not torch.strided else grad for path, grad in present.items()}
-    known = {path: math.sqrt(square(grad)) for path, grad in dense.items()}
+    known = {path: norm(grad) for path, grad in dense.items()}
     for path, weight in weights.items():
         yield path, log10(known.get(path, 0.0)) - 0.5 * math.log10(max(1, weight.numel()))
