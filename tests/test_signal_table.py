@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from gradlint.signal import layout
 from gradlint.signal import table as tables
 from gradlint.signal.field import Field, from_sums, outer
-from gradlint.signal.table import Array, Profile, Table
+from gradlint.signal.patterns import Array
+from gradlint.signal.table import Profile, Table
 
 
 def exact(array: Array) -> Field:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from gradlint.signal import patterns
 from gradlint.signal import table as tables
-from gradlint.signal.table import Array, Profile, Table
+from gradlint.signal.patterns import Array
+from gradlint.signal.table import Profile, Table
 from gradlint.signal.weights import Vector
 
 VARIED = 0.02  # relative variance of the channels' moments from which on they are told apart
@@ -37,17 +39,17 @@ def apart(table: Table, axis: int) -> Table:
 def gained(table: Table, axis: int, gain: Array) -> Table:
     """Every channel times its own gain."""
     split = apart(table, axis)
-    same, different = tables.take(split.values, axis, 1), tables.take(split.values, axis, 0)
+    same, different = patterns.take(split.values, axis, 1), patterns.take(split.values, axis, 0)
     shape = (-1,) + (1,) * (same.ndim - 1)
-    values = tables.put(axis, same * (gain**2).reshape(shape), different * _crossed(gain).reshape(shape))
+    values = patterns.put(axis, same * (gain**2).reshape(shape), different * _crossed(gain).reshape(shape))
     return Table(split.dims, values, split.profile)
 
 
 def shifted(table: Table, axis: int, shift: Array) -> Table:
     """Every channel of a table of classes by channel, of zero mean, plus its own number."""
-    same, different = tables.take(table.values, axis, 1), tables.take(table.values, axis, 0)
+    same, different = patterns.take(table.values, axis, 1), patterns.take(table.values, axis, 0)
     shape = (-1,) + (1,) * (same.ndim - 1)
-    values = tables.put(axis, same + (shift**2).reshape(shape), different + _crossed(shift).reshape(shape))
+    values = patterns.put(axis, same + (shift**2).reshape(shape), different + _crossed(shift).reshape(shape))
     return Table(table.dims, values, table.profile)
 
 

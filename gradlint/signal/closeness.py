@@ -15,7 +15,7 @@ import numpy as np
 from gradlint.signal.edges import Near, along, evened, joined, two_apart
 from gradlint.signal.field import Base, Field
 from gradlint.signal.kernels import kernel
-from gradlint.signal.table import Array
+from gradlint.signal.patterns import Array
 from gradlint.signal.windows import Window
 
 LONGEST = 128  # positions along an axis beyond which what falls off at its ends is little

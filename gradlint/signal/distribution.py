@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from gradlint.signal.field import Base, Cotangent, Factor, Field, Tilt, push
 from gradlint.signal.kernels import SCORES, expectation, mehler, series
+from gradlint.signal.patterns import Array
 from gradlint.signal.scalar import Scalar
-from gradlint.signal.table import Array, Table
+from gradlint.signal.table import Table
 
 _fresh = itertools.count()
 

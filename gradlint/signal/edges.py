@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from gradlint.signal.table import Array
+from gradlint.signal.patterns import Array
 
 Edges = tuple[Array, ...]  # one vector per spatial axis, or () where the moments are even
 Near = tuple[Array, ...]  # one matrix per spatial axis, or () where two positions are alike whichever they are

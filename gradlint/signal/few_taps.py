@@ -14,8 +14,8 @@ import numpy as np
 
 from gradlint.signal.field import Field, Tilt
 from gradlint.signal.kernels import COARSE, COARSE_WEIGHT, SCORES
+from gradlint.signal.patterns import Array
 from gradlint.signal.sway import kurtosis
-from gradlint.signal.table import Array
 
 MANY = 256  # taps above which an entry is too small a part of the sum: 3/(n + 2) is 1 %
 AT = np.linspace(-8.0, 8.0, 65)  # standardised entries of the input

@@ -9,12 +9,14 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from gradlint.signal import patterns
 from gradlint.signal import table as tables
 from gradlint.signal.edges import Edges, Near, blended
 from gradlint.signal.kernels import SCORES, kernel
+from gradlint.signal.patterns import Array
 from gradlint.signal.scalar import IDENTITY, Scalar, weighted_sum
 from gradlint.signal.sway import NONE, Sway
-from gradlint.signal.table import Array, Dims, Table
+from gradlint.signal.table import Dims, Table
 
 _fresh = itertools.count()
 LONGEST = 300  # characters of a composed function, beyond which the entries are taken as Gaussian
@@ -139,7 +141,7 @@ def outer(table: Table, vector: Array) -> Array:
     same = np.broadcast_to(table.per_class(vector**2), table.values.shape)
     other = np.broadcast_to(table.per_class(vector * others), table.values.shape)
     axis = table.profile.axis
-    return tables.put(axis, tables.take(same, axis, 1), tables.take(other, axis, 0))
+    return patterns.put(axis, patterns.take(same, axis, 1), patterns.take(other, axis, 0))
 
 
 def _relabelled_mean(relabel: Relabel, mean: Array, before: Table, after: Table) -> Array:
@@ -276,7 +278,7 @@ def push(base: Base, function: Scalar) -> tuple[Table, Array]:
         axis = table.profile.axis
         values = values.copy()
         shift = table.per_class(first * (table.weights @ first) - first**2)
-        values = tables.put(axis, tables.take(values, axis, 1), tables.take(values + shift, axis, 0))
+        values = patterns.put(axis, patterns.take(values, axis, 1), patterns.take(values + shift, axis, 0))
     return table.with_values(values), first
 
 

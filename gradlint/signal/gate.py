@@ -7,8 +7,8 @@ from functools import cached_property
 
 import numpy as np
 
+from gradlint.signal.patterns import Array
 from gradlint.signal.scalar import IDENTITY, Scalar
-from gradlint.signal.table import Array
 from gradlint.signal.units import Moments, Units, above, density, expectations, quadrature
 
 

@@ -8,8 +8,8 @@ from statistics import NormalDist
 
 import numpy as np
 
+from gradlint.signal.patterns import Array
 from gradlint.signal.scalar import IDENTITY, Scalar
-from gradlint.signal.table import Array
 
 GRID = np.linspace(-8.0, 8.0, 640)  # an even number of points: none of them is the kink at 0
 GRID_WEIGHT = np.exp(-0.5 * GRID**2) / np.exp(-0.5 * GRID**2).sum()

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from gradlint.graph import Graph, Op, Param
+from gradlint.signal import patterns
 from gradlint.signal import table as tables
 from gradlint.signal.field import Cotangent, Field, from_sums
 from gradlint.signal.masks import masks_logits
@@ -111,7 +112,7 @@ def _answer(cotangent: Cotangent, response: Mapping[str, float]) -> Square:
     shares = table.values[0].copy()
     for axis in range(len(axes)):
         same = [slice(None)] * axis + [1]
-        shares[tuple(same)] -= tables.take(shares[None], axis, 0)[0]
+        shares[tuple(same)] -= patterns.take(shares[None], axis, 0)[0]
     terms = [
         share * response["".join(str(axis) for axis, taken in zip(axes, pattern, strict=True) if taken)]
         for pattern, share in np.ndenumerate(shares)

@@ -7,11 +7,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from gradlint.signal import patterns
 from gradlint.signal import table as tables
 from gradlint.signal.edges import blended
 from gradlint.signal.field import Base, Field
+from gradlint.signal.patterns import Array
 from gradlint.signal.sway import mixed
-from gradlint.signal.table import Array, Axis, Dims, Profile, Table
+from gradlint.signal.table import Axis, Dims, Profile, Table
 
 
 def unsqueezed(table: Table, dim: int) -> Table:
@@ -35,7 +37,7 @@ def restricted(table: Table, dim: int, start: int, length: int) -> Table:
     profile = table.profile
     if profile is not None and profile.axis > axis:
         profile = Profile(profile.axis - 1, profile.counts)
-    return Table(dims, tables.take(table.values, axis, 1), profile)
+    return Table(dims, patterns.take(table.values, axis, 1), profile)
 
 
 def _classes(table: Table, start: int, length: int) -> Table:
@@ -59,9 +61,9 @@ def _classes(table: Table, start: int, length: int) -> Table:
     values = table.values[kept]
     if single and length > 1:
         others = sum(table.profile.counts) - 1 - len(single)
-        same, different = tables.take(values, axis, 1), tables.take(values, axis, 0)
-        across = tables.take(table.values[single], axis, 0).sum(0)
-        values = tables.put(axis, same, different + (len(single) * different - across) / others)
+        same, different = patterns.take(values, axis, 1), patterns.take(values, axis, 0)
+        across = patterns.take(table.values[single], axis, 0).sum(0)
+        values = patterns.put(axis, same, different + (len(single) * different - across) / others)
     return Table(table.dims, values, profile)
 
 
@@ -75,7 +77,7 @@ def embedded(table: Table, dims: Dims, dim: int, start: int) -> Table:
     part = tables.merge_dim(table, dim)
     axis = part.starts[dim]
     if not part.dims[dim]:
-        part = Table(part.dims, tables.put(axis, part.values, np.zeros_like(part.values)), _moved(part.profile, axis))
+        part = Table(part.dims, patterns.put(axis, part.values, np.zeros_like(part.values)), _moved(part.profile, axis))
     counts, values, extra = _padded_classes(part, axis, size, start, length)
     single = (*part.dims[:dim], (Axis(size),), *part.dims[dim + 1 :])
     profile = Profile(axis, counts) if extra else part.profile
@@ -89,12 +91,12 @@ def _moved(profile: Profile | None, axis: int) -> Profile | None:
 def _padded_classes(part: Table, axis: int, size: int, start: int, length: int) -> tuple[tuple[int, ...], Array, bool]:
     """Classes (before, the part's own, after) when the profile is free or runs along this axis; else an even spread."""
     profile = part.profile
-    same, different = tables.take(part.values, axis, 1), tables.take(part.values, axis, 0)
+    same, different = patterns.take(part.values, axis, 1), patterns.take(part.values, axis, 0)
     if profile is not None and profile.axis != axis:
-        spread = tables.put(axis, same * length / size, different * (length * (length - 1.0) / (size * (size - 1.0))))
+        spread = patterns.put(axis, same * length / size, different * (length * (length - 1.0) / (size * (size - 1.0))))
         return (), spread, False
     counts = profile.counts if profile is not None else (length,)
-    own = tables.put(axis, same, different * ((length - 1.0) / (size - 1.0)))
+    own = patterns.put(axis, same, different * ((length - 1.0) / (size - 1.0)))
     empty = np.zeros((1, *own.shape[1:]))
     pieces = [
         (start, empty),
@@ -150,7 +152,7 @@ def _flat(field: Field, dims: Dims, dim: int) -> Field:
             table = table.collapse()
         if table.dims[dim]:
             return table
-        values = tables.insert(table.values, position)
+        values = patterns.insert(table.values, position)
         return Table((*table.dims[:dim], (Axis(1),), *table.dims[dim + 1 :]), values, table.profile)
 
     return field.relabelled(relabel, ("part", dim))
@@ -166,10 +168,10 @@ def _joined(parts: Sequence[Table], means: Sequence[Array], dim: int) -> tuple[T
     averages = [float(part.weights @ mean) for part, mean in zip(parts, means, strict=True)]
     outside = sum(length * level for length, level in zip(lengths, averages, strict=True))
     for part, mean, length, level in zip(parts, means, lengths, averages, strict=True):
-        same, within = tables.take(part.values, axis, 1), tables.take(part.values, axis, 0)
+        same, within = patterns.take(part.values, axis, 1), patterns.take(part.values, axis, 0)
         others = part.per_class(mean)[..., 0] * (outside - length * level)
         different = (within * (length - 1) + others) / (size - 1)
-        rows.append(tables.put(axis, same, different))
+        rows.append(patterns.put(axis, same, different))
         counts.extend(part.profile.counts if part.profile is not None else (length,))
         levels.append(np.broadcast_to(mean, (len(part.values),)))
     dims = (*parts[0].dims[:dim], (Axis(size, parts[0].axes[axis].batch),), *parts[0].dims[dim + 1 :])
@@ -205,8 +207,8 @@ def spread(table: Table, dims: Dims, dim: int) -> Table:
     axis = table.starts[dim]
     values, profile = table.values, table.profile
     if not table.dims[dim]:
-        values, profile = tables.put(axis, values, np.zeros_like(values)), _moved(profile, axis)
-    same, different = tables.take(values, axis, 1), tables.take(values, axis, 0)
-    values = tables.put(axis, same * length / size, different * (length * (length - 1.0) / (size * (size - 1.0))))
+        values, profile = patterns.put(axis, values, np.zeros_like(values)), _moved(profile, axis)
+    same, different = patterns.take(values, axis, 1), patterns.take(values, axis, 0)
+    values = patterns.put(axis, same * length / size, different * (length * (length - 1.0) / (size * (size - 1.0))))
     single = (*table.dims[:dim], (Axis(size),), *table.dims[dim + 1 :])
     return tables.regroup(Table(single, values, profile), dims)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from gradlint.signal import patterns
 from gradlint.signal import table as tables
 from gradlint.signal.field import Cotangent, Field, white
 from gradlint.signal.kernels import expectation
@@ -74,13 +75,13 @@ def cross_entropy(y: Field, classes: int, divisor: float, agreement: float | Non
         raise Unanswered("cross-entropy over one class")
     axis = table.starts[classes]
     count = table.sizes[axis]
-    same, different = tables.take(table.values, axis, 1), tables.take(table.values, axis, 0)
+    same, different = patterns.take(table.values, axis, 1), patterns.take(table.values, axis, 0)
     probability = overlap(np.maximum(same - different, 0.0), float(count)) / count
     agreement = 1.0 / count if agreement is None else agreement
     gradient = probability - 2.0 / count**2 + agreement / count
     index = (slice(None),) + (1,) * (gradient.ndim - 1)
     gradient[index] = probability[index] - 2.0 / count**2 + 1.0 / count
-    values = tables.put(axis, gradient, -gradient / (count - 1.0))
+    values = patterns.put(axis, gradient, -gradient / (count - 1.0))
     return Cotangent(tables.regroup(table.with_values(values).scaled(1.0 / divisor**2), y.dims))
 
 

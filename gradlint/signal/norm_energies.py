@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from gradlint.signal.norm_plan import Plan
-from gradlint.signal.table import Array
+from gradlint.signal.patterns import Array
 
 INFLATED = 4.0  # a norm over two or three degrees of freedom has no finite E[1/s²]
 

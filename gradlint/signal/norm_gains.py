@@ -8,14 +8,16 @@ from statistics import NormalDist
 
 import numpy as np
 
+from gradlint.signal import patterns
 from gradlint.signal import table as tables
 from gradlint.signal.channels import gains_of
 from gradlint.signal.field import Base, Cotangent, Field, push
 from gradlint.signal.kernels import GRID, GRID_WEIGHT, SCORES
 from gradlint.signal.norm_plan import Plan
+from gradlint.signal.patterns import Array
 from gradlint.signal.scalar import Scalar, affine, compose, product
 from gradlint.signal.site import Contribution, Site, Square
-from gradlint.signal.table import Array, Table
+from gradlint.signal.table import Table
 
 ROUNDING = 1e-20  # of a share of a variance
 
@@ -106,8 +108,8 @@ def affine_gradients(site: Site, plan: Plan, given: Table, g: Array, pairs: Arra
     weights = given.weights if len(given.weights) == len(g) else np.full(len(g), 1.0 / len(g))
 
     def summed(values: Array) -> float:
-        own = tables.take_all(values, plan.along)
-        return float(weights @ tables.pair_sum(own, range(len(axes)), [sizes[axis] for axis in axes]))
+        own = patterns.take_all(values, plan.along)
+        return float(weights @ patterns.pair_sum(own, range(len(axes)), [sizes[axis] for axis in axes]))
 
     out: dict[int, Square] = {}
     for role, values in (("weight", pairs), ("bias", g)):

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gradlint.signal.table import Array
+from gradlint.signal.patterns import Array
 
 WIDEST = 24.0  # deviation of the logits beyond which 1 − E[Σ a²] falls as 1/σ: few keys are within e of the largest
 STEP = 0.25  # of the grid of logits: the trapezoidal rule is exact to six digits for these functions of width 1

@@ -13,7 +13,7 @@ import numpy as np
 
 from gradlint.graph import Graph, Op
 from gradlint.profile import Gain, Profile, Signal
-from gradlint.signal import known
+from gradlint.signal import known, patterns
 from gradlint.signal import table as tables
 from gradlint.signal.doubt import FLOOR, WIDTH_UNITWISE, Doubt
 from gradlint.signal.field import Cotangent, Field, none, white
@@ -387,5 +387,5 @@ def correlation(table: Table) -> float:
     if not batch or square <= 0:
         return 1.0
     flat = table.collapse()
-    _, different = tables.joint(flat.values, batch, flat.sizes)
+    _, different = patterns.joint(flat.values, batch, flat.sizes)
     return float(different.reshape(-1)[-1]) / square

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from gradlint.signal.kernels import series
+from gradlint.signal.patterns import Array
 from gradlint.signal.scalar import Scalar, affine, compose, scalar_function
-from gradlint.signal.table import Array
 
 TERMS = 24  # of Mehler's series; gates saturate at correlations that matter before the tail does
 SAME, OTHER = 0, 1  # one sample, two samples

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from gradlint.signal.patterns import Array
 from gradlint.signal.recurrence import Unrolled
-from gradlint.signal.table import Array
 
 
 @dataclass

@@ -11,8 +11,8 @@ from functools import lru_cache
 import numpy as np
 
 from gradlint.signal.field import Cotangent
+from gradlint.signal.patterns import Array
 from gradlint.signal.site import Square
-from gradlint.signal.table import Array
 from gradlint.signal.weights import Weight
 
 NARROW = 1024  # entries a row above which channels hardly differ: the variance of a row's energy is 2/entries

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from gradlint.signal.table import Array
+from gradlint.signal.patterns import Array
 
 Function = Callable[[Array], Array]
 Attrs = Mapping[str, object]

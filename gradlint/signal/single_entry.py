@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gradlint.signal import table as tables
+from gradlint.signal import patterns
 from gradlint.signal.field import Cotangent, none, white
 from gradlint.signal.site import Contribution, Contributions, Flow, Site, Square
 
@@ -33,8 +33,8 @@ def biased(site: Site) -> Flow:
             return {}
         out: dict[int, Contribution] = dict(found.backward(cotangents))
         table = cotangent.table.collapse()
-        summed = float(tables.pair_sum(table.values, range(len(table.axes)), table.sizes).sum())
-        magnitude = float(tables.pair_sum(np.abs(table.values), range(len(table.axes)), table.sizes).sum())
+        summed = float(patterns.pair_sum(table.values, range(len(table.axes)), table.sizes).sum())
+        magnitude = float(patterns.pair_sum(np.abs(table.values), range(len(table.axes)), table.sizes).sum())
         if site.has("weight"):
             out[site.id("weight")] = Square(0.0, magnitude)
         if site.has("bias"):

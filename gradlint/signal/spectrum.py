@@ -9,8 +9,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from gradlint.signal import table as tables
-from gradlint.signal.table import Array
+from gradlint.signal import patterns
+from gradlint.signal.patterns import Array
 
 NODES = 48  # Gauss–Legendre nodes on s/(1 + s); the integrals are smooth there
 
@@ -48,8 +48,8 @@ class Spectrum:
         offset = values.ndim - len(self.sizes) - 1
         for position, size in enumerate(self.sizes):
             axis = offset + position
-            constant, varying = tables.take(values, axis, 0), tables.take(values, axis, 1)
-            values = tables.put(axis, (constant + (size - 1.0) * varying) / size, (constant - varying) / size)
+            constant, varying = patterns.take(values, axis, 0), patterns.take(values, axis, 1)
+            values = patterns.put(axis, (constant + (size - 1.0) * varying) / size, (constant - varying) / size)
         return values
 
 
@@ -58,8 +58,8 @@ def spectrum(values: Array, sizes: Sequence[int]) -> Spectrum:
     offset = values.ndim - len(sizes) - 1
     for position, size in enumerate(sizes):
         axis = offset + position
-        same, different = tables.take(values, axis, 1), tables.take(values, axis, 0)
-        values = tables.put(axis, same - different, same + (size - 1.0) * different)
+        same, different = patterns.take(values, axis, 1), patterns.take(values, axis, 0)
+        values = patterns.put(axis, same - different, same + (size - 1.0) * different)
     return Spectrum(values, tuple(sizes))
 
 

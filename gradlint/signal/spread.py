@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from gradlint.signal.gate import Gate
-from gradlint.signal.table import Array
+from gradlint.signal.patterns import Array
 
 EXACT = 128  # units up to which covariances are followed whole; above, what a layer adds is taken as independent
 _column = itertools.count()

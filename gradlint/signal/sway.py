@@ -17,8 +17,9 @@ import numpy as np
 
 from gradlint.signal.edges import Edges
 from gradlint.signal.kernels import GRID, GRID_WEIGHT, expectation
+from gradlint.signal.patterns import Array
 from gradlint.signal.scalar import Scalar
-from gradlint.signal.table import Array, Axis
+from gradlint.signal.table import Axis
 
 COUNT = 8  # scales of equal probability: what happens to fewer samples is not seen in a batch
 NODES = np.array([NormalDist().inv_cdf((k + 0.5) / COUNT) for k in range(COUNT)])

@@ -8,12 +8,12 @@ import operator
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[Any]
+from gradlint.signal.patterns import Array, average, insert, joint, put, take
 
 
 class Axis(NamedTuple):
@@ -141,56 +141,6 @@ def constant(dims: Dims, same: float, different: float = 0.0) -> Table:
 def dims_of(shape: Sequence[int], batch: int | None = None) -> Dims:
     """One atomic axis per dimension larger than 1; `batch` names the dimension that counts samples."""
     return tuple((Axis(size, position == batch),) if size > 1 else () for position, size in enumerate(shape))
-
-
-def take(values: Array, axis: int, same: int) -> Array:
-    """The entries with axis `axis` same (1) or different (0); the axis goes away."""
-    index: tuple[slice | int, ...] = (slice(None),) * (axis + 1) + (same,)
-    taken: Array = values[index]
-    return taken
-
-
-def take_all(values: Array, axes: Iterable[int], same: int = 1) -> Array:
-    """`take` over several axes."""
-    index: list[slice | int] = [slice(None)] * values.ndim
-    for axis in axes:
-        index[axis + 1] = same
-    taken: Array = values[tuple(index)]
-    return taken
-
-
-def put(axis: int, same: Array, different: Array) -> Array:
-    """Insert an axis at position `axis` from its two halves."""
-    shape = same.shape if same.shape == different.shape else np.broadcast_shapes(same.shape, different.shape)
-    values: Array = np.empty((*shape[: axis + 1], 2, *shape[axis + 1 :]))
-    take(values, axis, 0)[...], take(values, axis, 1)[...] = different, same
-    return values
-
-
-def insert(values: Array, axis: int, count: int = 1) -> Array:
-    """Insert axes along which the tensor is constant."""
-    shape = values.shape
-    inserted: Array = np.empty((*shape[: axis + 1], *(2,) * count, *shape[axis + 1 :]))
-    inserted[...] = values[(slice(None),) * (axis + 1) + (None,) * count]
-    return inserted
-
-
-def average(values: Array, axes: Iterable[int], sizes: Sequence[int]) -> Array:
-    """Average over all index pairs of the given axes, which go away. Collapse a profile along them first."""
-    for axis in sorted(axes, reverse=True):
-        size = sizes[axis]
-        values = take(values, axis, 1) / size + take(values, axis, 0) * ((size - 1) / size)
-    return values
-
-
-def joint(values: Array, axes: Sequence[int], sizes: Sequence[int]) -> tuple[Array, Array]:
-    """Axes read as one composite index: (same index, average over different ones); the axes go away."""
-    count = math.prod(sizes[axis] for axis in axes)
-    same = take_all(values, axes)
-    if count == 1:
-        return same, same
-    mean = average(values, axes, sizes)
-    return same, (mean * count - same) / (count - 1)
 
 
 def merge_axes(table: Table, axes: range) -> Table:
@@ -454,11 +404,3 @@ def combine(first: Table, second: Table, operation: Callable[[Array, Array], Arr
     """Two aligned tables combined entry by entry."""
     values = operation(first.values, second.values)
     return Table(first.dims, values, first.profile or second.profile)
-
-
-def pair_sum(values: Array, axes: Sequence[int], sizes: Sequence[int]) -> Array:
-    """Sum over all index pairs of the given axes, which go away: n same and n(n−1) different pairs per axis."""
-    for axis in sorted(axes, reverse=True):
-        size = sizes[axis]
-        values = take(values, axis, 1) * size + take(values, axis, 0) * (size * (size - 1.0))
-    return values

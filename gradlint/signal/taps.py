@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from gradlint.signal.table import Array
+from gradlint.signal.patterns import Array
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gradlint.signal import masks
+from gradlint.signal import masks, patterns
 from gradlint.signal import table as tables
 from gradlint.signal.field import Cotangent, Field
 from gradlint.signal.participation import Shares, shares
+from gradlint.signal.patterns import Array
 from gradlint.signal.single_entry import certain
 from gradlint.signal.site import Contribution, Contributions, Dependent, Flow, Site, Unanswered, credit
-from gradlint.signal.table import Array, Axis, Dims, Profile, Table
+from gradlint.signal.table import Axis, Dims, Profile, Table
 from gradlint.signal.transfer_einsum import einsum, product_of
 from gradlint.signal.transfer_merge import plus
 
@@ -31,7 +32,7 @@ def softmax(site: Site) -> Flow:
         return certain(site, 0.0 if site.op.function == "log_softmax" else 1.0)
     axis = table.starts[dim]
     count = table.sizes[axis]
-    same, different = tables.take(table.values, axis, 1), tables.take(table.values, axis, 0)
+    same, different = patterns.take(table.values, axis, 1), patterns.take(table.values, axis, 0)
     rows = table.at(dim - 1) if x.causal and dim > 0 and table.shape[dim - 1] == count else None
     found = shares(np.maximum(same - different, 0.0), count, rows)
     shared, log = found.overlap, site.op.function == "log_softmax"
@@ -50,14 +51,14 @@ def softmax(site: Site) -> Flow:
 
 
 def _rows(table: Table, axis: int, same: Array, different: Array) -> Table:
-    return table.with_values(tables.put(axis, same, different))
+    return table.with_values(patterns.put(axis, same, different))
 
 
 def _log_field(table: Table, axis: int, x: Field) -> Field:
     """x − log Σ e^x: centred logits less log T + τ/2."""
     count = table.sizes[axis]
-    mean = tables.average(table.values, [axis], table.sizes)
-    centred = table.values - tables.insert(mean, axis)
+    mean = patterns.average(table.values, [axis], table.sizes)
+    centred = table.values - patterns.insert(mean, axis)
     variance = float(centred.reshape(-1)[-1])
     level = -(math.log(count) + 0.5 * variance)
     return Field(table.with_values(centred + level**2), np.array([level]))
@@ -66,19 +67,19 @@ def _log_field(table: Table, axis: int, x: Field) -> Field:
 def softmax_into(given: Table, axis: int, jacobian: Array) -> Table:
     """δ_j = a_j(g_j − Σ a g): variance (g_s − g_d)·tr(J J′)/T by key, J = diag(a) − a aᵀ, summing to zero over j."""
     count = given.sizes[axis]
-    excess = tables.take(given.values, axis, 1) - tables.take(given.values, axis, 0)
+    excess = patterns.take(given.values, axis, 1) - patterns.take(given.values, axis, 0)
     same = excess * jacobian / count
-    return given.with_values(tables.put(axis, same, -same / (count - 1.0)))
+    return given.with_values(patterns.put(axis, same, -same / (count - 1.0)))
 
 
 def _log_into(given: Table, axis: int, count: int, probabilities: Table) -> Table:
     """δ_k − p_k Σ δ."""
-    same, different = tables.take(given.values, axis, 1), tables.take(given.values, axis, 0)
+    same, different = patterns.take(given.values, axis, 1), patterns.take(given.values, axis, 0)
     total = same + (count - 1.0) * different
-    own, other = tables.take(probabilities.values, axis, 1), tables.take(probabilities.values, axis, 0)
+    own, other = patterns.take(probabilities.values, axis, 1), patterns.take(probabilities.values, axis, 0)
     into_same = same - 2.0 / count * total + own * count * total
     into_different = different - 2.0 / count * total + other * count * total
-    return given.with_values(tables.put(axis, into_same, into_different))
+    return given.with_values(patterns.put(axis, into_same, into_different))
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +96,7 @@ class Operand:
         """The contracted dimension same, and different."""
         axes = range(self.batch + len(self.free), self.batch + len(self.free) + len(self.contracted))
         sizes = [0] * (self.batch + len(self.free)) + [axis.size for axis in self.contracted]
-        return tables.joint(self.values, list(axes), sizes)
+        return patterns.joint(self.values, list(axes), sizes)
 
 
 def product(first: Operand, second: Operand) -> Array:
@@ -299,10 +300,10 @@ def _attend(
         logits = logits.with_values(logits.values + tables.expand(bias.table.collapse(), logits.dims).values)
     count = key.shape[-2]
     axes = list(logits.at(-1))
-    same, different = tables.joint(logits.values, axes, logits.sizes)
+    same, different = patterns.joint(logits.values, axes, logits.sizes)
     found = shares(np.maximum(same - different, 0.0), count, logits.at(-2) if causal else None)
     shared = found.overlap
-    rows = tables.put(axes[0], shared / count, (1.0 - shared) / (count * max(count - 1.0, 1.0)))
+    rows = patterns.put(axes[0], shared / count, (1.0 - shared) / (count * max(count - 1.0, 1.0)))
     single = Table((*logits.dims[:-1], (Axis(count),)), rows)
     weights = tables.regroup(single, logits.dims)
     mixed = product(operand(thinned(weights, dropped), lead, -2, -1), operand(value, lead, -1, -2))

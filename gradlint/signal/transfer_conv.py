@@ -10,17 +10,19 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 
+from gradlint.signal import patterns
 from gradlint.signal import table as tables
 from gradlint.signal.closeness import read_together
 from gradlint.signal.edges import along, even
 from gradlint.signal.edges import levelled as over_mean
 from gradlint.signal.few_taps import in_reach, passed, spike_of, tail_of
 from gradlint.signal.field import Cotangent, Field
+from gradlint.signal.patterns import Array
 from gradlint.signal.rows import filtered, rows_of, tangent, weighed
 from gradlint.signal.site import Contribution, Contributions, Flow, Site, Square
 from gradlint.signal.sway import Sway, drawn, sampling, together
 from gradlint.signal.sway import Window as Averaged
-from gradlint.signal.table import Array, Axis, Dims, Table
+from gradlint.signal.table import Axis, Dims, Table
 from gradlint.signal.weights import Vector, Weight
 from gradlint.signal.windows import Window, windows
 
@@ -163,7 +165,7 @@ def _rows(parts: Array, values: Array, weight: Weight, geometry: Geometry, batch
     found = found.reshape((len(found), 2) + (2,) * geometry.rank)
     for position, size in reversed([*enumerate((batch, *(window.out for window in geometry.windows)))]):
         if size == 1:
-            found = tables.take(found, position, 1)
+            found = patterns.take(found, position, 1)
     return found
 
 
@@ -193,7 +195,7 @@ def with_axes(table: Table) -> Array:
     values = table.values
     for dim, axes in enumerate(table.dims):
         if not axes:
-            values = tables.insert(values, dim)
+            values = patterns.insert(values, dim)
     return values
 
 
@@ -201,7 +203,7 @@ def without_axes(values: Array, dims: Dims, sizes: Sequence[int]) -> Table:
     """The table of these dimensions, without the axes of size 1 (their "same" half is the one that counts)."""
     for position in range(len(sizes) - 1, -1, -1):
         if sizes[position] == 1:
-            values = tables.take(values, position, 1)
+            values = patterns.take(values, position, 1)
     return Table(dims, values)
 
 
@@ -333,7 +335,7 @@ def _backward(
         into[:, :, 1] *= relative.reshape((-1,) + (1,) * (into.ndim - 2))
     for position in range(len(x.dims) - 1, -1, -1):
         if not x.dims[position]:
-            into = tables.take(into, position, 1)
+            into = patterns.take(into, position, 1)
     source = site.id("input")
     at_input = tables.regroup(Table(x.dims, into, profile), site.known(source).dims)
     edges = tuple(along(over_mean, written))
@@ -361,16 +363,16 @@ def _parameter_gradients(
     elif weight is not None and weight.requires_grad:
         out[weight.id] = Cotangent(_computed_filter(weight.shape, x_values, given, batch, geometry))
     if bias is not None and bias.requires_grad:
-        own = tables.take(given, 1, 1)
+        own = patterns.take(given, 1, 1)
         sizes = [batch, *(window.out for window in geometry.windows)]
-        total, size = (float(tables.pair_sum(v, range(len(sizes)), sizes).sum()) for v in (own, np.abs(own)))
+        total, size = (float(patterns.pair_sum(v, range(len(sizes)), sizes).sum()) for v in (own, np.abs(own)))
         out[bias.id] = Square(total, size)
     return out
 
 
 def filter_gradient(x: Array, given: Array, batch: int, geometry: Geometry) -> Square:
     """E[g²] of one filter entry: Σ over pairs of samples and positions in bounds of E[δδ′]E[xx′]."""
-    both = tables.take(given, 1, 1)[0] * tables.take(x, 1, 1)[0]
+    both = patterns.take(given, 1, 1)[0] * patterns.take(x, 1, 1)[0]
     pairs = _position_pairs(batch, geometry)
     return Square(float((both * pairs).sum()), float(np.abs(both * pairs).sum()))
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from gradlint.signal import patterns
 from gradlint.signal import table as tables
 from gradlint.signal.field import Cotangent, Field
 from gradlint.signal.norm_plan import merged
@@ -74,7 +75,7 @@ def transposed(
 
 
 def _gradients(
-    site: Site, x: Field, y: Table, arrived: Table, given: tables.Array, geometry: Geometry
+    site: Site, x: Field, y: Table, arrived: Table, given: patterns.Array, geometry: Geometry
 ) -> dict[int, Contribution]:
     """The filter's gradient with input and cotangent in each other's place; the bias sums over every output."""
     out: dict[int, Contribution] = {}
@@ -88,8 +89,8 @@ def _gradients(
         else:
             out[weight.id] = found
     if bias is not None and bias.requires_grad:
-        own = tables.take(given, 1, 1)
+        own = patterns.take(given, 1, 1)
         sizes = [math.prod(axis.size for axis in dim) for position, dim in enumerate(y.dims) if position != 1]
-        total, size = (float(tables.pair_sum(v, range(len(sizes)), sizes).sum()) for v in (own, np.abs(own)))
+        total, size = (float(patterns.pair_sum(v, range(len(sizes)), sizes).sum()) for v in (own, np.abs(own)))
         out[bias.id] = Square(total, size)
     return out

@@ -11,10 +11,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from gradlint.signal import patterns
 from gradlint.signal import table as tables
 from gradlint.signal.field import Cotangent, Field
+from gradlint.signal.patterns import Array
 from gradlint.signal.site import Contribution, Contributions, Flow, Site, Unanswered, credit
-from gradlint.signal.table import Array, Axis, Profile, Table
+from gradlint.signal.table import Axis, Profile, Table
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +65,7 @@ def contracted(factors: Sequence[Factor], result: str) -> Flow:
     ]
     summed = letters.at("".join(c for c in letters.order if c not in result))
     whole = _product(spread)
-    values = tables.pair_sum(whole.values, summed, letters.sizes)
+    values = patterns.pair_sum(whole.values, summed, letters.sizes)
     out = Table(tuple(letters.axes[c] for c in result), values, whole.profile)
     count = letters.size("".join(c for c in letters.order if c not in result))
     means = [_mean(factor.field, table) for factor, table in zip(factors, spread, strict=True)]
@@ -140,7 +142,7 @@ def _gathered(table: Table, factor: Factor, letters: Letters) -> Table:
         profile = Profile(profile.axis - sum(axis < profile.axis for axis in gone), profile.counts)
     ordered = [c for c in letters.order if c in factor.letters]
     dims = tuple(letters.axes[c] for c in ordered)
-    kept = Table(dims, tables.pair_sum(table.values, gone, letters.sizes), profile)
+    kept = Table(dims, patterns.pair_sum(table.values, gone, letters.sizes), profile)
     turned = tables.permute(kept, [ordered.index(c) for c in factor.letters])
     return tables.sum_to(turned, factor.field.dims)
 

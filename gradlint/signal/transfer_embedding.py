@@ -7,11 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gradlint.signal import patterns
 from gradlint.signal import table as tables
 from gradlint.signal.field import Cotangent, Field
+from gradlint.signal.patterns import Array
 from gradlint.signal.site import Contributions, Flow, Site, Square, Unanswered
 from gradlint.signal.stages import averaged
-from gradlint.signal.table import Array, Axis, Profile, Table
+from gradlint.signal.table import Axis, Profile, Table
 from gradlint.signal.weights import Weight
 
 
@@ -87,7 +89,7 @@ def gather_of(x: Field, dim: int, labels: Table, rows: int) -> Gathered:
     moved = flat.profile
     if moved is not None and moved.axis > axis:
         moved = Profile(moved.axis - 1 + len(labels.axes), moved.counts)
-    same, different = (_opened(tables.take(flat.values, axis, half), axis, len(labels.axes)) for half in (1, 0))
+    same, different = (_opened(patterns.take(flat.values, axis, half), axis, len(labels.axes)) for half in (1, 0))
     equal = _placed(labels.values[0], axis, same.ndim)
     out = Table(
         (*flat.dims[:dim], *labels.dims, *flat.dims[dim + 1 :]), equal * same + (1.0 - equal) * different, moved
@@ -97,9 +99,9 @@ def gather_of(x: Field, dim: int, labels: Table, rows: int) -> Gathered:
     def back(cotangent: Cotangent) -> Cotangent:
         given = tables.regroup(cotangent.table, out.dims).collapse()
         axes = range(axis, axis + len(labels.axes))
-        meeting = tables.pair_sum(given.values * equal, axes, out.sizes) / rows
-        apart = tables.pair_sum(given.values * (1.0 - equal), axes, out.sizes) / (rows * (rows - 1.0))
-        into = Table(flat.dims, tables.put(axis, meeting, apart))
+        meeting = patterns.pair_sum(given.values * equal, axes, out.sizes) / rows
+        apart = patterns.pair_sum(given.values * (1.0 - equal), axes, out.sizes) / (rows * (rows - 1.0))
+        into = Table(flat.dims, patterns.put(axis, meeting, apart))
         return Cotangent(tables.regroup(into, x.dims))
 
     return Gathered(Field(out, mean), back)
@@ -119,7 +121,7 @@ def _repeated(x: Field, dim: int, labels: Table) -> Gathered:
 
 
 def _opened(values: Array, axis: int, count: int) -> Array:
-    return tables.insert(values, axis, count)
+    return patterns.insert(values, axis, count)
 
 
 def _placed(labels: Array, axis: int, rank: int) -> Array:
@@ -139,7 +141,7 @@ def lookup(site: Site, weight: Weight, labels: Table) -> Flow:
     same = equal * hit_same + (1.0 - equal) * miss_same
     other = equal * hit_other + (1.0 - equal) * miss_other
     axis = len(labels.axes)
-    values = tables.put(axis, same, other) if width > 1 else same
+    values = patterns.put(axis, same, other) if width > 1 else same
     out = Table((*labels.dims, (Axis(width),) if width > 1 else ()), values)
 
     def backward(cotangents: Sequence[Cotangent | None]) -> Contributions:
@@ -148,10 +150,10 @@ def lookup(site: Site, weight: Weight, labels: Table) -> Flow:
         if cotangent is None or value is None or not value.requires_grad:
             return {}
         given = tables.regroup(cotangent.table, out.dims).collapse()
-        own = tables.take(given.values, axis, 1) if width > 1 else given.values
+        own = patterns.take(given.values, axis, 1) if width > 1 else given.values
         meeting = own * equal / rows
         order = range(len(labels.axes))
-        summed = float(tables.pair_sum(meeting, order, labels.sizes).sum())
-        return {value.id: Square(summed, float(tables.pair_sum(np.abs(meeting), order, labels.sizes).sum()))}
+        summed = float(patterns.pair_sum(meeting, order, labels.sizes).sum())
+        return {value.id: Square(summed, float(patterns.pair_sum(np.abs(meeting), order, labels.sizes).sum()))}
 
     return Flow((Field(out, np.array([weight.total / (rows * width)])),), backward)

@@ -8,11 +8,13 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from gradlint.signal import patterns
 from gradlint.signal import table as tables
 from gradlint.signal.field import Cotangent, Field
+from gradlint.signal.patterns import Array
 from gradlint.signal.site import Flow, Site, Unanswered
 from gradlint.signal.stages import Stage, flow
-from gradlint.signal.table import Array, Table
+from gradlint.signal.table import Table
 
 FOURIER = frozenset({"fft", "fft2", "fftn"})
 
@@ -53,7 +55,7 @@ def unevenness(table: Table, dim: int) -> float:
         return 0.0
     axis = flat.starts[dim]
     size = flat.sizes[axis]
-    share = float(tables.average(flat.values, [axis], flat.sizes).reshape(-1)[-1]) / flat.square
+    share = float(patterns.average(flat.values, [axis], flat.sizes).reshape(-1)[-1]) / flat.square
     share = min(max(share, 1.0 / size), 1.0 - 1e-9)
     return (0.5 * math.log10(1.0 / (size**2 * share) + (1.0 - 1.0 / size) ** 2 / (1.0 - share))) ** 2
 

@@ -6,12 +6,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from gradlint.signal import patterns
 from gradlint.signal import table as tables
 from gradlint.signal.field import Cotangent, Field
+from gradlint.signal.patterns import Array
 from gradlint.signal.rows import rows_of, tangent, weighed
 from gradlint.signal.site import Contribution, Contributions, Flow, Site, Square, Unanswered
 from gradlint.signal.sway import Sway, drawn, sampling, together
-from gradlint.signal.table import Array, Axis, Table
+from gradlint.signal.table import Axis, Table
 from gradlint.signal.transfer_einsum import einsum, product_of
 from gradlint.signal.transfer_merge import plus
 from gradlint.signal.weights import Vector, Weight
@@ -57,7 +59,7 @@ def contraction(site: Site, x: Field, weight: Weight, bias: Vector | None) -> Fl
         mean += bias.mean
     profile = table.profile if table.profile is None or table.profile.axis not in axes else None
     out_axis = (Axis(n_out),) if n_out > 1 else ()
-    values = tables.put(axes[0] if axes else len(table.axes), y_same, y_different) if out_axis else y_same
+    values = patterns.put(axes[0] if axes else len(table.axes), y_same, y_different) if out_axis else y_same
     y = Table((*x.dims[:-1], out_axis), values, profile)
     mean_by_class = np.array([mean]) if profile is None else np.full(len(values), mean)
     law = x.law
@@ -91,15 +93,15 @@ def _contracted(table: Table, axes: list[int], weight: Weight) -> tuple[Array, A
     """The input's (same, different) over the contracted axes; its classes weigh as much as their columns do."""
     profile = table.profile
     if profile is None or profile.axis not in axes:
-        same, different = tables.joint(table.values, axes, table.sizes)
+        same, different = patterns.joint(table.values, axes, table.sizes)
         return same, different, weight.square
     square = weight.columns.get("square")
     flat = table.collapse()
-    same, different = tables.joint(flat.values, axes, flat.sizes)
+    same, different = patterns.joint(flat.values, axes, flat.sizes)
     if square is None:
         return same, different, weight.square
     share = _class_energy(square, table, axes)
-    per_class = tables.take_all(table.values, axes)
+    per_class = patterns.take_all(table.values, axes)
     return np.tensordot(share, per_class, (0, 0))[None], different, weight.square
 
 
@@ -134,7 +136,7 @@ def _linear_backward(site: Site, x: Field, y: Table, weight: Weight, cotangent: 
     out_axes = list(y.at(-1))
     arrived = given
     energy, given = _output_energy(given, out_axes, weight)
-    same, different = tables.joint(given.values, out_axes, given.sizes)
+    same, different = patterns.joint(given.values, out_axes, given.sizes)
     row, column, total = weight.sums["0"], weight.sums["1"], weight.sums[""]
     axes = list(x.table.at(-1))
     into_same = (energy * (same - different) + column * different) / n_in
@@ -163,7 +165,7 @@ def _output_energy(given: Table, out_axes: list[int], weight: Weight) -> tuple[f
 def _at_input(x: Table, axes: list[int], given: Table, same: Array, different: Array) -> Table:
     """Lay the cotangent's (same, different) over the composite input axis out on its atomic axes."""
     start = axes[0] if axes else len(x.axes)
-    single = tables.put(start, same, different) if axes else same
+    single = patterns.put(start, same, different) if axes else same
     profile = given.profile
     if profile is not None and profile.axis >= start:
         shift = (1 if axes else 0) - len(given.at(-1))
@@ -184,8 +186,8 @@ def _parameter_gradients(
         a, b = tables.same_classes(first, tables.regroup(second, first.dims))
         both = tables.combine(a, b, np.multiply)
         pairs = range(len(both.axes))
-        total = both.weights @ tables.pair_sum(both.values, pairs, both.sizes)
-        return float(total), float(both.weights @ tables.pair_sum(np.abs(both.values), pairs, both.sizes))
+        total = both.weights @ patterns.pair_sum(both.values, pairs, both.sizes)
+        return float(total), float(both.weights @ patterns.pair_sum(np.abs(both.values), pairs, both.sizes))
 
     out: dict[int, Contribution] = {}
     value = site.value("weight")
@@ -210,14 +212,14 @@ def _bias_table(given: Table) -> Table:
     profile = table.profile if table.profile is not None and table.profile.axis in kept else None
     table = table if profile is not None else table.collapse()
     others = range(table.starts[-2])
-    values = tables.pair_sum(table.values, others, table.sizes)
+    values = patterns.pair_sum(table.values, others, table.sizes)
     return Table(table.dims[-1:], values, None if profile is None else tables.Profile(0, profile.counts))
 
 
 def _halves(table: Table, axes: list[int]) -> tuple[Table, Table]:
     """The table without its last dimension: that dimension the same, and different."""
     table = table.collapse_along(axes)
-    same, different = tables.joint(table.values, axes, table.sizes)
+    same, different = patterns.joint(table.values, axes, table.sizes)
     dims = table.dims[:-1]
     return Table(dims, same, table.profile), Table(dims, different, table.profile)
 

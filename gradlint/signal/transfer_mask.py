@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from gradlint.graph import HIDING
-from gradlint.signal import known
+from gradlint.signal import known, patterns
 from gradlint.signal import table as tables
 from gradlint.signal.field import Cotangent, Field, white
 from gradlint.signal.site import Contribution, Contributions, Dependent, Flow, Site, Unanswered, credit, shaped
@@ -188,21 +188,21 @@ def _at_places(rows: Table, places: Dims) -> Table:
     dims = (*places, *rows.dims[1:])
     count = sum(map(len, places))
     if not rows.dims[0]:
-        return Table(dims, tables.insert(rows.values, 0, count))
-    values = tables.insert(tables.take(rows.values, 0, 0), 0, count)
+        return Table(dims, patterns.insert(rows.values, 0, count))
+    values = patterns.insert(patterns.take(rows.values, 0, 0), 0, count)
     index: list[slice | int] = [slice(None), *[1] * count]
-    values[tuple(index)] = tables.take(rows.values, 0, 1)
+    values[tuple(index)] = patterns.take(rows.values, 0, 1)
     return Table(dims, values)
 
 
 def _of_rows(into: Table, often: Table, places: range, rows: Table) -> Table:
     """The adjoint of `_at_places`: E[gg′] over the places of a mask; `often` is how often both are in it."""
-    same, different = tables.joint(into.values, places, into.sizes)
-    chosen, both = tables.joint(often.values, places, often.sizes)
+    same, different = patterns.joint(into.values, places, into.sizes)
+    chosen, both = patterns.joint(often.values, places, often.sizes)
     count = math.prod(into.sizes[axis] for axis in places)
     tail = into.dims[-len(rows.dims) + 1 :] if len(rows.dims) > 1 else ()
     if rows.dims[0]:
-        values = tables.put(0, same / chosen, different / np.maximum(both, 1e-300))
+        values = patterns.put(0, same / chosen, different / np.maximum(both, 1e-300))
         found = Table((rows.dims[0], *tail), values)
     else:
         found = Table(((), *tail), (same + (count - 1) * different) * count)

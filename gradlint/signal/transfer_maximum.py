@@ -10,15 +10,17 @@ from functools import lru_cache
 
 import numpy as np
 
+from gradlint.signal import patterns
 from gradlint.signal import table as tables
 from gradlint.signal.closeness import closeness
 from gradlint.signal.edges import resampled, sampled
 from gradlint.signal.field import Base, Cotangent, Field, push, through
 from gradlint.signal.kernels import COARSE, COARSE_WEIGHT
 from gradlint.signal.norm_plan import merged
+from gradlint.signal.patterns import Array
 from gradlint.signal.scalar import IDENTITY, Scalar, erf
 from gradlint.signal.site import Contributions, Flow, Site
-from gradlint.signal.table import Array, Axis, Table
+from gradlint.signal.table import Axis, Table
 from gradlint.signal.windows import windows
 
 Overlaps = dict[tuple[int, ...], list[tuple[float, float]]]
@@ -159,7 +161,7 @@ def overlap_covariance(count: float, shared: float) -> float:
 def _shared(given: Table, dims: Sequence[int], overlaps: Overlaps, count: float) -> Array:
     """E[δδ′] summed over the other windows with the same argmax: it is one of the s shared entries of 2n − s."""
     axes = [axis for dim in dims for axis in given.at(dim)]
-    total = np.zeros_like(tables.take_all(given.values, axes))
+    total = np.zeros_like(patterns.take_all(given.values, axes))
     if len(axes) != len(dims):
         return total
     for pattern, pairs in overlaps.items():
@@ -175,9 +177,9 @@ def _shared(given: Table, dims: Sequence[int], overlaps: Overlaps, count: float)
 def _maximum_law(law: Base, axes: Sequence[int], count: float, overlaps: Overlaps, close: float) -> tuple[Table, Array]:
     """Second moments of the window maximum of z, and its mean; windows that overlap share part of their own."""
     covariance = law.table.values - law.table.per_class(law.mean**2)
-    common = tables.take_all(covariance, axes, 0)
+    common = patterns.take_all(covariance, axes, 0)
     for axis in sorted(axes):
-        common = tables.insert(common, axis)
+        common = patterns.insert(common, axis)
     window, local = close * (covariance - common), (1.0 - close) * (covariance - common)
     spread = math.sqrt(max(float(local.reshape(len(local), -1)[0, -1]), 0.0))
     lift, variance = maximum_moments(round(count, 3))
@@ -210,7 +212,7 @@ def _local_share(law: Base, axes: Sequence[int]) -> float:
     """Share of the variance of z that the entries of one window do not have in common."""
     covariance = law.table.values - law.table.per_class(law.mean**2)
     own = float(covariance.reshape(len(covariance), -1)[0, -1])
-    common = float(tables.take_all(covariance, axes, 0).reshape(len(covariance), -1)[0, -1])
+    common = float(patterns.take_all(covariance, axes, 0).reshape(len(covariance), -1)[0, -1])
     return min(max(1.0 - common / own, 0.0), 1.0) if own > 0.0 else 1.0
 
 
@@ -248,7 +250,7 @@ def _resampled(table: Table, dims: Sequence[int], shape: Sequence[int], x: Field
         if not table.dims[dim]:
             continue
         if shape[dim] == 1:
-            values = tables.take(table.values, axis, 1)
+            values = patterns.take(table.values, axis, 1)
             table = Table((*table.dims[:dim], (), *table.dims[dim + 1 :]), values)
         else:
             resized = (Axis(shape[dim], table.axes[axis].batch),)
@@ -262,13 +264,13 @@ def _routed(given: Table, x: Table, dims: Sequence[int], shared: Array) -> Table
     out = math.prod(given.sizes[axis] for axis in axes)
     target = [axis for dim in dims for axis in x.at(dim)]
     size = math.prod(x.sizes[axis] for axis in target)
-    same, different = tables.joint(given.values, axes, given.sizes)
+    same, different = patterns.joint(given.values, axes, given.sizes)
     own = (same + shared) * (out / size)
     other = (different * (out - 1.0) - shared) * (out / max(size * (size - 1.0), 1.0))
     values = own
     lead = [dim for dim in range(len(x.dims)) if dim not in dims]
     start = sum(len(x.dims[dim]) for dim in lead)
-    values = tables.insert(other, start, len(target))
+    values = patterns.insert(other, start, len(target))
     index: list[slice | int] = [slice(None)] * values.ndim
     for axis in range(start, start + len(target)):
         index[axis + 1] = 1

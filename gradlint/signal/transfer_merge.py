@@ -8,17 +8,18 @@ from dataclasses import replace
 
 import numpy as np
 
-from gradlint.signal import masks
+from gradlint.signal import masks, patterns
 from gradlint.signal import table as tables
 from gradlint.signal.distribution import law_of, split_cotangent, summed
 from gradlint.signal.edges import blended
 from gradlint.signal.field import Base, Cotangent, Field, push, through, white
 from gradlint.signal.kernels import kernel
+from gradlint.signal.patterns import Array
 from gradlint.signal.scalar import IDENTITY, Scalar, affine, compose, product, weighted_sum
 from gradlint.signal.site import Contribution, Contributions, Flow, Site, Unanswered
 from gradlint.signal.stages import centred, flow
 from gradlint.signal.sway import NEGLIGIBLE, Sway, mixed, together
-from gradlint.signal.table import Array, Table
+from gradlint.signal.table import Table
 from gradlint.signal.transfer_concat import PARTS
 from gradlint.signal.transfer_norm import written_norm
 from gradlint.signal.transfer_pointwise import masked_logits, pointwise, scaled, shifted, unchanged
@@ -189,7 +190,7 @@ def _mean_products(a: Table, b: Table, x: Field, y: Field) -> Array:
     mixed = (0.5 * (first * y.average + second * x.average)).reshape(shape)
     full = (max(len(first), len(second)), *a.values.shape[1:])
     own, mixed = np.broadcast_to(own, full), np.broadcast_to(mixed, full)
-    return tables.put(profile.axis, tables.take(own, profile.axis, 1), tables.take(mixed, profile.axis, 0))
+    return patterns.put(profile.axis, patterns.take(own, profile.axis, 1), patterns.take(mixed, profile.axis, 0))
 
 
 def _plain(field: Field, table: Table) -> bool:

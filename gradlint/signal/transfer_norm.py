@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from gradlint.signal import patterns
 from gradlint.signal import table as tables
 from gradlint.signal.channels import gained, shifted
 from gradlint.signal.edges import Edges
@@ -16,12 +17,13 @@ from gradlint.signal.field import Base, Cotangent, Field, Orthogonal, Tilt, oute
 from gradlint.signal.norm_energies import INFLATED, apart, by_channel, damping_of, unequal
 from gradlint.signal.norm_gains import affine_gradients, coupling, gains_along, left_over
 from gradlint.signal.norm_plan import Plan, normalised_axes, planned
+from gradlint.signal.patterns import Array
 from gradlint.signal.scalar import IDENTITY, affine, compose
 from gradlint.signal.single_entry import biased
 from gradlint.signal.site import Contributions, Flow, Site, Square, Unanswered
 from gradlint.signal.spectrum import divided
 from gradlint.signal.sway import Sway, damped, together
-from gradlint.signal.table import Array, Table
+from gradlint.signal.table import Table
 from gradlint.signal.written_norm import Written
 
 COLLAPSED = 1e-12  # centred variance below this share of E[x²]: rounding decides what the norm divides by
@@ -60,7 +62,7 @@ def normalised(site: Site, plan: Plan, value: int) -> Flow:
     unit = centred * outer(table, np.sqrt(inverse))
     evened = _evened(plan)
     if evened is not None:
-        unit = tables.put(plan.along[0], evened.same, tables.take(unit, plan.along[0], 0))
+        unit = patterns.put(plan.along[0], evened.same, patterns.take(unit, plan.along[0], 0))
     unit, inflation, level = _divided(unit, plan)
     damping = damping_of(plan, inflation)
     common = 1.0 - float(variance.mean()) / max(table.square, 1e-300)
@@ -87,9 +89,9 @@ def _as_shape(y: Field, shape: tuple[int, ...]) -> Field:
 def _centred(values: Array, plan: Plan) -> Array:
     if not plan.centred:
         return values
-    mean = tables.average(values, plan.over, plan.x.table.sizes)
+    mean = patterns.average(values, plan.over, plan.x.table.sizes)
     for axis in sorted(plan.over):
-        mean = tables.insert(mean, axis)
+        mean = patterns.insert(mean, axis)
     return values - mean
 
 
@@ -110,9 +112,9 @@ def _evened(plan: Plan) -> Evened | None:
         return None
     sizes = [size for axis, size in enumerate(plan.x.table.sizes) if axis != along[0]]
     over = [axis - (axis > along[0]) for axis in plan.over]
-    mean = tables.average(rows, over, sizes)
+    mean = patterns.average(rows, over, sizes)
     for axis in sorted(over):
-        mean = tables.insert(mean, axis)
+        mean = patterns.insert(mean, axis)
     centred = rows - mean
     variance = np.maximum(centred.reshape(len(centred), -1)[:, -1], 0.0) + plan.eps
     if not np.all(variance > 0.0):
@@ -131,7 +133,7 @@ def _divided(unit: Array, plan: Plan) -> tuple[Array, Array, float]:
     """
     sizes = plan.x.table.sizes
     over = sorted(plan.over)
-    inside = tables.take_all(unit, plan.others)
+    inside = patterns.take_all(unit, plan.others)
     level = inside.reshape(len(inside), -1)[:, -1]
     moments, inflation = divided(inside, [sizes[axis] for axis in over])
     out = unit.copy()
@@ -147,9 +149,9 @@ def _divided(unit: Array, plan: Plan) -> tuple[Array, Array, float]:
 def _averaged(values: Array, plan: Plan) -> Array:
     """Average over pairs inside one normalised set (the other axes the same), per class."""
     sizes = plan.x.table.sizes
-    inside = tables.take_all(values, plan.others)
+    inside = patterns.take_all(values, plan.others)
     order = range(len(plan.over))
-    return tables.average(inside, order, [sizes[axis] for axis in sorted(plan.over)])
+    return patterns.average(inside, order, [sizes[axis] for axis in sorted(plan.over)])
 
 
 def _along(values: Array, plan: Plan, same: float, different: float) -> Array:
@@ -289,9 +291,9 @@ def _tilt_below(plan: Plan, y: Field, x: Field, cotangent: Cotangent) -> Tilt | 
 
 def _rest_of_scale(plan: Plan, given: Table, pairs: Array, inverse: Array, evened: Evened | None) -> Array:
     """E[(Σ δx)²] by channel: ε/(σ² + ε) of Σ γδx̂, as x̂ is not quite free of x's scale."""
-    own = tables.take_all(pairs, plan.along)
+    own = patterns.take_all(pairs, plan.along)
     axes = [axis for axis in range(len(given.sizes)) if axis not in plan.along]
-    summed = tables.pair_sum(own, range(len(axes)), [given.sizes[axis] for axis in axes])
+    summed = patterns.pair_sum(own, range(len(axes)), [given.sizes[axis] for axis in axes])
     share = np.full(1, plan.eps * float(inverse.mean()))
     if evened is not None:
         share = share * evened.factor * evened.relative
@@ -323,11 +325,11 @@ def _projected(plan: Plan, given: Table, g: Array, h: Array, pairs: Array) -> Ar
     full = given.per_class(g.reshape(len(g), -1)[:, -1])
     sizes = plan.x.table.sizes
     over = sorted(plan.over)
-    coupled = _spread_over(tables.average(pairs, over, sizes), over)
+    coupled = _spread_over(patterns.average(pairs, over, sizes), over)
     kappa = np.minimum(np.maximum(given.per_class(_averaged(pairs, plan)), 0.0) / scale, full)
-    same, different = tables.joint(g, over, sizes)
+    same, different = patterns.joint(g, over, sizes)
     count = math.prod(sizes[axis] for axis in over)
-    inside = _spread_over(tables.take_all(h, plan.others), plan.others)
+    inside = _spread_over(patterns.take_all(h, plan.others), plan.others)
     between = coupled / scale**2 * h - 2.0 * _spread_over((same - different) / count, over) * inside / scale
     return g + np.where(_shared(g.shape, plan) > 0, -kappa / scale * h, between)
 
@@ -335,7 +337,7 @@ def _projected(plan: Plan, given: Table, g: Array, h: Array, pairs: Array) -> Ar
 def _spread_over(values: Array, axes: Sequence[int]) -> Array:
     """The values of the other axes, whatever these axes are."""
     for axis in sorted(axes):
-        values = tables.insert(values, axis)
+        values = patterns.insert(values, axis)
     return values
 
 

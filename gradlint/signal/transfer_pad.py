@@ -10,13 +10,14 @@ from functools import lru_cache
 import numpy as np
 
 from gradlint.graph import HIDING
-from gradlint.signal import layout
+from gradlint.signal import layout, patterns
 from gradlint.signal import table as tables
 from gradlint.signal.edges import even, levelled
 from gradlint.signal.field import Cotangent, Field, white
+from gradlint.signal.patterns import Array
 from gradlint.signal.scalar import IDENTITY
 from gradlint.signal.site import Contributions, Flow, Site, Unanswered
-from gradlint.signal.table import Array, Table
+from gradlint.signal.table import Table
 from gradlint.signal.transfer_pool import AxisMap, along_axes, axis_map
 
 
@@ -204,5 +205,5 @@ def _weighed(table: Table, dim: int, same: float, different: float) -> Table:
     if not table.dims[dim]:
         return table.scaled(same)
     axis = table.starts[dim]
-    halves = tables.take(table.values, axis, 1) * same, tables.take(table.values, axis, 0) * different
-    return Table(table.dims, tables.put(axis, *halves), table.profile)
+    halves = patterns.take(table.values, axis, 1) * same, patterns.take(table.values, axis, 0) * different
+    return Table(table.dims, patterns.put(axis, *halves), table.profile)

@@ -9,15 +9,16 @@ from dataclasses import replace
 
 import numpy as np
 
-from gradlint.signal import layout
+from gradlint.signal import layout, patterns
 from gradlint.signal import table as tables
 from gradlint.signal.distribution import points
 from gradlint.signal.field import Cotangent, Field
 from gradlint.signal.kernels import SCORES
+from gradlint.signal.patterns import Array
 from gradlint.signal.scalar import erf
 from gradlint.signal.site import Contributions, Flow, Site, Unanswered
 from gradlint.signal.stages import Stage, flow
-from gradlint.signal.table import Array, Table
+from gradlint.signal.table import Table
 from gradlint.signal.transfer_einsum import Factor, contracted
 from gradlint.signal.transfer_embedding import gather_of
 
@@ -39,7 +40,7 @@ def _largest(x: Field, dim: int, count: int) -> Stage:
             Field(x.table.collapse(), np.array([x.average])), lambda c: Cotangent(tables.regroup(c.table, x.dims))
         )
     row = layout.resized(x.table.collapse(), dim, size)
-    same, different = tables.take(row.values, row.starts[dim], 1), tables.take(row.values, row.starts[dim], 0)
+    same, different = patterns.take(row.values, row.starts[dim], 1), patterns.take(row.values, row.starts[dim], 0)
     law, deviation = points(x.law), math.sqrt(max(x.variance, 0.0))
     common = float(different.reshape(-1)[-1]) - x.average**2
     local = max(float(same.reshape(-1)[-1]) - x.average**2 - max(common, 0.0), 0.0)
@@ -48,7 +49,7 @@ def _largest(x: Field, dim: int, count: int) -> Stage:
     weights = _of_largest(size, count)
     mean, second = float(weights @ quantiles), float(weights @ quantiles**2)
     kept = (second - mean**2) / local if local > 0.0 else 0.0
-    own = tables.put(row.starts[dim], different - x.average**2 + (same - different) * kept, different - x.average**2)
+    own = patterns.put(row.starts[dim], different - x.average**2 + (same - different) * kept, different - x.average**2)
     table = layout.resized(row.with_values(own + mean**2), dim, count)
 
     def back(cotangent: Cotangent) -> Cotangent:
@@ -92,7 +93,7 @@ def _gathered(x: Field, dim: int, count: int) -> Stage:
         given = tables.regroup(cotangent.table, picked.dims)
         wide = layout.spread(given, row.dims, dim)
         axes = list(given.at(dim))
-        mean = tables.average(given.collapse_along(axes).values, axes, given.sizes) * (count / size) ** 2
+        mean = patterns.average(given.collapse_along(axes).values, axes, given.sizes) * (count / size) ** 2
         into = wide.with_values(_elsewhere(wide, dim, _opened(mean, wide, dim)))
         return Cotangent(tables.regroup(into, x.dims))
 
@@ -105,13 +106,13 @@ def _mixed_rows(picked: Table, row: Table, dim: int, chance: float) -> Table:
     if not row.dims[dim]:
         return picked
     axis = row.starts[dim]
-    same, different = tables.take(row.values, axis, 1), tables.take(row.values, axis, 0)
+    same, different = patterns.take(row.values, axis, 1), patterns.take(row.values, axis, 0)
     other = chance * same + (1.0 - chance) * different
     return picked.with_values(_elsewhere(picked, dim, _opened(other, picked, dim)))
 
 
 def _opened(values: Array, table: Table, dim: int) -> Array:
-    return tables.insert(values, table.starts[dim], len(table.dims[dim]))
+    return patterns.insert(values, table.starts[dim], len(table.dims[dim]))
 
 
 def _elsewhere(table: Table, dim: int, other: Array) -> Array:
@@ -147,7 +148,7 @@ def several(site: Site, start: int, roles: Sequence[str], shape: Sequence[int]) 
 
     values: Array | float = 0.0
     for pattern, chance in terms:
-        values = values + placed(chance) * tables.insert(_taken(table, start, pattern), lead, axes)
+        values = values + placed(chance) * patterns.insert(_taken(table, start, pattern), lead, axes)
     out = Table((*table.dims[:start], *target, *rest), np.asarray(values))
     sizes = [x.shape[start + place] for place in range(len(roles))]
 
@@ -155,7 +156,7 @@ def several(site: Site, start: int, roles: Sequence[str], shape: Sequence[int]) 
         given = tables.regroup(cotangent.table, out.dims).collapse()
         into = np.zeros_like(table.values)
         for pattern, chance in terms:
-            met = tables.pair_sum(given.values * placed(chance), range(lead, lead + axes), given.sizes)
+            met = patterns.pair_sum(given.values * placed(chance), range(lead, lead + axes), given.sizes)
             pairs = math.prod(n if same else n * (n - 1.0) for n, same in zip(sizes, pattern, strict=True) if n > 1)
             index: list[slice | int] = [slice(None)] * into.ndim
             for place, same in enumerate(pattern):

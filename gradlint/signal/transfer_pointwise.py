@@ -8,16 +8,17 @@ from dataclasses import replace
 
 import numpy as np
 
-from gradlint.signal import masks
+from gradlint.signal import masks, patterns
 from gradlint.signal import table as tables
 from gradlint.signal.edges import Edges
 from gradlint.signal.edges import through as through_edges
 from gradlint.signal.field import Base, Cotangent, Field, Spanned, Tilt, push, through, tilted
 from gradlint.signal.kernels import SCORES, expectation
+from gradlint.signal.patterns import Array
 from gradlint.signal.scalar import IDENTITY, Scalar, affine, compose, outside_slope, product, scalar_function
 from gradlint.signal.site import Contributions, Flow, Site, Square, Unanswered
 from gradlint.signal.sway import NEGLIGIBLE, Sway, leaning, scales
-from gradlint.signal.table import Array, Table
+from gradlint.signal.table import Table
 
 
 def activation(site: Site) -> Flow:
@@ -201,9 +202,9 @@ def _slope_gradient(site: Site, x: Field, cotangent: Cotangent) -> dict[int, Squ
     joint = tables.combine(given, other, np.multiply).collapse()
     size = value.shape[0] if value.shape else 1
     shared = list(joint.at(1)) if size > 1 and len(x.dims) > 1 else []
-    values = tables.take_all(joint.values, shared)
+    values = patterns.take_all(joint.values, shared)
     axes = [axis for axis in range(len(joint.axes)) if axis not in shared]
-    summed = float(tables.pair_sum(values, range(len(axes)), [joint.sizes[axis] for axis in axes]).sum())
+    summed = float(patterns.pair_sum(values, range(len(axes)), [joint.sizes[axis] for axis in axes]).sum())
     return {value.id: Square(summed, abs(summed))}
 
 
@@ -238,7 +239,7 @@ def shifted(x: Field, scale: float, shift: float) -> Field:
     )
 
 
-def mean_pairs(x: Field, mean: tables.Array) -> tables.Array:
+def mean_pairs(x: Field, mean: patterns.Array) -> patterns.Array:
     """E[x_i + x_j] for every entry of the table, given the mean per class."""
     own = x.table.per_class(mean)
     if x.table.profile is None:
@@ -247,7 +248,7 @@ def mean_pairs(x: Field, mean: tables.Array) -> tables.Array:
     shape = x.table.values.shape
     both, mixed = np.broadcast_to(2.0 * own, shape), np.broadcast_to(own + other, shape)
     axis = x.table.profile.axis
-    return tables.put(axis, tables.take(both, axis, 1), tables.take(mixed, axis, 0))
+    return patterns.put(axis, patterns.take(both, axis, 1), patterns.take(mixed, axis, 0))
 
 
 def elementwise(site: Site) -> Flow:

@@ -9,12 +9,14 @@ from functools import lru_cache, partial
 
 import numpy as np
 
+from gradlint.signal import patterns
 from gradlint.signal import table as tables
 from gradlint.signal.edges import resampled
 from gradlint.signal.field import Cotangent, Field
 from gradlint.signal.norm_plan import merged
+from gradlint.signal.patterns import Array
 from gradlint.signal.site import Contributions, Flow, Site, Unanswered
-from gradlint.signal.table import Array, Axis, Table
+from gradlint.signal.table import Axis, Table
 from gradlint.signal.transfer_maximum import maximum, spatial
 from gradlint.signal.transfer_shape import shuffled_pixels
 
@@ -155,13 +157,13 @@ def _mapped(
 ) -> Table:
     axis = table.starts[dim]
     if table.dims[dim]:
-        same, different = tables.take(table.values, axis, 1), tables.take(table.values, axis, 0)
+        same, different = patterns.take(table.values, axis, 1), patterns.take(table.values, axis, 0)
         batch = table.axes[axis].batch
     else:
         same = different = table.values
         batch = False
     same, different = direction(same, different)
-    values = tables.put(axis, same, different) if size > 1 else same
+    values = patterns.put(axis, same, different) if size > 1 else same
     profile = table.profile
     if profile is not None and profile.axis > axis - (0 if table.dims[dim] else 1):
         shift = (1 if size > 1 else 0) - len(table.dims[dim])

@@ -7,13 +7,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gradlint.signal import patterns
 from gradlint.signal import table as tables
 from gradlint.signal.field import Cotangent, Field
 from gradlint.signal.norm_plan import merged
+from gradlint.signal.patterns import Array
 from gradlint.signal.recurrence import GATES, SAME, GateWeights, Unrolled, significant_mean, unroll
 from gradlint.signal.recurrence_back import Returned, back
 from gradlint.signal.site import Contribution, Contributions, Flow, Site, Square, Unanswered
-from gradlint.signal.table import Array, Dims, Profile, Table
+from gradlint.signal.table import Dims, Profile, Table
 from gradlint.signal.weights import Vector, Weight
 
 LONGEST = 512  # steps that are unrolled
@@ -179,7 +181,7 @@ def time_kernels(table: Table, clock: Clock) -> tuple[Array, Array]:
     values = turned.values
     for dim in range(3):
         if not turned.dims[dim]:
-            values = tables.insert(values, dim)
+            values = patterns.insert(values, dim)
     steps = clock.steps
     repeats = turned.profile.counts if turned.profile is not None else (steps,)
     rows = np.repeat(np.arange(len(values)), repeats)
@@ -217,7 +219,7 @@ def _dropped(table: Table, dim: int, size: int | None) -> Table:
     profile = table.profile
     if profile is not None:
         profile = None if size is not None else Profile(profile.axis - (dim == 0), profile.counts)
-    return Table(table.dims, tables.take(table.values, dim, 1), profile)
+    return Table(table.dims, patterns.take(table.values, dim, 1), profile)
 
 
 def _outputs(site: Site, x: Field, clock: Clock, stack: list[list[Run]]) -> tuple[Field | None, ...]:
@@ -241,11 +243,11 @@ def _state(site: Site, output: int, x: Field, clock: Clock, squares: Array) -> F
     dims = tables.dims_of(shape)
     table = Table((dims[0], x.dims[clock.batch], dims[2]), values, Profile(0, (1,) * len(squares)))
     if not dims[2]:
-        table = Table(table.dims, tables.take(table.values, 2, 1), table.profile)
+        table = Table(table.dims, patterns.take(table.values, 2, 1), table.profile)
     if not x.dims[clock.batch]:
-        table = Table(table.dims, tables.take(table.values, 1, 1), table.profile)
+        table = Table(table.dims, patterns.take(table.values, 1, 1), table.profile)
     if not dims[0]:
-        table = Table(table.dims, tables.take(table.values, 0, 1), None)
+        table = Table(table.dims, patterns.take(table.values, 0, 1), None)
     return Field(table, np.zeros(len(table.values)))
 
 
@@ -292,7 +294,7 @@ def _state_squares(cotangents: Sequence[Cotangent | None], output: int, stack: l
     batch = len(table.dims[0])
     if table.profile is not None and table.profile.axis not in table.at(0):
         table = table.collapse()
-    values = tables.take_all(table.values, table.at(0)) if batch else table.values
+    values = patterns.take_all(table.values, table.at(0)) if batch else table.values
     counts = table.profile.counts if table.profile is not None else (count,)
     rows = np.repeat(np.arange(len(values)), counts)
     flat = values.reshape(len(values), -1)

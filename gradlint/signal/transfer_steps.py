@@ -6,13 +6,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from gradlint.signal import patterns
 from gradlint.signal import table as tables
 from gradlint.signal.field import Cotangent, Field
+from gradlint.signal.patterns import Array
 from gradlint.signal.recurrence import GATES, OTHER, SAME, unroll
 from gradlint.signal.recurrence_back import back
 from gradlint.signal.site import Contribution, Contributions, Flow, Site, Unanswered
 from gradlint.signal.stages import Stage, exact
-from gradlint.signal.table import Array, Dims, Table
+from gradlint.signal.table import Dims, Table
 from gradlint.signal.transfer_recurrent import Clock, Run, gate_weights, gradients, into_inputs, layers
 from gradlint.signal.transfer_shape import follow, narrowed, permuted, viewed
 
@@ -135,7 +137,7 @@ def _pair(table: Table, feature: int = 1) -> Array:
     values = tables.merge_dims(table.collapse()).values
     for dim in range(2):
         if not table.dims[dim]:
-            values = tables.insert(values, dim)
+            values = patterns.insert(values, dim)
     return np.array([values[0, 1, feature], values[0, 0, feature]])
 
 
@@ -146,5 +148,5 @@ def _state_table(dims: Dims, squares: Array) -> Table:
     merged_dims = tables.dims_of([int(np.prod([axis.size for axis in dim])) for dim in dims])
     for dim in (1, 0):
         if not merged_dims[dim]:
-            values = tables.take(values, dim, 1)
+            values = patterns.take(values, dim, 1)
     return tables.regroup(Table(merged_dims, values), dims)

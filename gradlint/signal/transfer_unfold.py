@@ -8,11 +8,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gradlint.signal import patterns
 from gradlint.signal import table as tables
 from gradlint.signal.field import Cotangent, Field
+from gradlint.signal.patterns import Array
 from gradlint.signal.site import Flow, Site, Unanswered
 from gradlint.signal.stages import Stage, flow
-from gradlint.signal.table import Array, Axis, Table
+from gradlint.signal.table import Axis, Table
 
 
 @dataclass(frozen=True)
@@ -129,9 +131,9 @@ def _image(table: Table) -> Array:
     table = tables.merge_dim(tables.merge_dim(table.collapse(), 2), 3)
     values = table.values
     if not table.dims[2]:
-        values = tables.insert(values, table.starts[2])
+        values = patterns.insert(values, table.starts[2])
     if not table.dims[3]:
-        values = tables.insert(values, values.ndim - 1)
+        values = patterns.insert(values, values.ndim - 1)
     return values
 
 
@@ -168,7 +170,7 @@ def _split(given: Table, x: Field, high: Windows, wide: Windows) -> Array:
     lead = 1 + len(x.dims[0]) + len(x.dims[1])
     for place, size in enumerate(sizes):
         if size == 1:
-            values = tables.insert(values, lead - 1 + place)
+            values = patterns.insert(values, lead - 1 + place)
     return np.moveaxis(values, [lead, lead + 1, lead + 2, lead + 3], [lead, lead + 2, lead + 1, lead + 3])
 
 
@@ -195,8 +197,8 @@ def sliding(x: Field, dim: int, found: Windows) -> Stage:
     """x with the windows of a dimension in its place, and their entries in a new last dimension."""
     table = tables.merge_dim(x.table.collapse_along(x.table.at(dim)).collapse(), dim)
     axis, taps = table.starts[dim], found.taps
-    values = table.values if table.dims[dim] else tables.insert(table.values, axis)
-    opened = found.opened(tables.take(values, axis, 1), tables.take(values, axis, 0))
+    values = table.values if table.dims[dim] else patterns.insert(table.values, axis)
+    opened = found.opened(patterns.take(values, axis, 1), patterns.take(values, axis, 0))
     lead = list(np.moveaxis(opened, -1, axis + 1).shape)
     turned = np.moveaxis(opened, -1, axis + 1)  # (…, window, …, tap)
     index: list[slice | int] = [slice(None)] * len(lead)
@@ -213,12 +215,12 @@ def sliding(x: Field, dim: int, found: Windows) -> Stage:
     def back(cotangent: Cotangent) -> Cotangent:
         given = tables.regroup(cotangent.table, out.dims).collapse().values
         if found.count == 1:
-            given = tables.insert(given, axis)
+            given = patterns.insert(given, axis)
         if taps == 1:
-            given = tables.insert(given, given.ndim - 1)
+            given = patterns.insert(given, given.ndim - 1)
         met, apart = found.summed(np.moveaxis(given, axis + 1, -1))
         if not table.dims[dim]:
             return Cotangent(tables.regroup(table.with_values(met), x.dims))
-        return Cotangent(tables.regroup(table.with_values(tables.put(axis, met, apart)), x.dims))
+        return Cotangent(tables.regroup(table.with_values(patterns.put(axis, met, apart)), x.dims))
 
     return Stage(Field(out, np.array([x.average])), back)

@@ -9,11 +9,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from gradlint.graph import Op
-from gradlint.signal import layout
+from gradlint.signal import layout, patterns
 from gradlint.signal import table as tables
 from gradlint.signal.field import Cotangent, Field, none, white
+from gradlint.signal.patterns import Array
 from gradlint.signal.site import Contribution, Contributions, Flow, Labels, Site, Unanswered, credit
-from gradlint.signal.table import Array, Dims, Table
+from gradlint.signal.table import Dims, Table
 from gradlint.signal.transfer_embedding import gather_of
 from gradlint.signal.transfer_mask import filled, mixed, site_mask
 from gradlint.signal.transfer_pointwise import unchanged
@@ -313,7 +314,7 @@ def _rows_of(site: Site, index: int, dim: int) -> Table:
         raise Unanswered("the indices are not known")
     table = found.field.table
     rest = [axis for axis in range(len(table.axes)) if axis not in table.at(dim)]
-    values = tables.take_all(table.values, rest)
+    values = patterns.take_all(table.values, rest)
     rows = site.graph.values[site.id("input")].shape[dim]
     values = values if not found.random else values + (1.0 - values) / rows
     return Table((table.dims[dim],), values)

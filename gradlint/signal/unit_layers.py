@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gradlint.signal.patterns import Array
 from gradlint.signal.spread import EXACT, Spread, with_rest
-from gradlint.signal.table import Array
 from gradlint.signal.taps import Taps
 from gradlint.signal.units import Units
 

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from gradlint.signal.patterns import Array
 from gradlint.signal.scalar import scalar_function
 from gradlint.signal.spread import Spread, whole
-from gradlint.signal.table import Array
 from gradlint.signal.units import Units
 
 DRAWS = 512  # virtual logits that the softmax is averaged over

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gradlint.signal.patterns import Array
 from gradlint.signal.spread import EXACT, Spread, fresh
-from gradlint.signal.table import Array
 from gradlint.signal.unit_step import Beyond, Place, Step, entries
 from gradlint.signal.units import Units
 

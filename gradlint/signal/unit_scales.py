@@ -10,9 +10,9 @@ import numpy as np
 
 from gradlint.graph import Graph
 from gradlint.signal.doubt import DECADE, growth
+from gradlint.signal.patterns import Array
 from gradlint.signal.scalar import scalar_function
 from gradlint.signal.sway import LARGEST, sampling
-from gradlint.signal.table import Array
 from gradlint.signal.unit_run import Run, Unitwise, followed
 from gradlint.signal.units import Units
 

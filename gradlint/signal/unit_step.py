@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from gradlint.graph import Graph, Op, Value
+from gradlint.signal.patterns import Array
 from gradlint.signal.spread import Spread
-from gradlint.signal.table import Array
 from gradlint.signal.units import Units
 from gradlint.signal.weights import entries_of
 

@@ -9,9 +9,9 @@ from dataclasses import replace
 import numpy as np
 
 from gradlint.signal.gate import Gate
+from gradlint.signal.patterns import Array
 from gradlint.signal.scalar import Scalar, affine, scalar_function
 from gradlint.signal.spread import Spread
-from gradlint.signal.table import Array
 from gradlint.signal.taps import Taps, covering, sliding
 from gradlint.signal.unit_layers import Layer
 from gradlint.signal.unit_norms import feature_norm

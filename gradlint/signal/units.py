@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from gradlint.signal.patterns import Array
 from gradlint.signal.scalar import IDENTITY, Scalar, compose, erf
-from gradlint.signal.table import Array
 
 SPACING = 0.75  # of the quadrature in units of z: the trapezoid rule is right to 4e-4 for tanh′², 2π²e^(−π²/spacing)
 FEWEST, MOST = 128, 320  # quadrature points

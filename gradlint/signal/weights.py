@@ -14,7 +14,7 @@ from gradlint.graph import HIDING, Param
 from gradlint.graph.memo import remembered
 from gradlint.signal import table as tables
 from gradlint.signal.field import Field, from_sums
-from gradlint.signal.table import Array
+from gradlint.signal.patterns import Array
 
 SMALL = 1 << 14  # entries up to which a weight's sums come with the entries themselves
 

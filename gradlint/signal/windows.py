@@ -10,7 +10,7 @@ from functools import cached_property, lru_cache
 import numpy as np
 
 from gradlint.signal.edges import evened, levelled
-from gradlint.signal.table import Array
+from gradlint.signal.patterns import Array
 
 
 @dataclass(frozen=True, eq=False)
