@@ -124,7 +124,9 @@ class Change:
     gain: float = 1.0  # of an init; a guard's bound; the groups of a norm
     bias: str = ""  # of an init: "zeros", "default_bias", or "" without one
     size: int = 0
-    fans: tuple[int, int] = (0, 0)  # of a drawn parameter; a projection's stride and width, of a skip
+    fans: tuple[int, int] = (0, 0)  # of a drawn parameter
+    stride: int = 0  # of the projection that a skip needs; 0 without one
+    axis: int = 0  # of a softmax that is fused, where the source does not say it
     end: Span | None = None  # where a skip ends
     last: str = ""  # what is called there: a class of modules, or a function
     items: tuple[int, ...] = ()  # of layers in a list that `module` names: the first, the last, and how many it has

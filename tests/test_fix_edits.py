@@ -45,7 +45,7 @@ def around(mark, end, last="Tanh", of=1, place=0, partial=False, stride=0, old="
     return lambda path: Change(
         "skip",
         old=old,
-        fans=(stride, 8),
+        stride=stride,
         span=Span(str(path), at(path, mark)),
         end=Span(str(path), at(path, end)),
         last=last,
@@ -64,7 +64,7 @@ def added(mark, end, size=2, partial=False, stride=0, place=0, of=1):
     """A skip around calls in a forward."""
     return lambda path: Change(
         "skip",
-        fans=(stride, 8 * stride),
+        stride=stride,
         place=place,
         of=of,
         name="torch.nn.functional.linear",
@@ -93,7 +93,7 @@ def guard(mark, old, name, gain=1e-6, place=0, of=1):
 
 def fuse(mark, new, old="log", last="softmax", place=0, of=1, axis=1):
     return lambda path: Change(
-        "fuse", new, old, f"torch.{old}", Span(str(path), at(path, mark)), place, of, fans=(axis, 0), last=last
+        "fuse", new, old, f"torch.{old}", Span(str(path), at(path, mark)), place, of, axis=axis, last=last
     )
 
 
@@ -424,7 +424,7 @@ def changes_at(path, line):
         yield Change("prenorm", span=span)
         yield Change("prenorm", old=f"Transformer{old}", span=span)
         yield Change("final-norm", "LayerNorm", old, span=span, module="self.a", types=("", "Net"), size=4)
-        yield Change("skip", old=old, span=span, end=replace(span, line=line + 1), last="Tanh", fans=(1, 4))
+        yield Change("skip", old=old, span=span, end=replace(span, line=line + 1), last="Tanh", stride=1)
         yield Change("skip", name="torch.tanh", span=span, end=span, size=2, partial=line % 2 == 0)
         yield Change("skip", name="torch.tanh", span=span, end=replace(span, line=line + 1), size=2)
         yield Change("guard", "", "log" if line % 2 else "div", "torch.log", span, gain=1e-6)

@@ -174,6 +174,14 @@ def test_a_candidate_that_cannot_run_is_passed_over():
     assert laboratory.attempt((Normalise(0, "group_norm", 7),)) is None  # 7 does not divide 64
 
 
+def test_skips_heal_a_net_too_deep_for_its_width():
+    torch.manual_seed(0)
+    layers = [m for _ in range(24) for m in (nn.Linear(32, 32), nn.LayerNorm(32), nn.ReLU())]
+    fixes = proven(nn.Sequential(*layers, nn.Linear(32, 10)), (64, 32), "missing-skip", "architecture", claim=None)
+    assert "skip" in fixes[0].title
+    assert (fixes[0].measured_before["health"], fixes[0].measured_after["health"]) == ("warning", "healthy")
+
+
 def test_constant_weights_are_told_by_units_that_are_copies():
     model = chain(3, nn.ReLU)
     for parameter in model.parameters():

@@ -121,7 +121,7 @@ def _guarded(places: Places, guards: Sequence[Guard]) -> Iterator[Change]:
 
 
 def _fused(places: Places, fuses: Sequence[Fuse]) -> Iterator[Change]:
-    """One change a call of the last function; `fans` has the axis that a softmax written as a module does not say."""
+    """One change a call of the last function; `axis` is the one that a softmax written as a module does not say."""
     for step in fuses:
         op, start = places.graph.ops[step.end], places.graph.ops[step.start]
         if op.span is None or start.span is None:
@@ -136,7 +136,7 @@ def _fused(places: Places, fuses: Sequence[Fuse]) -> Iterator[Change]:
             op.span,
             alike.index(op),
             len(alike),
-            fans=(axis, 0),
+            axis=axis,
             last=start.function,
         )
 

@@ -7,7 +7,6 @@ from itertools import takewhile
 
 from gradlint.finding import Change
 from gradlint.fix.candidate import Bypass, Normalise, Skip
-from gradlint.fix.cost import widths
 from gradlint.fix.places import INDEXED, NoChangeError, Places, owner_of
 from gradlint.fix.postnorm import Block, post_norm_blocks, stacks
 from gradlint.fix.stretch import operands
@@ -110,7 +109,7 @@ def _around_members(places: Places, start: Op, end: Op, chosen: set[int], step: 
         end=end.constructed,
         last=end.module_type,
         partial=partial,
-        fans=(step.stride, widths(places.graph, step)[1]) if step.stride else (0, 0),
+        stride=step.stride,
         module=module,
         items=(*items[:1], *_held(places, end.module_path)[1]) if items else (),
         types=(start.module_type, places.root.type),
@@ -136,7 +135,7 @@ def _around_calls(places: Places, start: Op, end: Op, chosen: set[int], step: Sk
         end=end.span,
         last=last,
         partial=partial,
-        fans=(step.stride, widths(places.graph, step)[1]) if step.stride else (0, 0),
+        stride=step.stride,
     )
 
 

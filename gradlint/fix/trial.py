@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from gradlint.config import Settings
 from gradlint.error import GradlintError
-from gradlint.fix.candidate import Score, Step
+from gradlint.fix.candidate import Score, Skip, Step
 from gradlint.fix.interventions import apply
 from gradlint.graph.ir import Graph
 from gradlint.probe import measure
@@ -52,6 +52,11 @@ class Trial:
 def scored(steps: Sequence[Step], loss: str) -> str:
     """The loss that the steps put in the place of this one."""
     return next((step.loss for step in steps if isinstance(step, Score)), loss)
+
+
+def bypassed(steps: Sequence[Step]) -> frozenset[int]:
+    """The ops that skips among the steps lead the signal past, from the first to the last op of each."""
+    return frozenset(op for step in steps if isinstance(step, Skip) for op in range(step.start, step.end + 1))
 
 
 @dataclass
@@ -98,4 +103,5 @@ class Laboratory:
             )
         except GradlintError:  # a norm over one position, a loss that does not take the new range: it does not fit
             return None
-        return Trial(measured, judge(self.graph, measured), applied.notes, applied.scales)
+        health = judge(self.graph, measured, around=bypassed(steps))
+        return Trial(measured, health, applied.notes, applied.scales)

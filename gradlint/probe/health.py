@@ -3,29 +3,33 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 from gradlint.graph.ir import Graph, Op
-from gradlint.probe.route import Number, Route, series, weights, widest
+from gradlint.probe.route import Number, Route, aspect, chain, series, weights, widest
 from gradlint.profile import Measurement, Signal
 
 State = Literal["healthy", "warning", "error", "unknown"]
-Kind = Literal["none", "vanishing", "exploding", "blow-up"]
+Kind = Literal["none", "vanishing", "exploding", "blow-up", "too deep"]
 Facts = Signal | Measurement
 
 # Calibrated on 112 + 271 models trained with SGD and Adam, three learning rates each (research/signal.md §4), and
-# refitted on the 78 of benchmarks/calibration.py (AUC 0.952 SGD, 0.951 Adam). Share of models that fail there: with SGD
-# 3 % above m = -3, 75 % from -3.5 to -3, 100 % below; with Adam 0 % from -3.5 to -3, 33-50 % down to -5, 71 % from -7
-# to -6, 100 % below -8.
+# refitted on the 172 of benchmarks/calibration.py (AUC 0.972 SGD, 0.949 Adam). Share of models that fail there: with
+# SGD 4 % above m = -2, 7 % from -3 to -2, 60 % from -3.5 to -3, nearly all below; with Adam 4 % above -3.5, a quarter
+# down to -5, 60 % from -7 to -6, 94 % below -8.
 Limits = Mapping[str, tuple[float, float]]  # statistic → (warning, error)
+# Depth over width, where theory has its limit: at 1 the departure from the mean is as large as the mean
+# (gradlint.probe.route.aspect). Of fifteen 50-layer nets of 64 units (0.77) twelve fail with SGD, ten with Adam.
+ASPECT = (0.5, 1.0)
+PLAIN = 24  # hidden layers from which on it counts: plain nets degrade somewhere between 18 and 34 (He et al. 2016)
 LIMITS: Mapping[str, Limits] = {
-    "sgd": {"m": (-3.0, -4.0), "c": (2.0, 3.0), "s": (1.5, 2.5)},
-    "adam": {"m": (-5.0, -7.0), "c": (2.0, 3.0), "s": (2.0, 3.0)},
-    # No optimiser told: a warning where SGD fails at every rate, an error where Adam needs care as well (91 % of those
+    "sgd": {"m": (-3.0, -4.0), "c": (2.0, 3.0), "s": (1.5, 2.5), "r": ASPECT},
+    "adam": {"m": (-5.0, -7.0), "c": (2.0, 3.0), "s": (2.0, 3.0), "r": ASPECT},
+    # No optimiser told: a warning where SGD fails at every rate, an error where Adam needs care as well (85 % of those
     # nets fail with both). For c and s a warning where one needs care, an error where both fail.
-    "any": {"m": (-3.5, -5.0), "c": (2.0, 3.0), "s": (1.5, 3.0)},
+    "any": {"m": (-3.5, -5.0), "c": (2.0, 3.0), "s": (1.5, 3.0), "r": ASPECT},
 }
 # |log10| of the gradient that reaches the first values over that at the last (research/field.md §5: 18 of 24 failing
 # nets at 2, none of 8 that learn). It depends on shapes (pooling, strides), so it supports a verdict and makes none.
@@ -40,7 +44,7 @@ STEPS = 16  # fewer steps are not judged
 GATED = frozenset({"lstm", "gru"})  # their gates open in training (Jozefowicz et al. 2015): a short reach is not final
 
 _STATES: tuple[State, ...] = ("healthy", "unknown", "warning", "error")
-_KINDS: Mapping[str, Kind] = {"m": "vanishing", "c": "exploding", "s": "blow-up"}
+_KINDS: Mapping[str, Kind] = {"m": "vanishing", "c": "exploding", "s": "blow-up", "r": "too deep"}
 
 
 @dataclass(frozen=True)
@@ -49,8 +53,9 @@ class Health:
 
     `m`: smallest log10(RMS g / RMS w) over the weights in series, for a loss of unit scale and without what a small
     start takes off. `c`: largest elasticity log10(‖g‖‖w‖) over the weights in series, less that of the last one. `s`:
-    log10 RMS of the output. `delta`: log10 RMS of the gradient at the first weighted op on the route less that at the
-    output. `reach`: share of the time steps that a gradient reaches, by op.
+    log10 RMS of the output. `r`: hidden layers in series over the units they have, where they are many. `delta`: log10
+    RMS of the gradient at the first weighted op on the route less that at the output. `reach`: share of the time steps
+    that a gradient reaches, by op.
     """
 
     state: State
@@ -58,6 +63,7 @@ class Health:
     m: float | None = None
     c: float | None = None
     s: float | None = None
+    r: float | None = None
     delta: float | None = None
     reach: Mapping[int, float] = field(default_factory=dict)
     weakest: str = ""  # the parameter that sets m
@@ -65,21 +71,23 @@ class Health:
     route: Route | None = None
     reasons: tuple[str, ...] = ()
 
-    @property
-    def score(self) -> float:
-        """How far beyond the warning limits: max(c/2, (-1.5 - m)/4, (s - 0.5)/1.5) (research/signal.md §4)."""
-        parts = [
-            None if self.c is None else self.c / 2,
-            None if self.m is None else (-1.5 - self.m) / 4,
-            None if self.s is None else (self.s - 0.5) / 1.5,
-        ]
-        return max((part for part in parts if part is not None and not math.isnan(part)), default=-math.inf)
+    def score(self, optimizer: str = "any") -> float:
+        """How far on the way from the optimiser's limit of a warning (0) to that of an error (1) the worst one is."""
+        known = {name: value for name in LIMITS[optimizer] if (value := getattr(self, name)) is not None}
+        parts = [_position(value, LIMITS[optimizer][name]) for name, value in known.items() if not math.isnan(value)]
+        return max(parts, default=-math.inf)
 
 
-def judge(graph: Graph, facts: Facts, *, optimizer: str | None = None) -> Health:
+def _position(value: float, limits: tuple[float, float]) -> float:
+    warning, error = limits
+    return (value - warning) / (error - warning)
+
+
+def judge(graph: Graph, facts: Facts, *, optimizer: str | None = None, around: Collection[int] = ()) -> Health:
     """The health of a model from what was predicted or measured.
 
-    `optimizer` is "sgd", "adam" or "any"; None: the one that the facts name.
+    `optimizer` is "sgd", "adam" or "any"; None: the one that the facts name. `around` are ops of the graph that
+    something not in it leads the signal past: a skip connection that is tried.
 
     The state is "unknown" when nothing is known about the weights in series, or when two standard deviations of a
     prediction straddle a limit.
@@ -90,7 +98,7 @@ def judge(graph: Graph, facts: Facts, *, optimizer: str | None = None) -> Health
     route = widest(graph, number)
     c, strongest = chaos(graph, facts)
     m = None if route is None else route.width - loss_scale(graph, facts, route) + slow_start(graph, facts, route)
-    statistics = {"m": m, "c": c, "s": size(graph, facts)}
+    statistics = {"m": m, "c": c, "s": size(graph, facts), "r": plainness(graph, around)}
     reach = {op: share for op, share in reaches(graph, facts).items() if graph.ops[op].function not in GATED}
     verdicts = [
         *_by_limits(statistics, limits, band(facts, route)),
@@ -98,7 +106,7 @@ def judge(graph: Graph, facts: Facts, *, optimizer: str | None = None) -> Health
         *_by_finiteness(facts),
     ]
     state, kind, _ = max(verdicts, key=lambda verdict: _STATES.index(verdict[0]), default=("healthy", "none", ""))
-    known = state != "healthy" or any(value is not None for value in statistics.values())
+    known = state != "healthy" or any(value is not None for name, value in statistics.items() if name != "r")
     return Health(
         state=state if known else "unknown",
         kind=kind,
@@ -200,6 +208,11 @@ def size(graph: Graph, facts: Facts) -> float | None:
         return None
     known = (facts.profile.activation.get(v) for v in graph.outputs if graph.values[v].dtype.startswith("float"))
     return next((value for value in known if value is not None and not math.isnan(value)), None)
+
+
+def plainness(graph: Graph, around: Collection[int] = ()) -> float | None:
+    """r, depth over width (`gradlint.probe.route.aspect`), of a net of PLAIN hidden layers in series or more."""
+    return aspect(graph, around) if len(chain(graph, around)) >= PLAIN else None
 
 
 def band(facts: Facts, route: Route | None) -> float:

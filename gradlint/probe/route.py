@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+import statistics
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from gradlint.graph.ir import Graph, Op
@@ -128,6 +129,32 @@ def series(graph: Graph) -> tuple[int, ...]:
         for index in sorted(mine)
         if total and sum(before.get(v, 0) * after.get(v, 0) for v in graph.ops[index].outputs) == total
     )
+
+
+def chain(graph: Graph, around: Collection[int] = ()) -> tuple[int, ...]:
+    """The hidden layers in series: the ops of `series` but the last, a weight that several ops share counted once.
+
+    `around` are ops that something else leads the signal past.
+    """
+    mine = weights(graph)
+    first: dict[tuple[str, ...], int] = {}
+    for index in series(graph)[:-1]:
+        first.setdefault(mine[index], index)
+    return tuple(index for index in first.values() if index not in around)
+
+
+def aspect(graph: Graph, around: Collection[int] = ()) -> float:
+    """Depth over width: how many hidden layers are in series over the median number of units they have.
+
+    A layer of n units changes the norms of signal and gradient by a random factor whose logarithm has a variance of
+    about 5/n with ReLU, and a chain of L adds them up to 5 L/n (Hanin 2018; Hanin & Rolnick 2018, "How to start
+    training"). L/n is what a net's departure from its mean is expanded in, and at 1 it is as large as the mean
+    (Roberts, Yaida & Hanin 2022, The principles of deep learning theory). A unit is an entry of a sample's output.
+    """
+    layers = chain(graph, around)
+    if not layers:
+        return 0.0
+    return len(layers) / statistics.median(math.prod(graph.values[graph.ops[i].outputs[0]].shape[1:]) for i in layers)
 
 
 def is_source(graph: Graph, op: Op) -> bool:

@@ -130,7 +130,7 @@ def _summed(syntax: Syntax, site: Site, sites: Sites) -> Operand:
 def _shared(syntax: Syntax, site: Site, sites: Sites) -> Operand:
     """Of exp(z) / Σ exp(z): z, and the axis."""
     found = _inner(syntax, site, site.argument, "exp", sites)
-    return Operand(found.text, found.tight, (f"dim={site.change.fans[0]}",), found.edits)
+    return Operand(found.text, found.tight, (f"dim={site.change.axis}",), found.edits)
 
 
 def _inner(syntax: Syntax, site: Site, node: cst.BaseExpression, function: str, sites: Sites) -> Operand:
@@ -142,7 +142,7 @@ def _inner(syntax: Syntax, site: Site, node: cst.BaseExpression, function: str, 
         raise NoEditError(f"line {line_of(site.change)} does not write out its {function}")
     beside = _beside(syntax, call, argument)
     if function == "softmax" and (not beside or _holds(syntax, call.func, function)):
-        beside = (f"dim={site.change.fans[0]}",)
+        beside = (f"dim={site.change.axis}",)
     text = syntax.source(argument)
     if value is node:
         return Operand(text + shaping, is_tight(argument), beside)

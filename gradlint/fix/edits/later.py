@@ -103,7 +103,7 @@ def _blocked(nn: str, group: Sequence[Change], name: str, members: str) -> Itera
     spans = sorted({each.items[:2] for each in group})
     (start, last), whole = spans[0], group[0].items[2]
     size, end = last - start + 1, spans[-1][1] + 1
-    if any(fans[0] for fans in (change.fans for change in group)):
+    if any(change.stride for change in group):
         raise NoEditError("the blocks need projections")
     if [each for first, each in spans] != list(range(last, end, size)) or {b - a + 1 for a, b in spans} != {size}:
         raise NoEditError("the blocks do not follow one another")

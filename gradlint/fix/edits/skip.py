@@ -128,9 +128,9 @@ def residual(syntax: Syntax, users: Sequence[cst.CSTNode], changes: Sequence[Cha
     partial = any(change.partial for change in changes)
     name, (step, line) = syntax.fresh(NAME), (syntax.module.default_indent, syntax.newline)
     nn = syntax.owner("torch.nn")
-    if partial and any(change.fans[0] for change in changes):
+    if partial and any(change.stride for change in changes):
         raise NoEditError("some blocks take no projection")
-    if any(change.fans[0] for change in changes):
+    if any(change.stride for change in changes):
         rows = [row.format(name=name, nn=nn).replace("    ", step) for row in PROJECTED]
     else:
         rows = [

@@ -20,7 +20,7 @@ def projection(syntax: Syntax, layer: cst.Call, group: Sequence[Change], identit
 
     `identity` is what some blocks of the same source take instead. Raises NoEditError for widths not written out.
     """
-    strides = {change.fans[0] for change in group}
+    strides = {change.stride for change in group}
     given = [arg.value for arg in layer.args if arg.keyword is None and not arg.star][:2]
     if strides == {0}:
         return ""
@@ -51,7 +51,7 @@ def around_calls(syntax: Syntax, group: Sequence[Change]) -> list[Edit]:
 
 def _projected(syntax: Syntax, group: Sequence[Change], call: cst.Call, x: str) -> tuple[str, list[Edit]]:
     """The block's input as it is added, and the edits that make its projection beside the layer that is called."""
-    if not any(change.fans[0] for change in group):
+    if not any(change.stride for change in group):
         return x, []
     func, owner = call.func, next((p for p, _ in syntax.around(call) if isinstance(p, cst.ClassDef)), None)
     if owner is None or not isinstance(func, cst.Attribute) or syntax.source(func.value) != "self":
@@ -129,7 +129,7 @@ def _around_nested(syntax: Syntax, call: cst.Call, group: Sequence[Change]) -> l
 
 
 def _no_projection(group: Sequence[Change]) -> None:
-    if any(change.fans[0] for change in group):
+    if any(change.stride for change in group):
         raise NoEditError(f"line {line_of(group[0])} calls layers that get no projection, too")
 
 
