@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from gradlint.graph.ir import Graph, Op
+from gradlint.graph.mixing import mixing
 
 # Ops that carry the signal through a weight. Gains and shifts (norms, layer scale, position tables) do not, and an
 # embedding is where the signal starts: each of its rows sees few samples, so its gradient does not compare.
@@ -158,10 +159,15 @@ def _tracks(graph: Graph) -> bool:
     return any(value.requires_grad for value in graph.values if value.origin == "op")
 
 
+def _sources(graph: Graph) -> list[int]:
+    """The inputs that a signal starts at: floating ones that do more than mix what was made of others."""
+    return [v for v in graph.inputs if graph.values[v].dtype.startswith(FLOATING) and v not in mixing(graph)]
+
+
 def _reaches(graph: Graph, number: Number) -> dict[int, _Reach]:
     mine = weights(graph)
     tracked = _tracks(graph)
-    reach = {v: _Reach(bare=True) for v in graph.inputs if graph.values[v].dtype.startswith(FLOATING)}
+    reach = {v: _Reach(bare=True) for v in _sources(graph)}
     for op in graph.ops:
         arrived = [(v, reach[v]) for v in carried(graph, op) if v in reach]
         if not arrived and op.kind != "embedding":
@@ -207,7 +213,7 @@ def _back(reach: Mapping[int, _Reach], end: int) -> Iterator[int]:
 def _count_before(graph: Graph) -> dict[int, int]:
     """Per value the number of ways to it from an input."""
     tracked = _tracks(graph)
-    count = {v: 1 for v in graph.inputs if graph.values[v].dtype.startswith(FLOATING)}
+    count = dict.fromkeys(_sources(graph), 1)
     for op in graph.ops:
         ways = sum(count.get(v, 0) for v in carried(graph, op))
         if op.kind == "embedding" or (ways and tracked and not any(graph.values[v].requires_grad for v in op.outputs)):
