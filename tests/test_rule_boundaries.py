@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import nn
 
@@ -28,3 +29,21 @@ def test_a_loss_of_nan_is_no_large_loss():
     found = said(Halved(), torch.randn(16, 8), "ce")
     assert "not-finite" in found
     assert "high-initial-loss" not in found
+
+
+class Residual(nn.Module):
+    def __init__(self, std):
+        super().__init__()
+        self.body = nn.Linear(64, 64)
+        nn.init.normal_(self.body.weight, std=std)
+
+    def forward(self, x):
+        return x + self.body(x)
+
+
+@pytest.mark.parametrize(("std", "words"), [(1 / 8, "scaled by 1/√32"), (1.0, "start too large")])
+def test_scaling_by_depth_is_only_held_out_where_it_would_keep_the_signal(std, words):
+    model = nn.Sequential(*(Residual(std) for _ in range(32)), nn.Linear(64, 10))
+    found = check(model, torch.randn(16, 64), loss="ce").findings
+    (message,) = [f.message for f in found if f.rule == "unscaled-residual"]
+    assert words in message
