@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from gradlint.graph.ir import Graph, Op
+from gradlint.graph.memo import remembered
 from gradlint.graph.mixing import mixing
 
 # Ops that carry the signal through a weight. Gains and shifts (norms, layer scale, position tables) do not, and an
@@ -82,6 +83,23 @@ def weights(graph: Graph) -> Mapping[int, tuple[str, ...]]:
         if trainable:
             found[op.index] = tuple(trainable)
     return found
+
+
+@remembered
+def applications(graph: Graph) -> Mapping[str, int]:
+    """Per weight how often one run applies it: the ops of `weights`, a recurrent op once for each time step."""
+    counts: dict[str, int] = {}
+    for index, paths in weights(graph).items():
+        for path in paths:
+            counts[path] = counts.get(path, 0) + _steps(graph, graph.ops[index])
+    return counts
+
+
+def _steps(graph: Graph, op: Op) -> int:
+    value = graph.operand(op, "input") if op.kind == "recurrent" else None
+    if value is None or op.attrs.get("cell") or op.attrs.get("packed") or len(value.shape) < 2:
+        return 1
+    return max(1, value.shape[1 if op.attrs.get("batch_first") and len(value.shape) == 3 else 0])
 
 
 def width(paths: tuple[str, ...], number: Number) -> tuple[float, str] | None:
