@@ -47,3 +47,14 @@ def test_scaling_by_depth_is_only_held_out_where_it_would_keep_the_signal(std, w
     found = check(model, torch.randn(16, 64), loss="ce").findings
     (message,) = [f.message for f in found if f.rule == "unscaled-residual"]
     assert words in message
+
+
+def test_large_inputs_are_told_as_the_cause_of_what_they_do():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3072, 256), nn.Tanh(), nn.Linear(256, 128), nn.Tanh(), nn.Linear(128, 10))
+    for layer in model[::2]:
+        nn.init.xavier_uniform_(layer.weight)
+    found = {f.rule: f for f in check(model, 255 * torch.rand(32, 3072), loss="ce").findings}
+    assert "input-scale" in found
+    assert "saturated-units" not in found
+    assert found["measured-exploding"].message.startswith("inputs of RMS 147")
