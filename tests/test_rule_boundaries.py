@@ -58,3 +58,20 @@ def test_large_inputs_are_told_as_the_cause_of_what_they_do():
     assert "input-scale" in found
     assert "saturated-units" not in found
     assert found["measured-exploding"].message.startswith("inputs of RMS 147")
+
+
+class Signs(nn.Module):
+    """Each sign hides the ones before it from the gradient."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.head = nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 4)
+
+    def forward(self, x):
+        return self.head(self.b(self.a(x).sign()).sign())
+
+
+def test_what_one_function_cuts_off_is_one_finding_about_all_of_it():
+    (found,) = [f for f in check(Signs(), torch.randn(16, 8), loss="ce").findings if f.rule == "broken-gradient"]
+    assert found.message == "sign cuts 4 parameters off from the gradient, a.weight first, at 2 places"
+    assert not any("broken-gradient" in words for words in found.folded)
