@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from gradlint.graph.ir import Graph
+from gradlint.probe.route import applications
 from gradlint.profile import Measurement, Question, Signal
 
 Facts = Signal | Measurement
@@ -72,10 +73,18 @@ def greatest_relative_gradient(graph: Graph, facts: Facts, subject: Subject) -> 
 
 
 def elasticity_excess(graph: Graph, facts: Facts, subject: Subject) -> float | None:
-    """The largest elasticity among the parameters of the subject less that of the last one (signal.md §4: c)."""
-    last = elasticity(graph, facts, str(subject[-1]))
-    top = _extreme(max, (elasticity(graph, facts, str(path)) for path in subject))
+    """The largest elasticity among the parameters of the subject less that of the last one (signal.md §4: c).
+
+    Each counts per application of the parameter (`gradlint.probe.health.chaos`).
+    """
+    last = _per_application(graph, facts, str(subject[-1]))
+    top = _extreme(max, (_per_application(graph, facts, str(path)) for path in subject))
     return None if last is None or top is None else _difference(top, last)
+
+
+def _per_application(graph: Graph, facts: Facts, path: str) -> float | None:
+    value = elasticity(graph, facts, path)
+    return None if value is None else value - math.log10(applications(graph).get(path, 1))
 
 
 def output_spread(graph: Graph, facts: Facts, subject: Subject) -> float | None:

@@ -266,3 +266,26 @@ def test_a_strided_convolution_is_projected_in_its_steps():
     steps = made(convs, table.NORM_PROJECTION, 8, 3, 16, 16).steps
     (skip,) = [step for step in steps if isinstance(step, Skip)]
     assert (skip.stride, skip.channels) == (2, True)  # without padding no projection reaches the second one's shape
+
+
+class Steps(nn.Module):
+    """Three steps of one softmax, put together."""
+
+    def __init__(self):
+        super().__init__()
+        self.cell, self.out = nn.GRUCell(8, 8), nn.Linear(8, 5)
+
+    def forward(self, x):
+        state, found = torch.zeros(len(x), 8), []
+        for _ in range(3):
+            state = self.cell(x, state)
+            found.append(self.out(state).softmax(-1))
+        return torch.stack(found, 1)
+
+
+def test_an_output_activation_is_taken_out_of_every_step():
+    graph = graph_of(Steps(), 4, 8)
+    squashed = tuple(op.index for op in graph.ops if op.kind == "softmax")
+    found = build(table.NO_OUTPUT, stretch(graph, squashed), finding("squashed-logits", "output", squashed))
+    assert found is not None
+    assert [step.op for step in found.steps if isinstance(step, Swap)] == list(squashed)

@@ -108,3 +108,21 @@ def test_a_model_that_runs_its_parts_through_a_function_has_no_unregistered_modu
     report = check(nn.Sequential(Held(), Held(), nn.Linear(4, 3)), torch.randn(8, 4))
     assert not report.findings, str(report)
     assert {layer.module for layer in report.targets[0].layers} >= {"0.body.up", "1.body.down"}
+
+
+class Computed(nn.Module):
+    """What the constructor computed from parameters, as an attribute and as a buffer."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Linear(4, 4)
+        self.gain = nn.Parameter(torch.ones(4)) * 0.02
+        self.register_buffer("shift", nn.Parameter(torch.ones(4)) + 1.0)
+
+    def forward(self, x):
+        return self.body(x) * self.gain + self.shift
+
+
+def test_a_copy_keeps_that_a_computed_tensor_wants_a_gradient():
+    (found,) = [f for f in check(Computed(), torch.randn(8, 4)).findings if f.rule == "unregistered-parameter"]
+    assert found.predicted["tensors"] == 2

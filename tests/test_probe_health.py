@@ -328,6 +328,36 @@ def test_chaos_is_what_the_elasticity_gains_towards_the_input():
     assert measured.params[strongest].elasticity == top
 
 
+class Identity(nn.Module):
+    """A ReLU recurrence that starts as the identity, as a loop or as one op; its readout starts small."""
+
+    def __init__(self, fused):
+        super().__init__()
+        self.fused = fused
+        self.rnn, self.head = nn.RNN(4, 32, nonlinearity="relu", batch_first=True), nn.Linear(32, 1)
+        with torch.no_grad():
+            self.rnn.weight_hh_l0.copy_(torch.eye(32))
+            self.rnn.weight_ih_l0.normal_(0, 0.001)
+
+    def forward(self, x):
+        if self.fused:
+            return self.head(self.rnn(x)[0][:, -1])
+        state, forwards = torch.zeros(len(x), 32), self.rnn.weight_hh_l0.T
+        for step in x.unbind(1):
+            state = torch.relu(step @ self.rnn.weight_ih_l0.T + state @ forwards)
+        return self.head(state)
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_what_adds_up_over_the_steps_of_an_identity_is_no_growth(fused):
+    torch.manual_seed(0)
+    graph, measured = probe(Identity(fused), torch.rand(32, 60, 4))
+    excess, _ = chaos(graph, measured)
+    assert excess < 1.0
+    raw = measured.params["rnn.weight_hh_l0"].elasticity - measured.params["head.weight"].elasticity
+    assert raw > 1.5
+
+
 def test_the_share_of_time_that_a_gradient_reaches():
     assert reached((-20.0, -10.0, -2.0, -1.0)) == 0.5
     assert reached((-math.inf,) * 4) == 1.0

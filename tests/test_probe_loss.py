@@ -53,6 +53,18 @@ HEADS = {
     "probabilities": (lambda: nn.Sequential(nn.Linear(16, 10), nn.Softmax(1)), X, "nll_prob"),
     "sigmoid": (lambda: nn.Sequential(nn.Linear(16, 1), nn.Sigmoid()), X, "bce"),
     "sigmoid, then a view": (lambda: nn.Sequential(nn.Linear(16, 1), nn.Sigmoid(), nn.Flatten(0)), X, "bce"),
+    "sigmoids of two scales": (
+        lambda: Lambda(
+            lambda m, x: torch.cat([m.a(x).sigmoid(), m.b(x).sigmoid()], 1), a=nn.Linear(16, 4), b=nn.Linear(16, 2)
+        ),
+        X,
+        "bce",
+    ),
+    "a sigmoid beside logits": (
+        lambda: Lambda(lambda m, x: torch.cat([m.a(x).sigmoid(), m.b(x)], 1), a=nn.Linear(16, 4), b=nn.Linear(16, 2)),
+        X,
+        "ce",
+    ),
     "tanh": (lambda: nn.Sequential(nn.Linear(16, 4), nn.Tanh()), X, "mse"),
     "an image": (lambda: nn.Conv2d(3, 3, 3, padding=1), IMAGES, "mse"),
     "tokens": (lambda: nn.Sequential(nn.Embedding(20, 8), nn.Linear(8, 20)), TOKENS, "ce"),

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gradlint.capture import capture
-from gradlint.graph.ranges import ANY, Range, ranges
+from gradlint.graph.ranges import ANY, COSINE, Range, ranges
 
 
 def range_of(function: Callable[[Tensor], Tensor]) -> Range:
@@ -47,6 +47,14 @@ EXPRESSIONS: dict[str, tuple[Callable[[Tensor], Tensor], Range]] = {
     "log of a probability": (lambda x: x.sigmoid().log(), Range(-math.inf, 0)),
     "pooled": (lambda x: F.max_pool1d(x.relu()[None], 2)[0], Range(0, math.inf, at_low=True)),
     "product of two": (lambda x: x.relu() * x.sigmoid(), Range(0, math.inf, at_low=True)),
+    "cosines": (lambda x: F.normalize(x, dim=1) @ F.normalize(x.tanh(), dim=1).t(), COSINE),
+    "cosines of joined views": (lambda x: (z := torch.cat([F.normalize(x), F.normalize(-x)])) @ z.mT, COSINE),
+    "cosines by hand": (lambda x: (z := x / x.norm(dim=-1, keepdim=True).clamp(min=1e-8)) @ z.T, COSINE),
+    "cosines with normalised weights": (lambda x: F.linear(F.normalize(x), F.normalize(torch.ones(3, 8))), COSINE),
+    "cosine similarity": (lambda x: F.cosine_similarity(x[:, None], x[None], dim=-1), COSINE),
+    "products along the other axis": (lambda x: F.normalize(x, dim=0) @ F.normalize(x, dim=0).t(), ANY),
+    "one side alone": (lambda x: F.normalize(x, dim=1) @ x.t(), ANY),
+    "normalised by another order": (lambda x: (z := F.normalize(x, p=4.0, dim=1)) @ z.t(), ANY),
     "linear": (lambda x: x @ torch.ones(8, 8), ANY),
     "unknown": (lambda x: x.relu().cumsum(0).lgamma(), ANY),
 }

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy as is_uninitialised
 
-from gradlint.load.duplicate import duplicate
+from gradlint.load.duplicate import computed, detached, duplicate
 
 
 def sharing(model: nn.Module) -> nn.Module:
@@ -52,12 +52,9 @@ def undisturbed() -> Iterator[None]:
 
 def _copied(model: nn.Module, parameter: Callable[[nn.Parameter], nn.Parameter]) -> nn.Module:
     memo: dict[int, Any] = {id(held): parameter(held) for held in model.parameters()}
+    memo |= {id(held): detached(held) for held in computed(model)}
     for module in model.modules():
-        for held in vars(module).values():
-            if isinstance(held, torch.Tensor) and not held.is_leaf:
-                memo[id(held)] = held.detach().clone()  # old weight norm keeps its last result, which cannot be copied
-            elif isinstance(held, torch.Generator):
-                memo[id(held)] = held.clone_state()
+        memo |= {id(held): held.clone_state() for held in vars(module).values() if isinstance(held, torch.Generator)}
     return duplicate(model, memo)
 
 

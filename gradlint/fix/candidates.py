@@ -302,14 +302,18 @@ def _hidden_weights(graph: Graph, op: Op) -> list[str]:
 
 
 def _outputs(recipe: Recipe, scope: Stretch, finding: Finding) -> tuple[Step, ...]:
-    """The output activation that the finding names; for a finding about the output as such, the last one."""
+    """The output activation that the finding names, at every step that it makes a part of the output in.
+
+    For a finding about the output as such it is the last one.
+    """
     named = _named(finding)
     chosen = [op for op in scope.outputs if op.index in named]
     chosen = chosen or (list(scope.outputs[-1:]) if finding.family == "output" else [])
     last = chosen[-1:] == list(scope.outputs[-1:])
     if (recipe.inner and last) or (recipe.output != "identity" and not last):
         return ()
-    return tuple(Swap(op.index, recipe.output) for op in chosen[-1:] if op.function != recipe.output)
+    alike = [op for op in chosen if (op.function, op.span) == (chosen[-1].function, chosen[-1].span)]
+    return tuple(Swap(op.index, recipe.output) for op in alike if op.function != recipe.output)
 
 
 def _drops(recipe: Recipe, scope: Stretch, finding: Finding) -> tuple[Step, ...]:

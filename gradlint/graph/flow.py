@@ -6,6 +6,7 @@ import weakref
 from dataclasses import dataclass
 
 from gradlint.graph.ir import Graph, Op
+from gradlint.graph.mixing import mixing
 
 WEIGHTED = frozenset({"linear", "conv", "recurrent", "embedding"})
 CUT = frozenset({"create", "compare"})
@@ -99,7 +100,7 @@ def _late_entries(graph: Graph, entries: list[int], fed: set[int]) -> tuple[int,
 
 def _reads_input(graph: Graph, op: Op) -> bool:
     return any(
-        graph.values[value].origin == "input" and differentiable(graph, op, place)
+        graph.values[value].origin == "input" and value not in mixing(graph) and differentiable(graph, op, place)
         for place, value in enumerate(op.inputs)
     )
 

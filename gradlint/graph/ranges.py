@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from gradlint.graph.ir import Graph, Op
 from gradlint.graph.memo import remembered
+from gradlint.graph.unit_vectors import is_cosine
 
 INFINITY = math.inf
 
@@ -33,6 +34,7 @@ class Range:
 
 
 ANY = Range()
+COSINE = Range(-1.0 - 1e-6, 1.0 + 1e-6)  # rounding puts that of a vector with itself on either side of 1
 Rule = Callable[[Op, list[Range]], Range]
 
 
@@ -42,7 +44,7 @@ def ranges(graph: Graph) -> Mapping[int, Range]:
     known: dict[int, Range] = {}
     for op in graph.ops:
         operands = [known.get(v, _leaf(graph, v)) for v in op.inputs]
-        result = _transfer(op, operands)
+        result = COSINE if is_cosine(graph, op) else _transfer(op, operands)
         known |= dict.fromkeys(op.outputs, result)
     return known
 
@@ -287,6 +289,8 @@ BY_FUNCTION: Mapping[str, Rule] = {
     "clamp": _clamp,
     "neg": lambda op, operands: _scaled(operands[0], -1.0),
     "reciprocal": lambda op, operands: reciprocal(operands[0]),
+    "normalize": _fixed(COSINE.low, COSINE.high),
+    "cosine_similarity": _fixed(COSINE.low, COSINE.high),
     "sin": _fixed(-1.0, 1.0),
     "cos": _fixed(-1.0, 1.0),
     "sum": _reduced_sum,

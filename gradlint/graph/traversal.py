@@ -27,6 +27,7 @@ __all__ = [
     "is_weighted",
     "longest_path",
     "main_outputs",
+    "makers",
     "merges",
     "predecessors",
     "reaches_output",
@@ -37,6 +38,7 @@ __all__ = [
 
 Predicate = Callable[[Op], bool]
 
+REARRANGING = frozenset({"copy", "reshape", "permute"})  # the same numbers in another place
 TRANSPARENT = frozenset({"reshape", "permute", "copy", "expand", "slice", "split", "dropout", "concat", "pad"})
 _START = -1  # stands for everything before the first op of a path
 
@@ -58,6 +60,25 @@ def main_outputs(graph: Graph) -> tuple[int, ...]:
         if name == "loss" and value in floating:
             return (value,)
     return tuple(floating[:1])
+
+
+def makers(graph: Graph, value: int) -> tuple[Op, ...]:
+    """The ops that made the numbers of the value, past ops that rearrange them; () for a leaf.
+
+    That is one op, except where parts are put together that were all made by the same function (the steps of a decoder,
+    the scales of a detector): then the ops of the parts, in order.
+    """
+    last = _unmoved(graph, value)
+    waiting, parts = [value], list[Op]()
+    while waiting:
+        op = _unmoved(graph, waiting.pop())
+        if op is not None and op.kind == "concat":
+            waiting += reversed(op.inputs)
+        elif op is None or (parts and (op.kind, op.function) != (parts[0].kind, parts[0].function)):
+            return () if last is None else (last,)
+        else:
+            parts.append(op)
+    return tuple({op.index: op for op in parts}.values())
 
 
 def reaches_output(graph: Graph, outputs: Iterable[int] | None = None) -> frozenset[int]:
@@ -163,6 +184,13 @@ def is_rescaling(op: Op) -> bool:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
+
+
+def _unmoved(graph: Graph, value: int) -> Op | None:
+    op = graph.op_of(value)
+    while op is not None and op.kind in REARRANGING and graph.data_inputs(op):
+        op = graph.op_of(graph.data_inputs(op)[0])
+    return op
 
 
 def _producers(graph: Graph, values: Iterable[int]) -> frozenset[int]:

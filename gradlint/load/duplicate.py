@@ -42,6 +42,23 @@ def duplicate(model: nn.Module, memo: dict[int, Any]) -> nn.Module:
     return copied
 
 
+def computed(model: nn.Module) -> Iterator[torch.Tensor]:
+    """Tensors that modules hold and that autograd made, which `copy.deepcopy` refuses; `detached` copies them.
+
+    They are from an earlier call (old weight norm's last result), or from a constructor:
+    `self.pos = nn.Parameter(x) * 0.02`, which a forward pass reads and no optimiser moves.
+    """
+    for module in model.modules():
+        for held in (*vars(module).values(), *module.buffers(recurse=False)):
+            if isinstance(held, torch.Tensor) and not held.is_leaf:
+                yield held
+
+
+def detached(tensor: torch.Tensor) -> torch.Tensor:
+    """A leaf with the numbers of a computed tensor; it wants a gradient where that did."""
+    return tensor.detach().clone().requires_grad_(tensor.requires_grad)
+
+
 def _functions(model: nn.Module) -> Iterator[FunctionType]:
     """Every function with a closure or defaults that modules hold, and those that these close over."""
     seen: set[int] = set()
@@ -79,6 +96,6 @@ def _contents(cell: CellType) -> Iterator[object]:
 def _copies(value: Any, memo: dict[int, Any]) -> Any:
     """The copy of a part of the model, or of what may hold some; anything else is shared, as a function would."""
     if isinstance(value, torch.Tensor) and not value.is_leaf and id(value) not in memo:
-        return value.detach().clone()
+        return detached(value)
     parts = (nn.Module, torch.Tensor, FunctionType, partial, dict, *_CONTAINERS)
     return copy.deepcopy(value, memo) if isinstance(value, parts) else value

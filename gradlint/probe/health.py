@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from gradlint.graph.ir import Graph, Op
-from gradlint.probe.route import Number, Route, aspect, chain, series, weights, widest
+from gradlint.probe.route import Number, Route, applications, aspect, chain, series, weights, widest
 from gradlint.profile import Measurement, Signal
 
 State = Literal["healthy", "warning", "error", "unknown"]
@@ -52,10 +52,10 @@ class Health:
     """The verdict and what it was read from; statistics are None where nothing was known.
 
     `m`: smallest log10(RMS g / RMS w) over the weights in series, for a loss of unit scale and without what a small
-    start takes off. `c`: largest elasticity log10(‖g‖‖w‖) over the weights in series, less that of the last one. `s`:
-    log10 RMS of the output. `r`: hidden layers in series over the units they have, where they are many. `delta`: log10
-    RMS of the gradient at the first weighted op on the route less that at the output. `reach`: share of the time steps
-    that a gradient reaches, by op.
+    start takes off. `c`: largest elasticity log10(‖g‖‖w‖) over the weights in series, per application, less that of
+    the last one. `s`: log10 RMS of the output. `r`: hidden layers in series over the units they have, where they are
+    many. `delta`: log10 RMS of the gradient at the first weighted op on the route less that at the output. `reach`:
+    share of the time steps that a gradient reaches, by op.
     """
 
     state: State
@@ -188,11 +188,19 @@ def elasticity(graph: Graph, facts: Facts, path: str) -> float | None:
 
 
 def chaos(graph: Graph, facts: Facts) -> tuple[float | None, str]:
-    """c, the largest elasticity of the weights in series less that of the last one, and the parameter that sets it."""
-    mine = weights(graph)
+    """c, the largest elasticity of the weights in series less that of the last one, and the parameter that sets it.
+
+    A weight that is applied T times gets T gradients, whose sum is T times one of them where nothing grows on the way:
+    an identity recurrence (Le, Jaitly & Hinton 2015). So the elasticity counts per application.
+    """
+    mine, times = weights(graph), applications(graph)
     found: list[tuple[float, str]] = []
     for index in series(graph):
-        here = [(value, path) for path in mine[index] if (value := elasticity(graph, facts, path)) is not None]
+        here = [
+            (value - math.log10(times.get(path, 1)), path)
+            for path in mine[index]
+            if (value := elasticity(graph, facts, path)) is not None
+        ]
         found += [max(here)] if here else []
     if not found or found[-1][0] == -math.inf:
         return None, ""

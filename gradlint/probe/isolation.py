@@ -18,7 +18,7 @@ from torch.nn.parameter import is_lazy as is_uninitialised
 from gradlint.capture.naming import Names
 from gradlint.capture.sharded import is_sharded, lent, rewrite
 from gradlint.error import ProbeError, UsageError
-from gradlint.load.duplicate import duplicate
+from gradlint.load.duplicate import computed, detached, duplicate
 
 Draw = Callable[[Tensor], Tensor | None]
 
@@ -141,12 +141,9 @@ def _uncopyable(model: nn.Module) -> Iterator[tuple[Any, Any]]:
         if isinstance(held, UninitializedBuffer):
             data = held.data
             yield held, UninitializedBuffer(device=data.device, dtype=data.dtype)  # type: ignore[call-arg]
+    yield from ((held, detached(held)) for held in computed(model))
     for module in model.modules():
-        for held in vars(module).values():
-            if isinstance(held, Tensor) and not held.is_leaf:
-                yield held, held.detach().clone()
-            elif isinstance(held, torch.Generator):
-                yield held, held.clone_state()
+        yield from ((held, held.clone_state()) for held in vars(module).values() if isinstance(held, torch.Generator))
 
 
 def _train(model: nn.Module) -> nn.Module:

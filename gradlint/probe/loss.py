@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from gradlint.capture.structure import Named
 from gradlint.error import ProbeError, UsageError
 from gradlint.graph.ir import Graph, Op
+from gradlint.graph.traversal import makers
 from gradlint.probe.target import SYMMETRIC, UNIT, Random, Target, bits, bounds, fitted, labels, normal, numbers, rows
 
 Function = Callable[..., Any]
@@ -169,14 +170,6 @@ def targets(outputs: Sequence[Named], graph: Graph) -> list[Target]:
     return list(found.values())
 
 
-def last_op(graph: Graph, value: int) -> Op | None:
-    """The op that made the value, past ops that keep the numbers (reshape, permute, copy)."""
-    op = graph.op_of(value)
-    while op is not None and op.kind in ("copy", "reshape", "permute") and graph.data_inputs(op):
-        op = graph.op_of(graph.data_inputs(op)[0])
-    return op
-
-
 def class_axis(tensor: Tensor, graph: Graph, op: Op | None) -> int:
     """The axis that holds the classes of an output; `op` is the one that made it.
 
@@ -259,7 +252,7 @@ def _differentiable(tensor: Tensor) -> bool:
 
 
 def _target(tensor: Tensor, graph: Graph, value: int | None) -> Target:
-    op = None if value is None else last_op(graph, value)
+    op = None if value is None else next(iter(makers(graph, value)), None)
     if tensor.is_complex():
         return Target(torch.view_as_real(tensor), max(0, tensor.ndim - 1), op)
     return Target(tensor, class_axis(tensor, graph, None if value is None else graph.op_of(value)), op)

@@ -9,6 +9,8 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from gradlint.graph.ir import Graph, Op
+from gradlint.graph.memo import remembered
+from gradlint.graph.mixing import mixing
 
 # Ops that carry the signal through a weight. Gains and shifts (norms, layer scale, position tables) do not, and an
 # embedding is where the signal starts: each of its rows sees few samples, so its gradient does not compare.
@@ -82,6 +84,23 @@ def weights(graph: Graph) -> Mapping[int, tuple[str, ...]]:
         if trainable:
             found[op.index] = tuple(trainable)
     return found
+
+
+@remembered
+def applications(graph: Graph) -> Mapping[str, int]:
+    """Per weight how often one run applies it: the ops of `weights`, a recurrent op once for each time step."""
+    counts: dict[str, int] = {}
+    for index, paths in weights(graph).items():
+        for path in paths:
+            counts[path] = counts.get(path, 0) + _steps(graph, graph.ops[index])
+    return counts
+
+
+def _steps(graph: Graph, op: Op) -> int:
+    value = graph.operand(op, "input") if op.kind == "recurrent" else None
+    if value is None or op.attrs.get("cell") or op.attrs.get("packed") or len(value.shape) < 2:
+        return 1
+    return max(1, value.shape[1 if op.attrs.get("batch_first") and len(value.shape) == 3 else 0])
 
 
 def width(paths: tuple[str, ...], number: Number) -> tuple[float, str] | None:
@@ -185,10 +204,15 @@ def _tracks(graph: Graph) -> bool:
     return any(value.requires_grad for value in graph.values if value.origin == "op")
 
 
+def _sources(graph: Graph) -> list[int]:
+    """The inputs that a signal starts at: floating ones that do more than mix what was made of others."""
+    return [v for v in graph.inputs if graph.values[v].dtype.startswith(FLOATING) and v not in mixing(graph)]
+
+
 def _reaches(graph: Graph, number: Number) -> dict[int, _Reach]:
     mine = weights(graph)
     tracked = _tracks(graph)
-    reach = {v: _Reach(bare=True) for v in graph.inputs if graph.values[v].dtype.startswith(FLOATING)}
+    reach = {v: _Reach(bare=True) for v in _sources(graph)}
     for op in graph.ops:
         arrived = [(v, reach[v]) for v in carried(graph, op) if v in reach]
         if not arrived and op.kind != "embedding":
@@ -234,7 +258,7 @@ def _back(reach: Mapping[int, _Reach], end: int) -> Iterator[int]:
 def _count_before(graph: Graph) -> dict[int, int]:
     """Per value the number of ways to it from an input."""
     tracked = _tracks(graph)
-    count = {v: 1 for v in graph.inputs if graph.values[v].dtype.startswith(FLOATING)}
+    count = dict.fromkeys(_sources(graph), 1)
     for op in graph.ops:
         ways = sum(count.get(v, 0) for v in carried(graph, op))
         if op.kind == "embedding" or (ways and tracked and not any(graph.values[v].requires_grad for v in op.outputs)):

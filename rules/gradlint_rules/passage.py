@@ -81,6 +81,15 @@ def producer(graph: Graph, op: Op, kinds: frozenset[str] = SHAPING, *, scaled: b
     return None if value is None else before(graph, value, kinds, scaled=scaled)
 
 
+def model_input(graph: Graph, layer: Op) -> int | None:
+    """The model's own input that the layer reads, seen through ops that leave the numbers as they are."""
+    value = source(graph, layer)
+    while value is not None and value not in graph.inputs:
+        op = graph.op_of(value)
+        value = source(graph, op) if op is not None and op.kind in SHAPING else None
+    return value
+
+
 def output(graph: Graph) -> Value | None:
     """The output that a loss is applied to: the first floating one that a gradient can flow back from."""
     floating = [graph.values[v] for v in graph.outputs if graph.values[v].dtype.startswith(("float", "bfloat"))]

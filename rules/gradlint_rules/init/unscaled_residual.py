@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from gradlint.finding import Draft
@@ -13,6 +14,7 @@ from gradlint_rules import diagnosis
 
 BLOCKS = 4
 SHARE = 0.5  # of the decades gained that lie between the first and the last addition
+KEPT = 0.5  # decades that a signal may gain over all blocks and count as kept: a factor of 3
 
 
 @rule(code="GL305", name="unscaled-residual", family="init", severity="warning", since="0.1.0")
@@ -29,8 +31,7 @@ def unscaled_residual(graph: Graph, signal: Signal) -> Iterator[Draft]:
         return
     ops = [graph.ops[merge.op] for merge in skips]
     yield Draft(
-        message=f"{len(skips)} residual branches are added at full size: {abs(gained):.1f} decades in all; scaled by "
-        f"1/√{len(skips)}, or started at 0, they would keep the signal",
+        message=_message(len(skips), abs(gained)),
         op=ops[0].index,
         module=diagnosis.common(ops) or None,
         ops=found.indices,
@@ -40,4 +41,22 @@ def unscaled_residual(graph: Graph, signal: Signal) -> Iterator[Draft]:
         severity=found.severity,
         factors=found.factors,
         cause="exploding",
+    )
+
+
+def _message(branches: int, gained: float) -> str:
+    """What is wrong: that branches are not scaled by 1/√L, or, where that would not help, the size of their weights.
+
+    A sum x + b(x) grows by √(1 + g²) when the branch multiplies the signal by g, and by √(1 + g²/L) when it is scaled.
+    """
+    growth = 10 ** (gained / branches)
+    scaled = branches / 2 * math.log10(1 + (growth**2 - 1) / branches)
+    if scaled <= KEPT:
+        return (
+            f"{branches} residual branches are added at full size: {gained:.1f} decades in all; scaled by "
+            f"1/√{branches}, or started at 0, they would keep the signal"
+        )
+    return (
+        f"{branches} residual branches start too large: each makes its sum {growth:.2g} times what it adds to, "
+        f"{gained:.1f} decades in all"
     )

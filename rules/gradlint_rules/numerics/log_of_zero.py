@@ -24,8 +24,36 @@ def log_of_zero(graph: Graph) -> Iterator[Draft]:
         if op.function not in LOGARITHMS or value is None or not graph.values[value].requires_grad:
             continue
         argument = known.get(value, ANY)
-        if argument.low <= 0:
+        if argument.low == 0 and not argument.at_low and _is_density(graph, value):
+            yield _underflow(op)
+        elif argument.low <= 0:
             yield from _draft(op, value, argument)
+
+
+def _is_density(graph: Graph, value: int) -> bool:
+    """Whether the value is made by products and sums of exp(-d) with d ≥ 0 without bound, which is 0 from 104 on."""
+    waiting, seen = [value], set[int]()
+    while waiting:
+        op = passage.before(graph, waiting.pop(), passage.SHAPING | {"reduce"}, scaled=True)
+        if op is None or op.index in seen:
+            continue
+        seen.add(op.index)
+        exponent = ranges(graph).get(op.inputs[0], ANY)
+        if op.function == "exp" and exponent.high <= 0 and exponent.low == -math.inf:
+            return True
+        waiting += graph.data_inputs(op) if op.kind == "mul" else ()
+    return False
+
+
+def _underflow(op: Op) -> Draft:
+    return Draft(
+        message=f"{op.function} of a sum of exp(-d) that rounds to 0 for a sample far from all: add the logarithms of "
+        "the factors and take logsumexp",
+        op=op.index,
+        ops=(op.index,),
+        predicted={"least-entry": 0.0},
+        severity="warning",
+    )
 
 
 def _draft(op: Op, value: int, argument: Range) -> Iterator[Draft]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from gradlint.finding import Claim, Draft
@@ -26,7 +27,8 @@ def high_initial_loss(graph: Graph, probe: Measurement, loss: str, options: dict
     """A first loss of more than 10^`decades` times that of an uninformed prediction; a note from 10^`note` on."""
     above = QUANTITIES["loss-above-chance"].function(graph, probe, ())
     value = passage.output(graph)
-    if loss not in LOSSES or above is None or above <= options["note"] or value is None or probe.chance_loss is None:
+    known = loss in LOSSES and above is not None and math.isfinite(above)  # else `not-finite` says where it began
+    if not known or above is None or above <= options["note"] or value is None:
         return
     loud = above > options["decades"]
     last = graph.op_of(value.id)

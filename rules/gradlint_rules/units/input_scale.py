@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 
 from gradlint.finding import Claim, Draft
-from gradlint.graph.ir import Graph, Op, Param
+from gradlint.graph.ir import Graph, Param
 from gradlint.profile import Measurement
 from gradlint.quantity import QUANTITIES
 from gradlint.rule import rule
@@ -25,9 +25,9 @@ def input_scale(graph: Graph, probe: Measurement) -> Iterator[Draft]:
         if op.kind != "activation" or op.function not in diagnosis.SATURATING:
             continue
         layer, value = passage.layer(graph, op), passage.source(graph, op)
-        given = None if layer is None else _input(graph, layer)
+        given = None if layer is None else passage.model_input(graph, layer)
         param = None if layer is None else passage.weight(graph, layer)
-        if value is None or given is None or param is None or _gain(param) > GAIN:
+        if value is None or layer is None or given is None or param is None or _gain(param) > GAIN:
             continue
         fed, size = (QUANTITIES["activation-size"].function(graph, probe, (v,)) for v in (given, value))
         if fed is None or size is None or fed < math.log10(LARGE) or size < math.log10(DRIVEN):
@@ -35,8 +35,8 @@ def input_scale(graph: Graph, probe: Measurement) -> Iterator[Draft]:
         yield Draft(
             message=f"inputs of RMS {10**fed:.3g} drive the first {op.function} to its bounds: what goes into it has "
             f"RMS {10**size:.3g}",
-            op=op.index,
-            ops=(op.index, layer.index) if layer else (op.index,),
+            op=layer.index,
+            ops=(layer.index, op.index),
             claim=Claim("activation-size", (value,), math.log10(DRIVEN), "above"),
             measured={"input_rms": round(10**fed, 3)},
         )
@@ -46,7 +46,7 @@ def input_scale(graph: Graph, probe: Measurement) -> Iterator[Draft]:
 def _recurrent(graph: Graph, probe: Measurement) -> Iterator[Draft]:
     """Recurrent layers whose gates the model's own input drives to their bounds: RMS of the input × gain."""
     for op in graph.ops:
-        given = _input(graph, op) if op.kind == "recurrent" else None
+        given = passage.model_input(graph, op) if op.kind == "recurrent" else None
         fed = None if given is None else QUANTITIES["activation-size"].function(graph, probe, (given,))
         width = None if given is None else graph.values[given].shape[-1]
         param = next((p for path in op.params if (p := graph.params[path]).fan_in == width and len(p.shape) > 1), None)
@@ -66,14 +66,3 @@ def _recurrent(graph: Graph, probe: Measurement) -> Iterator[Draft]:
 
 def _gain(param: Param) -> float:
     return (param.rms or 0.0) * math.sqrt(max(1, param.fan_in))
-
-
-def _input(graph: Graph, layer: Op) -> int | None:
-    """The model's own input that the layer reads, seen through reshapes."""
-    value = passage.source(graph, layer)
-    while value is not None and value not in graph.inputs:
-        op = graph.op_of(value)
-        if op is None or op.kind not in passage.SHAPING:
-            return None
-        value = passage.source(graph, op)
-    return value

@@ -25,23 +25,30 @@ def broken_gradient(graph: Graph) -> Iterator[Draft]:
     if not reached:
         return
     yield from _withheld(graph, reached)
+    cuts: dict[str, list[tuple[Op, list[str]]]] = {}
     for op in graph.ops:
         cut = [v for v in op.inputs if graph.values[v].requires_grad and v not in reached]
-        if not cut or not _breaks(graph, op):
-            continue
-        lost = _behind(graph, cut, reached)
+        lost = _behind(graph, cut, reached) if cut and _breaks(graph, op) else []
         if lost:
-            yield Draft(
-                message=f"{op.function} cuts {len(lost)} parameter{'s' * (len(lost) > 1)} off from the gradient, "
-                f"{lost[0]} first",
-                op=op.index,
-                ops=tuple(
-                    sorted({op.index, *(reader.index for reader in graph.ops if set(lost) & set(reader.params))})
-                ),
-                claim=Claim("relative-gradient", (lost[0],), NOTHING, "below"),
-                predicted={"parameters": len(lost)},
-                severity=_wished(graph, [op]) if op.function in WISHED else None,
-            )
+            cuts.setdefault(op.function, []).append((op, lost))
+    yield from (_draft(graph, places) for places in cuts.values())
+
+
+def _draft(graph: Graph, places: list[tuple[Op, list[str]]]) -> Draft:
+    """One finding for all places of a function, about the one that cuts off most: a later one hides the earlier."""
+    op, most = max(places, key=lambda place: len(place[1]))
+    lost = list(dict.fromkeys([*most, *(path for _, behind in places for path in behind)]))
+    readers = (reader.index for reader in graph.ops if set(lost) & set(reader.params))
+    where = f", at {len(places)} places" if len(places) > 1 else ""
+    return Draft(
+        message=f"{op.function} cuts {len(lost)} parameter{'s' * (len(lost) > 1)} off from the gradient, "
+        f"{lost[0]} first{where}",
+        op=op.index,
+        ops=tuple(sorted({*(place.index for place, _ in places), *readers})),
+        claim=Claim("relative-gradient", (lost[0],), NOTHING, "below"),
+        predicted={"parameters": len(lost)},
+        severity=_wished(graph, [place for place, _ in places]) if op.function in WISHED else None,
+    )
 
 
 def _withheld(graph: Graph, reached: set[int]) -> Iterator[Draft]:

@@ -16,13 +16,14 @@ def unregistered_parameter(graph: Graph) -> Iterator[Draft]:
     if not found:
         return
     op, value = found[0]
+    tensors = len({v for _, v in found})
     shape = "×".join(str(size) for size in graph.values[value].shape) or "one number"
     yield Draft(
-        message=f"{len({v for _, v in found})} trainable tensor{'s' * (len(found) > 1)} ({shape}) not registered as a "
+        message=f"{tensors} trainable tensor{'s' * (tensors > 1)} ({shape}) not registered as a "
         "parameter: no optimiser will reach it",
         op=op.index,
         ops=tuple(sorted({reader.index for reader, _ in found})),
-        predicted={"tensors": len({v for _, v in found})},
+        predicted={"tensors": tensors},
     )
 
 
