@@ -586,3 +586,25 @@ def test_a_model_on_meta_gets_meta_inputs() -> None:
         model = Convolutional()
     found = inferred(model)
     assert found.args[0].is_meta and found.inputs[0].shape[1:] == (3, 32, 32)
+
+
+class Calendar(nn.Module):
+    """Values beside the hour and the month at which each was taken."""
+
+    def __init__(self):
+        super().__init__()
+        self.values = nn.Linear(7, 16)
+        self.hour, self.month = nn.Embedding(24, 16), nn.Embedding(13, 16)
+
+    def forward(self, x, x_mark):
+        x_mark = x_mark.long()
+        return self.values(x) + self.hour(x_mark[:, :, 3]) + self.month(x_mark[:, :, 0])
+
+
+def test_numbers_that_are_made_indices_and_picked_by_their_place_are_whole_and_as_many_as_picked() -> None:
+    found = inferred(Calendar())
+    marks = found.args[1]
+    assert isinstance(marks, torch.Tensor)
+    assert marks.shape[-1] == 4
+    assert marks.min() >= 0
+    assert marks.shape[:2] == found.args[0].shape[:2]  # type: ignore[attr-defined]

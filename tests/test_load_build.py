@@ -391,3 +391,63 @@ def test_packages_below_the_working_directory_are_found(tmp_path, monkeypatch):
     assert type(found.model).__name__ == "Own"
     assert where.is_user(str(tmp_path / "parts_beside" / "layers.py"))
     assert not where.is_user(str(tmp_path / ".venv" / "lib" / "site-packages" / "torch" / "nn.py"))
+
+
+FIELDS = """
+from torch import nn
+from blocks import Embed
+
+class Net(nn.Module):
+    def __init__(self, cfg):
+        super().__init__()
+        self.task = cfg.task
+        self.embed = Embed(cfg.freq, cfg.kind)
+        self.convs = nn.ModuleList(
+            nn.Conv1d(cfg.width, cfg.width, k, dilation=d[1]) for k, d in zip(cfg.kernel_sizes, cfg.spread)
+        )
+        self.vocabulary = cfg.n_vocab
+        self.pretrained = cfg.pretrained_vectors
+        if cfg.pretrained_vectors is not None:
+            self.pretrained = nn.Embedding.from_pretrained(cfg.pretrained_vectors)
+    def forward(self, x):
+        return self.embed.fc(x) if self.task == "forecast" else None
+
+class Config:
+    def __init__(self, folder):
+        self.classes = open(folder).read()
+        self.n_vocab = 0
+"""
+
+BLOCKS = """
+from torch import nn
+
+class Embed(nn.Module):
+    def __init__(self, freq, kind="fixed"):
+        super().__init__()
+        assert kind == "fixed" or kind == "learned"
+        self.fc = nn.Linear({"h": 4, "t": 5}[freq], 8)
+"""
+
+
+def test_the_fields_of_a_configuration_are_guessed_by_what_is_done_with_them(built, tmp_path):
+    (tmp_path / "blocks.py").write_text(BLOCKS)
+    model = built(FIELDS).model
+    assert model.task == "forecast"
+    assert model.embed.fc.in_features == 4
+    assert all(type(conv.dilation[0]) is int for conv in model.convs)
+    assert model.pretrained is None
+    assert model.vocabulary == guess("n_vocab"), "none is stated only until the data are read"
+
+
+def test_what_a_factory_makes_is_linted_where_the_factory_cannot_be_called(built):
+    found = built(f"{NET}\ndef build_model(tensors):\n    return Net(dict(tensors)['a.weight'].shape[1], 3)\n")
+    assert size(found) == (64, 10)
+    assert any("build_model cannot be called" in note for note in found.notes)
+
+
+def test_arguments_that_are_passed_on_to_a_base_are_guessed_as_well(built):
+    found = built(
+        f"{NET}\nclass Wide(Net):\n    def __init__(self, scale, **rest):\n        super().__init__(**rest)\n"
+    )
+    assert size(found) == (64, 10)
+    assert "guessed: scale=2, width=64, num_classes=10" in found.notes

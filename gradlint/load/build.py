@@ -83,6 +83,8 @@ class _Builder:
         for recipe in self._recipes():
             torch.manual_seed(self.constructor.seed)
             self.notes.clear()
+            if recipe in self.candidate.makes:
+                self.notes.append(self._instead(recipe, errors[0]))
             try:
                 return self._sized(recipe)
             except UsageError:
@@ -119,6 +121,11 @@ class _Builder:
         if self._calm:
             whole = tuple(s for s in self.source.tree.body if not is_main_guard(s))
             yield from (replace(recipe, module=whole) for recipe in found)
+        yield from self.candidate.makes
+
+    def _instead(self, recipe: Recipe, error: BaseException) -> str:
+        said = " ".join(f"{type(error).__name__}: {error}".split())
+        return f"{self.candidate.name} cannot be called ({said}): {recipe.text}, which it makes, is linted"
 
     @property
     def _calm(self) -> bool:
