@@ -236,6 +236,18 @@ def token_count(broken: Broken, match: re.Match[str]) -> Iterator[Change]:
                 yield 0.4 + 0.05 * tokens, broken.plan.resized(**{axis: int(side)})
 
 
+def as_many_axes(broken: Broken, match: re.Match[str]) -> Iterator[Change]:
+    """Features of a row meet those of every step: the row is a sequence as well."""
+    operands = broken.refusal.call.operands[:2] if broken.refusal.call is not None else ()
+    low, high = sorted(operands, key=lambda operand: len(operand.shape)) if len(operands) == 2 else (None, None)
+    if low is None or high is None or not 1 < len(low.shape) < len(high.shape) or low.shape[-1] != high.shape[-1]:
+        return
+    leaves = broken.plan.leaves()
+    for path in (low.sources - high.sources) & set(leaves):
+        if leaves[path].role == "vector":
+            yield from rerank(broken, path, len(high.shape) - len(low.shape))
+
+
 def too_flat(broken: Broken, match: re.Match[str]) -> Iterator[Change]:
     """ "batch1 must be a 3D tensor": every operand of another rank."""
     wanted = int(match[1])
@@ -343,6 +355,7 @@ RULES: tuple[tuple[re.Pattern[str], Rule], ...] = tuple(
         (r"attn_mask is torch\.Size\(\[(.*?)\]\), but should be \((.*?)\)", mask_shape),
         (r"key_padded_mask\.shape\[(\d)\] to be (\d+), but got (\d+)", padding_size),
         (r"must match|broadcast|expanded size|shape of the mask|size of mask", mask_form),
+        (r"must match|broadcast", as_many_axes),
         (r"must be a (\d)-?D", too_flat),
         (r"\bhx\b|hidden state|expected hidden|hidden\[", hidden_state),
         (r"KeyError", dict_key),
