@@ -26,7 +26,7 @@ def broken_gradient(graph: Graph) -> Iterator[Draft]:
         return
     yield from _withheld(graph, reached)
     for op in graph.ops:
-        cut = [v for v in op.inputs if graph.values[v].requires_grad and v not in reached]
+        cut = [v for v in _read(op) if graph.values[v].requires_grad and v not in reached]
         if not cut or not _breaks(graph, op):
             continue
         lost = _behind(graph, cut, reached)
@@ -42,6 +42,11 @@ def broken_gradient(graph: Graph) -> Iterator[Draft]:
                 predicted={"parameters": len(lost)},
                 severity=_wished(graph, [op]) if op.function in WISHED else None,
             )
+
+
+def _read(op: Op) -> list[int]:
+    """The values whose numbers an op reads: of what noise is made like (`torch.randn_like(x)`) only the shape is."""
+    return [value for value, role in zip(op.inputs, op.roles, strict=True) if role != "like"]
 
 
 def _withheld(graph: Graph, reached: set[int]) -> Iterator[Draft]:
