@@ -451,3 +451,22 @@ def test_arguments_that_are_passed_on_to_a_base_are_guessed_as_well(built):
     )
     assert size(found) == (64, 10)
     assert "guessed: scale=2, width=64, num_classes=10" in found.notes
+
+
+def test_a_vocabulary_that_is_counted_in_data_that_are_not_here_is_guessed(built):
+    text = """
+    from torch import nn
+
+    class Net(nn.Module):
+        def __init__(self, vocab_size, width):
+            super().__init__()
+            self.table = nn.Embedding(vocab_size, width)
+        def forward(self, x):
+            return self.table(x)
+
+    words = {}
+    model = Net(len(words), 12)
+    """
+    found = built(text)
+    assert found.model.table.weight.shape == (guess("vocab_size"), 12)
+    assert f"guessed: vocab_size={guess('vocab_size')}" in found.notes

@@ -100,7 +100,7 @@ class Guesser:
         if kind == "config" and not _plain(annotation):
             return self._config(name, annotation, path)
         key = normal(name)
-        if key in self.stated and _fits(self.stated[key], kind) and not _is_open(name, self.stated[key]):
+        if key in self.stated and _fits(self.stated[key], kind) and not is_open(name, self.stated[key]):
             return self.stated[key], "stated"
         return guess(name, use, annotation, self.uses.get(f"{path}[]")), "guessed"
 
@@ -173,12 +173,12 @@ class GuessedConfig:
 def open_sizes(config: object) -> dict[str, int]:
     """A size for every field that a configuration sets to -1, "defined later": `vocab_size: int = -1`."""
     fields = vars(config) if hasattr(config, "__dict__") else {}
-    named = [name for name, value in fields.items() if _is_open(name, value)]
+    named = [name for name, value in fields.items() if is_open(name, value)]
     guesses = {name: guess(name, None, "int") for name in named}
     return {name: size for name, size in guesses.items() if type(size) is int and size > 0}
 
 
-def _is_open(name: str, value: object) -> bool:
+def is_open(name: str, value: object) -> bool:
     """Whether a size is stated only to be set later, when the data are known: `n_vocab = 0`, `vocab_size = -1`."""
     return type(value) is int and (
         (value == -1 and bool(SIZE.search(name))) or (value == 0 and bool(COUNTED.search(name)))

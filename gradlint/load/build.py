@@ -147,6 +147,8 @@ class _Builder:
 
     def _finished(self, made: Made) -> Built:
         model, note = as_module(made.value, made.name)
+        if any(isinstance(m, nn.Embedding) and not m.num_embeddings for m in model.modules()):
+            raise LoadError(f"{made.name} has an embedding without rows", "the data that it counts are not here")
         options = [f"guessed: {name}={brief(value)}" for name, value in self.session.guessed.items()]
         notes = dict.fromkeys([*options, *self.notes, *made.notes, *([note] if note else [])])
 

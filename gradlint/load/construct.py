@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from gradlint.error import UsageError
-from gradlint.load.arguments import Arguments, GuessedConfig, Guesser, open_sizes, with_sizes
+from gradlint.load.arguments import Arguments, GuessedConfig, Guesser, is_open, open_sizes, with_sizes
 from gradlint.load.guess import alternatives
 from gradlint.load.imports import Runner
 from gradlint.source.classes import definitions
@@ -158,7 +158,9 @@ def evaluated(
                 raise
             missing.append(name)
             continue
-        if by_place and not missing:
+        if name and is_open(name, result) and not isinstance(value, ast.Constant):  # counted in data that are not here
+            missing.append(name)
+        elif by_place and not missing:
             given.args.append(result)
         else:
             given.kwargs[name] = result

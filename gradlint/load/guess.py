@@ -47,7 +47,7 @@ BY_NAME: tuple[tuple[str, object], ...] = (
     ),
     (
         r"(max_?)?(seq|sequence|sentence|context|src|tgt|block|window|time|input|text)?_?(len|length|steps|size_t|timesteps|window|lookback|ctx)"
-        r"|block_size|context_?(size|length|window)?|window(_size)?|n_ctx|max_position\w*|max_(seq\w*|len\w*)|seqlen|horizon|lookback|length|t",
+        r"|block_size|context_?(size|length|window)?|window(_size)?|n_(\w+_)?ctx|max_position\w*|max_(seq\w*|len\w*)|seqlen|horizon|lookback|length|t",
         64,
     ),
     (r"patch(_?size)?|p_size", 4),
