@@ -634,26 +634,16 @@ class Coarse(nn.Module):
         return self.out(torch.cat((self.down(x), x_lr), 1))
 
 
-class Noisy(nn.Module):
-    """A net that takes noise as a further channel of its image."""
-
-    def __init__(self):
-        super().__init__()
-        self.fc, self.conv = nn.Linear(16, 32 * 32), nn.Conv2d(3 + 1, 8, 3)
-
-    def forward(self, x, z):
-        return self.conv(torch.cat((x, self.fc(z).view(z.size(0), 1, 32, 32)), 1))
-
-
 class Enlarging(nn.Module):
     """A net that enlarges one of its inputs to the size of the other."""
 
     def __init__(self):
         super().__init__()
-        self.conv = nn.Conv2d(3 + 3, 8, 3)
+        self.fc, self.conv = nn.Linear(20, 8), nn.Conv2d(3 + 3, 8, 3)
 
-    def forward(self, x, small):
-        return self.conv(torch.cat((x, F.interpolate(small, x.shape[-2:], mode="bilinear")), 1))
+    def forward(self, x, step, low):
+        x = torch.cat((x, F.interpolate(low, x.shape[-2:], mode="bilinear")), 1)
+        return self.conv(x) + self.fc(step)[..., None, None]
 
 
 class Asserting(nn.Module):
@@ -673,8 +663,10 @@ class Asserting(nn.Module):
 DEPENDENT: dict[str, tuple[nn.Module, dict[str, str]]] = {
     "a hidden state first": (Recurrent(), {"hidden": "float32 {B},5", "X": "float32 {T},7"}),
     "an image at another resolution": (Coarse(), {"x": "float32 3,224,224", "x_lr": "float32 3,56,56"}),
-    "noise beside an image": (Noisy(), {"x": "float32 3,32,32", "z": "float32 16"}),
-    "an image that is enlarged": (Enlarging(), {"x": "float32 3,32,32", "small": "float32 3,32,32"}),
+    "an image that is enlarged": (
+        Enlarging(),
+        {"x": "float32 3,32,32", "step": "float32 20", "low": "float32 3,32,32"},
+    ),
     "an asserted length": (Asserting(), {"x": "float32 3,100"}),
 }
 

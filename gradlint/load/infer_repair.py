@@ -218,22 +218,15 @@ def resize(broken: Broken, path: str, got: int, wanted: int, operand: Operand) -
             cost = 0.0 if operand.input else 0.2
             yield cost + 0.05 * (len(shape) - place), set_axis(plan, path, place, wanted)
     if guess.role in SPATIAL:
-        yield from _more_channels(broken, path, wanted - got, operand)
         yield from solve_side(broken, path, got, wanted, operand)
     elif isinstance(guess.axes[-1] if guess.axes else None, str):
         yield from _scaled(plan, str(guess.axes[-1]), got, wanted)
     else:
         yield from _stretched(broken, path, got, wanted)
     if guess.dtype == "float32":
-        yield 2.0, plan.put(path, Guess("vector", ("B", wanted)))
+        alone = guess.axes == ("B",)  # one number a sample, where a layer wants several
+        yield 0.2 if alone else 2.0, plan.put(path, Guess("vector", ("B", wanted)))
         yield 2.5, plan.put(path, Guess("sequence", ("B", "T", wanted)))
-
-
-def _more_channels(broken: Broken, path: str, more: int, operand: Operand) -> Iterator[Change]:
-    """An image that was joined to maps made of other inputs makes up for the channels that are missing."""
-    channels = broken.plan.leaves()[path].axes[1:2]
-    if len(operand.sources) > 1 and channels and isinstance(channels[0], int) and channels[0] + more > 0:
-        yield 0.3, set_axis(broken.plan, path, 1, channels[0] + more)
 
 
 def set_axis(plan: Plan, path: str, place: int, size: int) -> Plan:
