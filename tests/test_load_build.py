@@ -416,6 +416,7 @@ class Config:
     def __init__(self, folder):
         self.classes = open(folder).read()
         self.n_vocab = 0
+        self.width = self.classes.width if self.classes else 24
 """
 
 BLOCKS = """
@@ -434,6 +435,7 @@ def test_the_fields_of_a_configuration_are_guessed_by_what_is_done_with_them(bui
     model = built(FIELDS).model
     assert model.task == "forecast"
     assert model.embed.fc.in_features == 4
+    assert {conv.in_channels for conv in model.convs} == {24}
     assert all(type(conv.dilation[0]) is int for conv in model.convs)
     assert model.pretrained is None
     assert model.vocabulary == guess("n_vocab"), "none is stated only until the data are read"

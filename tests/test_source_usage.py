@@ -37,6 +37,7 @@ BODIES = {
     "a field through self": ("self.x = x\n        n = len(self.x.sizes)", "x.sizes", Use("sequence")),
     "a field in a variable": ("kind = x.kind\n        if kind == 'sine': pass", "x.kind", Use("text", "sine")),
     "entries of two lists": ("for a, b in zip(x, y): c = b[2]", "y[]", Use("sequence", length=3)),
+    "an entry by its place": ("n = len(x[0])", "x[]", Use("sequence")),
     "entries one by one": ("for i, (a, b) in enumerate(zip(x, y)): c = len(a)", "x[]", Use("sequence")),
 }
 

@@ -86,7 +86,8 @@ SEQUENCES: tuple[tuple[str, tuple[object, ...]], ...] = (
     (r"(img|image|input|in|data|x)_?(shape|dims?)", (3, 32, 32)),
     (r"(img|image|input|in|patch|window)?_?(size|resolution)", (32, 32)),
     (r"(\w+_)?(layers|blocks|depths?|repeats?|stages)", (2, 2, 2, 2)),
-    (r"(\w+_)?kernels?(_?sizes?)?|filter_sizes|ks", (3, 4, 5)),
+    (r"(\w+_)?kernels?(_?sizes?)?|ks", (3, 5, 7)),  # odd, so that padding can keep the size
+    (r"filter_sizes", (3, 4, 5)),
     (
         r"(layer_?)?(sizes|dims|layers_sizes|units|widths|shape|architecture|arch|neurons|nodes|layers)",
         (16, 64, 64, 10),

@@ -130,6 +130,23 @@ def series(graph: Graph) -> tuple[int, ...]:
     )
 
 
+def merges(graph: Graph) -> tuple[int, ...]:
+    """Values that every way from an input to the first output passes and where ways meet that passed a weight or none.
+
+    Whatever lies before such a value learns through it alone, also where a way beside all weights leads past them.
+    """
+    ends = [v for v in graph.outputs if graph.values[v].dtype.startswith(FLOATING)]
+    ends = [v for v in ends if graph.values[v].requires_grad] or ends
+    if not ends:
+        return ()
+    before, after = _count_before(graph), _count_after(graph, ends[0])
+    total = before.get(ends[0], 0)
+    reach = _reaches(graph, lambda path: 0.0)
+    met = [op for op in graph.ops if op.kind == "add" and len(carried(graph, op)) > 1]
+    values = [v for op in met for v in op.outputs if reach.get(v, _Reach()).weighted]
+    return tuple(v for v in values if total and before.get(v, 0) * after.get(v, 0) == total)
+
+
 def is_source(graph: Graph, op: Op) -> bool:
     """Whether no gradient passes back through the op, so that its output counts as an input: detached or frozen."""
     if op.kind == "embedding" or not op.outputs:
@@ -174,7 +191,7 @@ def _reaches(graph: Graph, number: Number) -> dict[int, _Reach]:
 
 def _step(op: Op, arrived: list[tuple[int, _Reach]], own: tuple[float, str] | None) -> _Reach:
     best = max((entry for entry in arrived if entry[1].weighted), key=lambda entry: entry[1].width, default=None)
-    bare = op.kind == "embedding" or any(entry.bare for _, entry in arrived)
+    bare = op.kind == "embedding" or (any(entry.bare for _, entry in arrived) and not _mixes(op, arrived))
     if own is None:
         return _Reach(bare, *_carry(best))
     if bare:
@@ -183,6 +200,14 @@ def _step(op: Op, arrived: list[tuple[int, _Reach]], own: tuple[float, str] | No
     if best is None or own[0] <= best[1].width:
         return _Reach(False, *own, best[0] if best else None)
     return _Reach(False, *_carry(best))
+
+
+def _mixes(op: Op, arrived: list[tuple[int, _Reach]]) -> bool:
+    """Whether an input only mixes rows of features, as a graph does (`adj @ h`): the signal is that of the features."""
+    if op.kind != "matmul" or len(arrived) != 2 or arrived[0][0] != op.inputs[0]:
+        return False
+    (_, left), (_, right) = arrived
+    return left.bare and not left.weighted and right.weighted and not right.bare
 
 
 def _carry(best: tuple[int, _Reach] | None) -> tuple[float, str, int | None]:

@@ -144,7 +144,8 @@ def _stored(node: ast.ClassDef) -> Iterator[tuple[str, ast.expr]]:
     for statement in made.body if made is not None else ():
         target = statement.targets[0] if isinstance(statement, ast.Assign) else None
         if isinstance(statement, ast.Assign) and isinstance(target, ast.Attribute) and root(target) == "self":
-            yield target.attr, statement.value
+            value = statement.value
+            yield target.attr, value.orelse if isinstance(value, ast.IfExp) else value  # without what may be at hand
 
 
 def _options(source: Source) -> Iterator[tuple[str, object]]:

@@ -140,7 +140,8 @@ class _Paths:
         if isinstance(node, ast.Attribute) and (owner := self.of(node.value)):
             return f"{owner}.{node.attr}"
         if isinstance(node, ast.Subscript) and (owner := self.of(node.value)):
-            return f"{owner}.{node.slice.value}" if _is_text(node.slice) else ""  # type: ignore[attr-defined]
+            key = node.slice.value if isinstance(node.slice, ast.Constant) else None
+            return f"{owner}.{key}" if isinstance(key, str) else f"{owner}[]" if isinstance(key, int) else ""
         if isinstance(node, ast.BoolOp):
             return self.of(node.values[0])
         if isinstance(node, ast.IfExp):
