@@ -378,6 +378,21 @@ def test_relative_imports_work_in_folders_without_an_init_file(tmp_path):
     assert type(found.model).__name__ == "Own"
 
 
+def test_a_module_called_like_its_package_does_not_hide_it(tmp_path):
+    package = tmp_path / "wide_net"
+    package.mkdir()
+    (package / "__init__.py").write_text("from wide_net.wide_net import WIDTH\n")
+    (package / "wide_net.py").write_text("WIDTH = 7\n")
+    text = NET + "from wide_net.wide_net import WIDTH\nmodel = Net(WIDTH, 3)\n"
+    (package / "other.py").write_text(text)
+    source = read(package / "other.py")
+    with surroundings(place(source.path)) as session:
+        found = build(find_models(source)[0], source, place(source.path), session)
+    for name in ("wide_net", "wide_net.wide_net", "wide_net.other"):
+        sys.modules.pop(name, None)
+    assert size(found) == (7, 3)
+
+
 def test_packages_below_the_working_directory_are_found(tmp_path, monkeypatch):
     (tmp_path / "parts_beside").mkdir()
     (tmp_path / "parts_beside" / "layers.py").write_text("from torch import nn\nclass Own(nn.Linear): pass\n")
