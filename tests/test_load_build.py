@@ -378,6 +378,33 @@ def test_relative_imports_work_in_folders_without_an_init_file(tmp_path):
     assert type(found.model).__name__ == "Own"
 
 
+def test_why_a_model_of_the_file_cannot_be_defined_is_what_is_reported(built):
+    text = "import no_such_library\nfrom torch import nn\nclass Model(no_such_library.Base, nn.Module):\n"
+    text += "    def forward(self, x):\n        return x\nmodel = Model(3)\n"
+    with pytest.raises(LoadError, match="no_such_library"):
+        built(text)
+
+
+def test_a_model_s_own_configuration_class_makes_its_configuration(built):
+    text = """
+    from torch import nn
+
+    class Sizes:
+        def __init__(self, width=7):
+            self.width = width
+
+    class Net(nn.Module):
+        config_class = Sizes
+        def __init__(self, config):
+            super().__init__()
+            assert isinstance(config, self.config_class)
+            self.fc = nn.Linear(config.width, 3)
+        def forward(self, x):
+            return self.fc(x)
+    """
+    assert size(built(text)) == (7, 3)
+
+
 def test_a_module_called_like_its_package_does_not_hide_it(tmp_path):
     package = tmp_path / "wide_net"
     package.mkdir()

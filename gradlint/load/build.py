@@ -23,7 +23,7 @@ from gradlint.source.calls import trains
 from gradlint.source.classes import definitions
 from gradlint.source.constants import normal
 from gradlint.source.models import Candidate
-from gradlint.source.names import binds, is_main_guard
+from gradlint.source.names import binds, is_definition, is_main_guard
 from gradlint.source.recipe import Frame, Recipe
 from gradlint.source.text import Source
 
@@ -227,9 +227,12 @@ class _Builder:
     def _supply_failed(self, error: BaseException, runner: Runner, given: dict[str, object]) -> bool:
         """A global whose own statement failed, as it asks what is not here (`env.action_space.n`): guessed by its name.
 
-        Only where the name says what it counts.
+        Only where the name says what it counts, and never a model or a class: why that failed is what is reported.
         """
         name = getattr(error, "name", None) or ""
+        defined = {d.name for d in definitions(self.source.tree.body) if is_definition(d)}
+        if name in defined | self.candidate.variables | {self.candidate.name}:
+            return False
         value = (
             named_size(name) if isinstance(error, NameError) and name in runner.failed and name not in given else None
         )

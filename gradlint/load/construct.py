@@ -104,7 +104,7 @@ class Constructor:
                 self.depth -= 1
 
         uses = parameter_uses(node, self.source) if node is not None else {}
-        return Guesser(self.stated, names, uses, part)
+        return Guesser(self.stated, {**names, **_own_config(function)}, uses, part)
 
     @cached_property
     def stated(self) -> dict[str, object]:
@@ -165,6 +165,15 @@ def evaluated(
         else:
             given.kwargs[name] = result
     return given, missing
+
+
+def _own_config(function: object) -> dict[str, object]:
+    """The default of the configuration class that a model names as its own, as those of transformers do."""
+    kind = getattr(function, "config_class", None)
+    try:
+        return {"config": kind()} if isinstance(kind, type) else {}
+    except TypeError:  # it has required fields
+        return {}
 
 
 def _lacking(error: TypeError) -> list[str]:
