@@ -586,3 +586,94 @@ def test_a_model_on_meta_gets_meta_inputs() -> None:
         model = Convolutional()
     found = inferred(model)
     assert found.args[0].is_meta and found.inputs[0].shape[1:] == (3, 32, 32)
+
+
+class Calendar(nn.Module):
+    """Values beside the hour and the month at which each was taken."""
+
+    def __init__(self):
+        super().__init__()
+        self.values = nn.Linear(7, 16)
+        self.hour, self.month = nn.Embedding(24, 16), nn.Embedding(13, 16)
+
+    def forward(self, x, x_mark):
+        x_mark = x_mark.long()
+        return self.values(x) + self.hour(x_mark[:, :, 3]) + self.month(x_mark[:, :, 0])
+
+
+def test_numbers_that_are_made_indices_and_picked_by_their_place_are_whole_and_as_many_as_picked() -> None:
+    found = inferred(Calendar())
+    marks = found.args[1]
+    assert isinstance(marks, torch.Tensor)
+    assert marks.shape[-1] >= 4
+    assert marks.min() >= 0
+    assert marks.shape[:2] == found.args[0].shape[:2]  # type: ignore[attr-defined]
+
+
+class Recurrent(nn.Module):
+    """A net whose first argument is where its recurrence starts from, and whose second holds the steps."""
+
+    def __init__(self):
+        super().__init__()
+        self.rnn = nn.RNN(7, 5)
+        self.out = nn.Linear(5, 7)
+
+    def forward(self, hidden, X):
+        outputs, hidden = self.rnn(X.transpose(0, 1), hidden)
+        return self.out(outputs[-1])
+
+
+class Coarse(nn.Module):
+    """A net that joins its features to a smaller copy of the image."""
+
+    def __init__(self):
+        super().__init__()
+        self.down, self.out = nn.Conv2d(3, 8, 4, 4), nn.Conv2d(8 + 3, 3, 1)
+
+    def forward(self, x, x_lr):
+        return self.out(torch.cat((self.down(x), x_lr), 1))
+
+
+class Enlarging(nn.Module):
+    """A net that enlarges one of its inputs to the size of the other."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc, self.conv = nn.Linear(20, 8), nn.Conv2d(3 + 3, 8, 3)
+
+    def forward(self, x, step, low):
+        x = torch.cat((x, F.interpolate(low, x.shape[-2:], mode="bilinear")), 1)
+        return self.conv(x) + self.fc(step)[..., None, None]
+
+
+class Asserting(nn.Module):
+    """A net of one length that says so after it was halved."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv1d(3, 8, 3, stride=2, padding=1)
+        self.register_buffer("table", torch.randn(50, 8))
+
+    def forward(self, x):
+        x = self.conv(x).permute(0, 2, 1)
+        assert x.shape[1:] == self.table.shape, "incorrect length"
+        return x + self.table
+
+
+DEPENDENT: dict[str, tuple[nn.Module, dict[str, str]]] = {
+    "a hidden state first": (Recurrent(), {"hidden": "float32 {B},5", "X": "float32 {T},7"}),
+    "an image at another resolution": (Coarse(), {"x": "float32 3,224,224", "x_lr": "float32 3,56,56"}),
+    "an image that is enlarged": (
+        Enlarging(),
+        {"x": "float32 3,32,32", "step": "float32 20", "low": "float32 3,32,32"},
+    ),
+    "an asserted length": (Asserting(), {"x": "float32 3,100"}),
+}
+
+
+@pytest.mark.parametrize("case", DEPENDENT)
+def test_inputs_that_depend_on_each_other_or_on_what_the_model_asserts_are_found(case: str) -> None:
+    model, wanted = DEPENDENT[case]
+    found = inferred(model)
+    batch, steps = next((u.shape[0], u.shape[1]) for u in reversed(found.inputs))
+    assert forms(found) == {name: form.format(B=batch, T=steps) for name, form in wanted.items()}

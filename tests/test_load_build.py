@@ -378,6 +378,48 @@ def test_relative_imports_work_in_folders_without_an_init_file(tmp_path):
     assert type(found.model).__name__ == "Own"
 
 
+def test_why_a_model_of_the_file_cannot_be_defined_is_what_is_reported(built):
+    text = "import no_such_library\nfrom torch import nn\nclass Model(no_such_library.Base, nn.Module):\n"
+    text += "    def forward(self, x):\n        return x\nmodel = Model(3)\n"
+    with pytest.raises(LoadError, match="no_such_library"):
+        built(text)
+
+
+def test_a_model_s_own_configuration_class_makes_its_configuration(built):
+    text = """
+    from torch import nn
+
+    class Sizes:
+        def __init__(self, width=7):
+            self.width = width
+
+    class Net(nn.Module):
+        config_class = Sizes
+        def __init__(self, config):
+            super().__init__()
+            assert isinstance(config, self.config_class)
+            self.fc = nn.Linear(config.width, 3)
+        def forward(self, x):
+            return self.fc(x)
+    """
+    assert size(built(text)) == (7, 3)
+
+
+def test_a_module_called_like_its_package_does_not_hide_it(tmp_path):
+    package = tmp_path / "wide_net"
+    package.mkdir()
+    (package / "__init__.py").write_text("from wide_net.wide_net import WIDTH\n")
+    (package / "wide_net.py").write_text("WIDTH = 7\n")
+    text = NET + "from wide_net.wide_net import WIDTH\nmodel = Net(WIDTH, 3)\n"
+    (package / "other.py").write_text(text)
+    source = read(package / "other.py")
+    with surroundings(place(source.path)) as session:
+        found = build(find_models(source)[0], source, place(source.path), session)
+    for name in ("wide_net", "wide_net.wide_net", "wide_net.other"):
+        sys.modules.pop(name, None)
+    assert size(found) == (7, 3)
+
+
 def test_packages_below_the_working_directory_are_found(tmp_path, monkeypatch):
     (tmp_path / "parts_beside").mkdir()
     (tmp_path / "parts_beside" / "layers.py").write_text("from torch import nn\nclass Own(nn.Linear): pass\n")
@@ -391,3 +433,84 @@ def test_packages_below_the_working_directory_are_found(tmp_path, monkeypatch):
     assert type(found.model).__name__ == "Own"
     assert where.is_user(str(tmp_path / "parts_beside" / "layers.py"))
     assert not where.is_user(str(tmp_path / ".venv" / "lib" / "site-packages" / "torch" / "nn.py"))
+
+
+FIELDS = """
+from torch import nn
+from blocks import Embed
+
+class Net(nn.Module):
+    def __init__(self, cfg):
+        super().__init__()
+        self.task = cfg.task
+        self.embed = Embed(cfg.freq, cfg.kind)
+        self.convs = nn.ModuleList(
+            nn.Conv1d(cfg.width, cfg.width, k, dilation=d[1]) for k, d in zip(cfg.kernel_sizes, cfg.spread)
+        )
+        self.vocabulary = cfg.n_vocab
+        self.pretrained = cfg.pretrained_vectors
+        if cfg.pretrained_vectors is not None:
+            self.pretrained = nn.Embedding.from_pretrained(cfg.pretrained_vectors)
+    def forward(self, x):
+        return self.embed.fc(x) if self.task == "forecast" else None
+
+class Config:
+    def __init__(self, folder):
+        self.classes = open(folder).read()
+        self.n_vocab = 0
+        self.width = self.classes.width if self.classes else 24
+"""
+
+BLOCKS = """
+from torch import nn
+
+class Embed(nn.Module):
+    def __init__(self, freq, kind="fixed"):
+        super().__init__()
+        assert kind == "fixed" or kind == "learned"
+        self.fc = nn.Linear({"h": 4, "t": 5}[freq], 8)
+"""
+
+
+def test_the_fields_of_a_configuration_are_guessed_by_what_is_done_with_them(built, tmp_path):
+    (tmp_path / "blocks.py").write_text(BLOCKS)
+    model = built(FIELDS).model
+    assert model.task == "forecast"
+    assert model.embed.fc.in_features == 4
+    assert {conv.in_channels for conv in model.convs} == {24}
+    assert all(type(conv.dilation[0]) is int for conv in model.convs)
+    assert model.pretrained is None
+    assert model.vocabulary == guess("n_vocab"), "none is stated only until the data are read"
+
+
+def test_what_a_factory_makes_is_linted_where_the_factory_cannot_be_called(built):
+    found = built(f"{NET}\ndef build_model(tensors):\n    return Net(dict(tensors)['a.weight'].shape[1], 3)\n")
+    assert size(found) == (64, 10)
+    assert any("build_model cannot be called" in note for note in found.notes)
+
+
+def test_arguments_that_are_passed_on_to_a_base_are_guessed_as_well(built):
+    found = built(
+        f"{NET}\nclass Wide(Net):\n    def __init__(self, scale, **rest):\n        super().__init__(**rest)\n"
+    )
+    assert size(found) == (64, 10)
+    assert "guessed: scale=2, width=64, num_classes=10" in found.notes
+
+
+def test_a_vocabulary_that_is_counted_in_data_that_are_not_here_is_guessed(built):
+    text = """
+    from torch import nn
+
+    class Net(nn.Module):
+        def __init__(self, vocab_size, width):
+            super().__init__()
+            self.table = nn.Embedding(vocab_size, width)
+        def forward(self, x):
+            return self.table(x)
+
+    words = {}
+    model = Net(len(words), 12)
+    """
+    found = built(text)
+    assert found.model.table.weight.shape == (guess("vocab_size"), 12)
+    assert f"guessed: vocab_size={guess('vocab_size')}" in found.notes

@@ -205,7 +205,55 @@ FAULTY = {
     "10 tanh layers of small weights": (lambda: mlp(10, nn.Tanh, std=0.01), "vanishing"),
     "30 ReLU layers from N(0, 1)": (lambda: mlp(30, nn.ReLU, std=1.0), "blow-up"),
     "30 tanh layers from N(0, 1)": (lambda: mlp(30, nn.Tanh, std=1.0), "exploding"),
+    "16 small layers beside a way that ends in nothing": (lambda: sines(16), "vanishing"),
 }
+
+
+def sines(depth):
+    """Small weights beside a way without any, which ends in nothing: the derivative of 0.1 cos x is 0 at x = 0."""
+    layers = nn.ModuleList(nn.Linear(32, 32) for _ in range(depth))
+    for layer in layers:
+        nn.init.normal_(layer.weight, 0, 0.01)
+        nn.init.zeros_(layer.bias)
+
+    def forward(model, x):
+        for layer in model.layers:
+            x = torch.sin(layer(x)) + 0.1 * torch.cos(x)
+        return model.head(x)
+
+    return Lambda(forward, layers=layers, head=nn.Linear(32, 10))
+
+
+def convolved(depth, activation):
+    """Graph convolutions: every layer reads the adjacency, which is an input, and the features of the layer before."""
+
+    def forward(model, x, adjacency):
+        for layer in model.layers:
+            x = activation(adjacency @ layer(x))
+        return model.head(x)
+
+    return Lambda(forward, layers=nn.ModuleList(nn.Linear(32, 32) for _ in range(depth)), head=nn.Linear(32, 10))
+
+
+def test_an_adjacency_matrix_is_no_way_past_the_layers_that_it_mixes():
+    for activation, expected in ((torch.sigmoid, "error"), (lambda x: 2**0.5 * torch.relu(x), "healthy")):
+        model = convolved(16, activation)
+        for layer in model.layers:
+            nn.init.orthogonal_(layer.weight)
+        verdict = judge(*probe(model, X, torch.eye(16)))
+        assert verdict.state == expected, verdict.reasons
+        assert verdict.route is not None
+        assert len(set(verdict.route.ops) & set(weights(probe(model, X, torch.eye(16))[0]))) == 17
+
+
+def test_what_lies_before_a_value_that_every_way_passes_learns_through_it_alone():
+    graph, facts = probe(sines(16), X)
+    verdict = judge(graph, facts)
+    assert verdict.weakest == "layers.0.weight"
+    assert verdict.m is not None
+    assert verdict.m < -10
+    measured = relative(graph, facts)("layers.0.weight")
+    assert verdict.m == pytest.approx(measured, abs=2), "an ordinary weight is larger than these"
 
 
 @pytest.mark.parametrize("name", FAULTY)

@@ -26,6 +26,9 @@ SIZE = re.compile(
     r"(^|_)(vocab|size|dim|width|len|length|num|n|heads?|layers?|features?|classes|tokens?|channels?)(_|$)"
 )
 
+# A field that counts what data hold: there is always one.
+COUNTED = re.compile(r"(^|_)(vocab|words?|tokens?|features?|users?|items?|embed(ding)?s?)(_?(size|num|count|dim))?$")
+
 # A layer for a parameter that is called, by a part of its name.
 LAYERS = ((r"norm|^bn$", "BatchNorm2d"), (r"act|nonlin", "ReLU"), (r"", "Identity"))
 
@@ -59,15 +62,20 @@ class Guesser:
     uses: Mapping[str, Use] = field(default_factory=dict)
     build: Callable[[Callable[..., Any]], object] | None = None  # makes a module of a class of the file
 
-    def complete(self, function: Callable[..., object], given: Arguments, missing: Sequence[str] = ()) -> Arguments:
-        """The given arguments, and a value for every other parameter that has no default or is named in `missing`."""
+    def complete(
+        self, function: Callable[..., object], given: Arguments, missing: Sequence[str] = (), owner: str = ""
+    ) -> Arguments:
+        """The given arguments, and a value for every other parameter that has no default or is named in `missing`.
+
+        `owner` is the parameter whose value the call makes, where it makes one: its fields' uses are known by its name.
+        """
         done = Arguments(list(given.args), dict(given.kwargs))
         for index, parameter in enumerate(_parameters(function)):
             name = parameter.name
             present = index < len(given.args) or name in given.kwargs
             if present or (parameter.default is not parameter.empty and name not in missing):
                 continue
-            value, source = self.value(name, _annotation(parameter))
+            value, source = self.value(name, _annotation(parameter), f"{owner}.{name}" if owner else name)
             getattr(done, source)[name] = value
             if parameter.kind is parameter.POSITIONAL_ONLY:
                 done.args.append(value)
@@ -75,27 +83,28 @@ class Guesser:
                 done.kwargs[name] = value
         return done
 
-    def value(self, name: str, annotation: str = "") -> tuple[object, str]:
-        """(value, "stated" or "guessed") for one parameter."""
-        use = self.uses.get(name)
+    def value(self, name: str, annotation: str = "", path: str = "") -> tuple[object, str]:
+        """(value, "stated" or "guessed") for one parameter, or for the field of one at `path` ("cfg.depth")."""
+        path = path or name
+        use = self.uses.get(path)
         kind = use.kind if use else None
         record = self.namespace.get(annotation)
         if isinstance(record, type) and is_dataclass(record):
-            return self._config(name, annotation)
+            return self._config(name, annotation, path)
         if CONFIG.fullmatch(name.lower()) and kind not in ("sequence", "count"):
-            return self._config(name, annotation)
+            return self._config(name, annotation, path)
         if kind in ("module", "callable"):
             return self._callable(name, kind), "guessed"
         if NETWORKS.fullmatch(name.lower()) and kind in (None, "config") and not _plain(annotation):
             return self._callable(name, "module"), "guessed"
         if kind == "config" and not _plain(annotation):
-            return self._config(name, annotation)
+            return self._config(name, annotation, path)
         key = normal(name)
-        if key in self.stated and _fits(self.stated[key], kind):
+        if key in self.stated and _fits(self.stated[key], kind) and not is_open(name, self.stated[key]):
             return self.stated[key], "stated"
-        return guess(name, use, annotation), "guessed"
+        return guess(name, use, annotation, self.uses.get(f"{path}[]")), "guessed"
 
-    def _config(self, name: str, annotation: str) -> tuple[object, str]:
+    def _config(self, name: str, annotation: str, path: str) -> tuple[object, str]:
         """A configuration of the file, or a stand-in that guesses every field that is read."""
         ranked = sorted(
             self.namespace.items(), key=lambda item: (item[0].lower() != name.lower(), item[0] != annotation)
@@ -110,8 +119,8 @@ class Guesser:
                     return value(), "stated"
                 except TypeError:  # it has required fields
                     if is_dataclass(value):
-                        return value(**self.complete(value, Arguments()).kwargs), "guessed"
-        return GuessedConfig(self), "guessed"
+                        return value(**self.complete(value, Arguments(), owner=path).kwargs), "guessed"
+        return GuessedConfig(self, path), "guessed"
 
     def _callable(self, name: str, kind: str) -> object:
         """A module for a parameter that the model calls: the file's class of that name, or a library module."""
@@ -128,16 +137,17 @@ class Guesser:
 
 
 class GuessedConfig:
-    """A configuration object nobody wrote: every attribute or key that is read is guessed by its name."""
+    """A configuration object nobody wrote: every attribute or key that is read is guessed by its name and its use."""
 
-    def __init__(self, guesser: Guesser) -> None:
+    def __init__(self, guesser: Guesser, path: str) -> None:
         self.__dict__["_guesser"] = guesser
+        self.__dict__["_path"] = path
 
     def __getattr__(self, name: str) -> object:
         if name.startswith("__"):
             raise AttributeError(name)
         guesser: Guesser = self.__dict__["_guesser"]
-        self.__dict__[name] = guesser.value(name)[0]
+        self.__dict__[name] = guesser.value(name, path=f"{self._path}.{name}")[0]
         return self.__dict__[name]
 
     def __getitem__(self, name: str) -> object:
@@ -151,21 +161,28 @@ class GuessedConfig:
         return self.__dict__.get(name, default)
 
     def __deepcopy__(self, memo: object) -> GuessedConfig:
-        other = GuessedConfig(self.__dict__["_guesser"])
+        other = GuessedConfig(self.__dict__["_guesser"], self.__dict__["_path"])
         other.__dict__.update(self.__dict__)
         return other
 
     def __repr__(self) -> str:
-        fields = {k: v for k, v in self.__dict__.items() if k != "_guesser"}
+        fields = {k: v for k, v in self.__dict__.items() if k not in ("_guesser", "_path")}
         return f"<{_listed(fields)}>"
 
 
 def open_sizes(config: object) -> dict[str, int]:
     """A size for every field that a configuration sets to -1, "defined later": `vocab_size: int = -1`."""
     fields = vars(config) if hasattr(config, "__dict__") else {}
-    named = [name for name, value in fields.items() if type(value) is int and value == -1 and SIZE.search(name)]
+    named = [name for name, value in fields.items() if is_open(name, value)]
     guesses = {name: guess(name, None, "int") for name in named}
     return {name: size for name, size in guesses.items() if type(size) is int and size > 0}
+
+
+def is_open(name: str, value: object) -> bool:
+    """Whether a size is stated only to be set later, when the data are known: `n_vocab = 0`, `vocab_size = -1`."""
+    return type(value) is int and (
+        (value == -1 and bool(SIZE.search(name))) or (value == 0 and bool(COUNTED.search(name)))
+    )
 
 
 def with_sizes(config: object, sizes: Mapping[str, int]) -> object:

@@ -23,7 +23,7 @@ from gradlint.source.calls import trains
 from gradlint.source.classes import definitions
 from gradlint.source.constants import normal
 from gradlint.source.models import Candidate
-from gradlint.source.names import binds, is_main_guard
+from gradlint.source.names import binds, is_definition, is_main_guard
 from gradlint.source.recipe import Frame, Recipe
 from gradlint.source.text import Source
 
@@ -83,6 +83,8 @@ class _Builder:
         for recipe in self._recipes():
             torch.manual_seed(self.constructor.seed)
             self.notes.clear()
+            if recipe in self.candidate.makes:
+                self.notes.append(self._instead(recipe, errors[0]))
             try:
                 return self._sized(recipe)
             except UsageError:
@@ -119,6 +121,11 @@ class _Builder:
         if self._calm:
             whole = tuple(s for s in self.source.tree.body if not is_main_guard(s))
             yield from (replace(recipe, module=whole) for recipe in found)
+        yield from self.candidate.makes
+
+    def _instead(self, recipe: Recipe, error: BaseException) -> str:
+        said = " ".join(f"{type(error).__name__}: {error}".split())
+        return f"{self.candidate.name} cannot be called ({said}): {recipe.text}, which it makes, is linted"
 
     @property
     def _calm(self) -> bool:
@@ -140,6 +147,8 @@ class _Builder:
 
     def _finished(self, made: Made) -> Built:
         model, note = as_module(made.value, made.name)
+        if any(isinstance(m, nn.Embedding) and not m.num_embeddings for m in model.modules()):
+            raise LoadError(f"{made.name} has an embedding without rows", "the data that it counts are not here")
         options = [f"guessed: {name}={brief(value)}" for name, value in self.session.guessed.items()]
         notes = dict.fromkeys([*options, *self.notes, *made.notes, *([note] if note else [])])
 
@@ -218,9 +227,12 @@ class _Builder:
     def _supply_failed(self, error: BaseException, runner: Runner, given: dict[str, object]) -> bool:
         """A global whose own statement failed, as it asks what is not here (`env.action_space.n`): guessed by its name.
 
-        Only where the name says what it counts.
+        Only where the name says what it counts, and never a model or a class: why that failed is what is reported.
         """
         name = getattr(error, "name", None) or ""
+        defined = {d.name for d in definitions(self.source.tree.body) if is_definition(d)}
+        if name in defined | self.candidate.variables | {self.candidate.name}:
+            return False
         value = (
             named_size(name) if isinstance(error, NameError) and name in runner.failed and name not in given else None
         )

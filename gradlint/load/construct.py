@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -13,7 +14,7 @@ import torch
 from torch import nn
 
 from gradlint.error import UsageError
-from gradlint.load.arguments import Arguments, GuessedConfig, Guesser, open_sizes, with_sizes
+from gradlint.load.arguments import Arguments, GuessedConfig, Guesser, is_open, open_sizes, with_sizes
 from gradlint.load.guess import alternatives
 from gradlint.load.imports import Runner
 from gradlint.source.classes import definitions
@@ -23,6 +24,7 @@ from gradlint.source.text import Source
 from gradlint.source.usage import parameter_uses
 
 DEPTH = 2  # models within models that are made as arguments
+PASSED_ON = 2  # times that a constructor lacks arguments which its `**kwargs` pass on
 REPAIRS = 16  # other values tried for guessed arguments
 
 
@@ -58,9 +60,23 @@ class Constructor:
         Other guesses are tried when the call fails. Raises the error of the first.
         """
         self._override(function, given)
-        wanted = self.guesser(function, names).complete(function, given, missing)
+        guesser = self.guesser(function, names)
+        wanted = guesser.complete(function, given, missing)
         name = getattr(function, "__name__", type(function).__name__)
         self.tried = wanted.label(name)
+        for _ in range(PASSED_ON):
+            try:
+                return self._accepted(function, wanted, name)
+            except TypeError as error:
+                lacking = _lacking(error) if "**" in signature(function) else []
+                if not lacking or wanted.kwargs.keys() & set(lacking):
+                    raise
+                guesses = {n: guesser.value(n)[0] for n in lacking}
+                wanted = replace(wanted, kwargs={**wanted.kwargs, **guesses}, guessed={**wanted.guessed, **guesses})
+        return self._accepted(function, wanted, name)
+
+    def _accepted(self, function: Callable[..., Any], wanted: Arguments, name: str) -> Made:
+        """The first call that is accepted. Raises the error of the first when none is."""
         errors: list[Exception] = []
         for arguments in _variations(wanted):
             try:
@@ -87,7 +103,8 @@ class Constructor:
             finally:
                 self.depth -= 1
 
-        return Guesser(self.stated, names, parameter_uses(node) if node is not None else {}, part)
+        uses = parameter_uses(node, self.source) if node is not None else {}
+        return Guesser(self.stated, {**names, **_own_config(function)}, uses, part)
 
     @cached_property
     def stated(self) -> dict[str, object]:
@@ -141,11 +158,28 @@ def evaluated(
                 raise
             missing.append(name)
             continue
-        if by_place and not missing:
+        if name and is_open(name, result) and not isinstance(value, ast.Constant):  # counted in data that are not here
+            missing.append(name)
+        elif by_place and not missing:
             given.args.append(result)
         else:
             given.kwargs[name] = result
     return given, missing
+
+
+def _own_config(function: object) -> dict[str, object]:
+    """The default of the configuration class that a model names as its own, as those of transformers do."""
+    kind = getattr(function, "config_class", None)
+    try:
+        return {"config": kind()} if isinstance(kind, type) else {}
+    except TypeError:  # it has required fields
+        return {}
+
+
+def _lacking(error: TypeError) -> list[str]:
+    """The arguments that a call, or one that `**kwargs` are passed on to, lacked, as Python's message names them."""
+    said = re.search(r"missing \d+ required (?:positional|keyword-only) arguments?: (.*)", str(error))
+    return re.findall(r"'(\w+)'", said[1]) if said else []
 
 
 def signature(function: object) -> list[str]:

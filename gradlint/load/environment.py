@@ -40,6 +40,16 @@ class Place:
         """The dotted name of the package that holds the file, or ""."""
         return self.name.rpartition(".")[0]
 
+    @property
+    def folders(self) -> tuple[Path, Path]:
+        """The file's own folder and the package's, in the order in which modules are looked up.
+
+        A program sees its own folder first; where that holds a module of the package's name, it would hide the package.
+        """
+        own = self.path.parent
+        hidden = self.package and (own / f"{self.name.partition('.')[0]}.py").exists()
+        return (self.root, own) if hidden else (own, self.root)
+
     def is_user(self, filename: str) -> bool:
         """Whether a source file belongs to the user's project rather than to an installed package."""
         home = self.root / self.name.split(".")[0] if self.package else self.root
@@ -87,7 +97,7 @@ def surroundings(where: Place) -> Iterator[Session]:
     with (
         contextlib.redirect_stdout(sys.stderr),
         patched(sys, "argv", [str(where.path)]),
-        patched(sys, "path", [str(where.path.parent), str(where.root), *sys.path, *project]),
+        patched(sys, "path", [*map(str, where.folders), *sys.path, *project]),
         patched(sys, "dont_write_bytecode", True),
         _finder(session.finder),
         patched(argparse.ArgumentParser, "parse_args", _parse_args),

@@ -288,10 +288,11 @@ def _name(func: object) -> str:
 def _call(func: object, args: tuple[object, ...], kwargs: dict[str, object]) -> Call:
     taken = [*tensors_in(args), *tensors_in(kwargs)]
     plain = tuple(arg for arg in args if not isinstance(arg, Tensor))
-    return Call(_name(func), tuple(map(_operand, taken)), plain, tuple(kwargs.items()))
+    return Call(_name(func), tuple(map(operand_of, taken)), plain, tuple(kwargs.items()))
 
 
-def _operand(tensor: Tensor) -> Operand:
+def operand_of(tensor: Tensor) -> Operand:
+    """What is known of a tensor that a call takes, or that stands in the user's frame."""
     notes = tensor.__dict__
     return Operand(
         tuple(tensor.shape),

@@ -47,7 +47,7 @@ BY_NAME: tuple[tuple[str, object], ...] = (
     ),
     (
         r"(max_?)?(seq|sequence|sentence|context|src|tgt|block|window|time|input|text)?_?(len|length|steps|size_t|timesteps|window|lookback|ctx)"
-        r"|block_size|context_?(size|length|window)?|window(_size)?|n_ctx|max_position\w*|max_(seq\w*|len\w*)|seqlen|horizon|lookback|length|t",
+        r"|block_size|context_?(size|length|window)?|window(_size)?|n_(\w+_)?ctx|max_position\w*|max_(seq\w*|len\w*)|seqlen|horizon|lookback|length|t",
         64,
     ),
     (r"patch(_?size)?|p_size", 4),
@@ -56,13 +56,17 @@ BY_NAME: tuple[tuple[str, object], ...] = (
         32,
     ),
     (r"(img|image|input|in|data|x)_?shape|shape", (3, 32, 32)),
-    (r"\w*(depth|layers?|blocks?|levels?|stages?|stacks?|repeats?|nums?|cells?|experts?|n|k|l|scales?|steps?)", 2),
+    (
+        r"\w*(depth|layers?|blocks?|levels?|stages?|stacks?|repeats?|nums?|cells?|experts?|scales?|steps?)|(\w+_)?[nkl]",
+        2,
+    ),
     (r"kernel(_?size)?|ks|k_size|filter_size", 3),
     (
         r"stride|padding|dilation|groups|expansion|expand_ratio|ratio|scale|factor|multiplier|mult|width_mult\w*|cardinality",
         1,
     ),
     (r"reduction(_ratio)?|r|rank", 4),
+    (r"\w+_channels?", 64),
     (r"eps(ilon)?", 1e-5),
     (r"lr|learning_rate", 1e-3),
     (r"(negative_)?slope|alpha|leak", 0.2),
@@ -81,13 +85,15 @@ BY_NAME: tuple[tuple[str, object], ...] = (
 SEQUENCES: tuple[tuple[str, tuple[object, ...]], ...] = (
     (r"(img|image|input|in|data|x)_?(shape|dims?)", (3, 32, 32)),
     (r"(img|image|input|in|patch|window)?_?(size|resolution)", (32, 32)),
-    (r"(num_|n_)?(layers|blocks|depths?|repeats?|stages)", (2, 2, 2, 2)),
-    (r"kernels?(_?sizes?)?|filter_sizes|ks", (3, 4, 5)),
+    (r"(\w+_)?(layers|blocks|depths?|repeats?|stages)", (2, 2, 2, 2)),
+    (r"(\w+_)?kernels?(_?sizes?)?|ks", (3, 5, 7)),  # odd, so that padding can keep the size
+    (r"filter_sizes", (3, 4, 5)),
     (
         r"(layer_?)?(sizes|dims|layers_sizes|units|widths|shape|architecture|arch|neurons|nodes|layers)",
         (16, 64, 64, 10),
     ),
-    (r"strides?|dilations?", (1, 2, 2, 2)),
+    (r"(\w+_)?(strides?|dilations?|dilation_sizes)", (1, 2, 2, 2)),
+    (r"(up|down)_?(sample|sampling|scale)_?(rates?|scales?|ratios?|factors?)", (2, 2, 2)),
     (r"\w*dropouts?", (0.1, 0.1, 0.1, 0.1)),
     (r"\w*(heads)\w*", (4, 4, 4, 4)),
 )
@@ -102,23 +108,37 @@ BY_ANNOTATION: tuple[tuple[str, object], ...] = (
 )
 
 
+# What is not at hand, where the constructor can do without it.
+FETCHED = r"\w*(pre_?train\w*|weights|checkpoint|ckpt|state_dict|path|file)"
+
+# The value of a parameter whose name says nothing, by its use; a number is the default that it has elsewhere.
+UNNAMED: dict[str, object] = {"optional": None, "text": "", "number": 1}
+
+
 def named_size(name: str) -> int | None:
     """The usual number for a name that says what it counts; None for any other name."""
     value = _first(BY_NAME, name.strip("_").lower(), None)
     return value if type(value) is int and value > 0 else None
 
 
-def guess(name: str, use: Use | None = None, annotation: str = "") -> object:
-    """A plausible number, text or tuple for a parameter."""
+def guess(name: str, use: Use | None = None, annotation: str = "", entry: Use | None = None) -> object:
+    """A plausible number, text or tuple for a parameter; `entry` says how the entries of a sequence are used."""
     key = name.strip("_").lower()
-    if use is not None and use.kind in ("text", "text key") and use.example is not None:
+    if use is not None and use.kind in ("text", "text key", "choice", "usual") and use.example is not None:
         return use.example
+    if use is not None and use.kind == "optional" and re.fullmatch(FETCHED, key):
+        return None
+    if use is not None and use.kind == "annotated" and not annotation:
+        annotation = str(use.example)
     if use is not None and use.kind == "sequence":
-        return _sized(_first(SEQUENCES, key, (64, 64)), use.length)
+        values = _sized(_first(SEQUENCES, key, (64, 64)), use.length)
+        return values if entry is None else tuple(_entry(value, entry) for value in values)
     annotated = _first(BY_ANNOTATION, annotation, None)
     named = _first(BY_NAME, key, None)
     if isinstance(annotated, tuple):
         return _first(SEQUENCES, key, annotated)
+    if named is None and annotated is None and use is not None and use.kind in UNNAMED:
+        return use.example if use.kind == "number" else UNNAMED[use.kind]
     if named is None or (annotated is not None and not _compatible(named, annotated)):
         return 16 if annotated is None else annotated
     return named
@@ -154,6 +174,13 @@ def _first(table: tuple[tuple[str, object], ...], key: str, default: object) -> 
     return next((value for pattern, value in table if re.fullmatch(pattern, key)), default)
 
 
-def _sized(value: object, length: int) -> object:
+def _entry(value: object, use: Use) -> object:
+    """One entry of a sequence, which may be a sequence itself."""
+    if use.kind == "usual" and isinstance(use.example, tuple | list):
+        return tuple(use.example)
+    return _sized(value, use.length or 1) if use.kind == "sequence" else value
+
+
+def _sized(value: object, length: int) -> tuple[object, ...]:
     values = value if isinstance(value, tuple) else (value,)
     return values if not length else (values * length)[:length]

@@ -224,7 +224,8 @@ def resize(broken: Broken, path: str, got: int, wanted: int, operand: Operand) -
     else:
         yield from _stretched(broken, path, got, wanted)
     if guess.dtype == "float32":
-        yield 2.0, plan.put(path, Guess("vector", ("B", wanted)))
+        alone = guess.axes == ("B",)  # one number a sample, where a layer wants several
+        yield 0.2 if alone else 2.0, plan.put(path, Guess("vector", ("B", wanted)))
         yield 2.5, plan.put(path, Guess("sequence", ("B", "T", wanted)))
 
 

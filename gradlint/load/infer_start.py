@@ -54,8 +54,16 @@ def guesses(argument: Argument, known: Context) -> list[Node]:
     if typed:
         return typed
     first = known.arguments[:1] == (argument,)
-    named = [] if first and role_of(argument.name) == "state" else _by_name(argument.name, known)
+    observed = first and role_of(argument.name) == "state" and not _is_recurrent_state(argument, known)
+    named = [] if observed else _by_name(argument.name, known)
     return list(dict.fromkeys([*named, *known.entries]))
+
+
+def _is_recurrent_state(argument: Argument, known: Context) -> bool:
+    """Whether a first argument is what a recurrent layer starts from, and not what an agent sees (`state`)."""
+    beside = any(a.required and a != argument for a in known.arguments)
+    recurrent = any(isinstance(m, (nn.RNNBase, nn.RNNCellBase)) for m in known.model.modules())
+    return beside and recurrent and not {"state", "states"} & {*words(argument.name)}
 
 
 def _by_use(argument: Argument, known: Context) -> list[Node]:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from gradlint.load.feed_plan import Group, Guess
 from gradlint.load.feed_trial import sources_of, tensors_in
+from gradlint.load.infer_asserted import asserted_size
 from gradlint.load.infer_context import Argument
 from gradlint.load.infer_masks import mask_form, mask_shape, numeric_mask, padding_size, truth_values
 from gradlint.load.infer_repair import (
@@ -236,6 +237,37 @@ def token_count(broken: Broken, match: re.Match[str]) -> Iterator[Change]:
                 yield 0.4 + 0.05 * tokens, broken.plan.resized(**{axis: int(side)})
 
 
+def joined_size(broken: Broken, match: re.Match[str]) -> Iterator[Change]:
+    """`cat` wants one of its parts smaller or larger: an input at another resolution than the others."""
+    wanted, came, place = (int(match[i]) for i in (1, 2, 3))
+    operands = broken.refusal.call.operands if broken.refusal.call is not None else ()
+    path = operands[place].input if place < len(operands) else ""
+    guess = broken.plan.leaves().get(path)
+    if guess is not None and guess.role in SPATIAL:
+        sides = (wanted if broken.plan.size(axis) == came else axis for axis in guess.axes[2:])
+        yield 0.1, broken.plan.put(path, replace(guess, axes=(*guess.axes[:2], *sides)))
+
+
+def resized(broken: Broken, match: re.Match[str]) -> Iterator[Change]:
+    """`interpolate` to a size of so many axes: an image, a signal or a volume."""
+    operands = broken.refusal.call.operands[:1] if broken.refusal.call is not None else ()
+    for operand in operands:
+        for path in operand.sources & set(broken.plan.leaves()):
+            yield from rerank(broken, path, match[1].count(",") + 3 - len(operand.shape))
+
+
+def as_many_axes(broken: Broken, match: re.Match[str]) -> Iterator[Change]:
+    """Features of a row meet those of every step: the row is a sequence as well."""
+    operands = broken.refusal.call.operands[:2] if broken.refusal.call is not None else ()
+    low, high = sorted(operands, key=lambda operand: len(operand.shape)) if len(operands) == 2 else (None, None)
+    if low is None or high is None or not 1 < len(low.shape) < len(high.shape) or low.shape[-1] != high.shape[-1]:
+        return
+    leaves = broken.plan.leaves()
+    for path in (low.sources - high.sources) & set(leaves):
+        if leaves[path].role == "vector":
+            yield from rerank(broken, path, len(high.shape) - len(low.shape))
+
+
 def too_flat(broken: Broken, match: re.Match[str]) -> Iterator[Change]:
     """ "batch1 must be a 3D tensor": every operand of another rank."""
     wanted = int(match[1])
@@ -331,6 +363,7 @@ RULES: tuple[tuple[re.Pattern[str], Rule], ...] = tuple(
             r"dimension specified as|must have the same number of dimensions|must be at least|rank|ndim|\.dim\(\)",
             needs_rank,
         ),
+        (r"AssertionError", asserted_size),
         (r"AssertionError", needs_rank),
         (
             r"indices.*(long|int)|(long|int).*ind(ex|ices)|index tensor|one of the following scalar types: Long",
@@ -343,6 +376,9 @@ RULES: tuple[tuple[re.Pattern[str], Rule], ...] = tuple(
         (r"attn_mask is torch\.Size\(\[(.*?)\]\), but should be \((.*?)\)", mask_shape),
         (r"key_padded_mask\.shape\[(\d)\] to be (\d+), but got (\d+)", padding_size),
         (r"must match|broadcast|expanded size|shape of the mask|size of mask", mask_form),
+        (r"must match|broadcast", as_many_axes),
+        (r"Expected size (\d+) but got size (\d+) for tensor number (\d+)", joined_size),
+        (r"same number of spatial dimensions.*output size of [(\[]([\d, ]+)", resized),
         (r"must be a (\d)-?D", too_flat),
         (r"\bhx\b|hidden state|expected hidden|hidden\[", hidden_state),
         (r"KeyError", dict_key),

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from gradlint.graph.ir import Graph, Op
-from gradlint.probe.route import Number, Route, applications, aspect, chain, series, weights, widest
+from gradlint.probe.route import Number, Route, applications, aspect, chain, merges, series, weights, widest
 from gradlint.profile import Measurement, Signal
 
 State = Literal["healthy", "warning", "error", "unknown"]
@@ -98,6 +98,10 @@ def judge(graph: Graph, facts: Facts, *, optimizer: str | None = None, around: C
     route = widest(graph, number)
     c, strongest = chaos(graph, facts)
     m = None if route is None else route.width - loss_scale(graph, facts, route) + slow_start(graph, facts, route)
+    weakest = "" if route is None else route.weakest
+    behind = None if route is None else stream(graph, facts, route)
+    if m is not None and behind is not None and behind[0] < min(m, limits["m"][0]):  # a bound decides where it is low
+        m, weakest = behind
     statistics = {"m": m, "c": c, "s": size(graph, facts), "r": plainness(graph, around)}
     reach = {op: share for op, share in reaches(graph, facts).items() if graph.ops[op].function not in GATED}
     verdicts = [
@@ -113,7 +117,7 @@ def judge(graph: Graph, facts: Facts, *, optimizer: str | None = None, around: C
         **statistics,
         delta=None if route is None else change(facts, route),
         reach=reaches(graph, facts),
-        weakest="" if route is None else route.weakest,
+        weakest=weakest,
         strongest=strongest,
         route=route,
         reasons=tuple(reason for verdict, _, reason in verdicts if verdict == state),
@@ -160,9 +164,42 @@ def slow_start(graph: Graph, facts: Facts, route: Route) -> float:
     A head drawn far below 1/√(3 fan_in) on purpose (policies, Fixup) and a gain far below 1 (layer scale) hold the
     gradient back only until they have grown, which takes few steps when their own gradient is not small beside them.
     """
+    mine = weights(graph)
+    start = next(index for index in route.ops if route.weakest in mine.get(index, ()))
+    return _small_start(graph, facts, [graph.ops[index] for index in route.ops if index > start])
+
+
+def stream(graph: Graph, facts: Facts, route: Route) -> tuple[float, str] | None:
+    """m of what lies before a value that every way passes, and the worst of its weights; None where there is no such.
+
+    A way beside all weights carries no gradient for granted: where it ends in nothing (0.1 cos x at x = 0), every
+    weight before is lost. A weight W of ordinary size, ‖W‖ = √fan_out, that makes the value v from unit inputs gets
+    g = Σ δ xᵀ, at most ‖δ‖ √(fan_in P) when the P positions of a sample agree, so that log10(‖g‖/‖W‖) is at most
+    log10(‖δ‖ √P). What a loss and a small start take off counts as it does for a weight.
+    """
+    number = relative(graph, facts)
+    found = []
+    for value in merges(graph):
+        gradient, shape = facts.profile.gradient.get(value), graph.values[value].shape
+        producer = graph.values[value].producer
+        if gradient is None or math.isnan(gradient) or not shape or producer is None:
+            continue
+        channels = shape[1] if len(shape) > 3 else shape[-1]
+        positions = math.prod(shape) / max(1, shape[0] * channels)
+        most = gradient + 0.5 * math.log10(max(1, math.prod(shape))) + 0.5 * math.log10(max(1, positions))
+        small = _small_start(graph, facts, [graph.ops[index] for index in route.ops if index > producer])
+        found.append((most - loss_scale(graph, facts, route) + small, producer))
+    if not found:
+        return None
+    m, last = min(found)
+    paths = [path for index, paths in weights(graph).items() if index < last for path in paths]
+    judged = [(size, path) for path in paths if (size := number(path)) is not None]
+    return (m, min(judged)[1]) if judged else None
+
+
+def _small_start(graph: Graph, facts: Facts, behind: Sequence[Op]) -> float:
+    """Decades that these ops' small starts take off for some steps."""
     number, mine = relative(graph, facts), weights(graph)
-    start = next(place for place, index in enumerate(route.ops) if route.weakest in mine.get(index, ()))
-    behind = [graph.ops[index] for index in route.ops[start + 1 :]]
     usual = {path: 0.0 for op in behind if op.kind in GAINS for path in _gains(graph, op)}
     last = next((mine[op.index][0] for op in reversed(behind) if op.index in mine), None)
     if last is not None:

@@ -176,6 +176,23 @@ def aspect(graph: Graph, around: Collection[int] = ()) -> float:
     return len(layers) / statistics.median(math.prod(graph.values[graph.ops[i].outputs[0]].shape[1:]) for i in layers)
 
 
+def merges(graph: Graph) -> tuple[int, ...]:
+    """Values that every way from an input to the first output passes and where ways meet that passed a weight or none.
+
+    Whatever lies before such a value learns through it alone, also where a way beside all weights leads past them.
+    """
+    ends = [v for v in graph.outputs if graph.values[v].dtype.startswith(FLOATING)]
+    ends = [v for v in ends if graph.values[v].requires_grad] or ends
+    if not ends:
+        return ()
+    before, after = _count_before(graph), _count_after(graph, ends[0])
+    total = before.get(ends[0], 0)
+    reach = _reaches(graph, lambda path: 0.0)
+    met = [op for op in graph.ops if op.kind == "add" and len(carried(graph, op)) > 1]
+    values = [v for op in met for v in op.outputs if reach.get(v, _Reach()).weighted]
+    return tuple(v for v in values if total and before.get(v, 0) * after.get(v, 0) == total)
+
+
 def is_source(graph: Graph, op: Op) -> bool:
     """Whether no gradient passes back through the op, so that its output counts as an input: detached or frozen."""
     if op.kind == "embedding" or not op.outputs:

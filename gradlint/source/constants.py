@@ -127,7 +127,7 @@ def _dictionaries(source: Source) -> Iterator[tuple[str, object]]:
 
 
 def _fields(source: Source) -> Iterator[tuple[str, object]]:
-    """Fields with a default of dataclasses and of classes that look like a configuration."""
+    """Fields with a default of dataclasses and of classes that look like a configuration, its constructor's too."""
     for node in ast.walk(source.tree):
         if isinstance(node, ast.ClassDef):
             decorated = any("dataclass" in ast.dump(d) for d in node.decorator_list)
@@ -135,6 +135,17 @@ def _fields(source: Source) -> Iterator[tuple[str, object]]:
                 word in node.name.lower() for word in ("config", "cfg", "args", "param", "option", "setting")
             ):
                 yield from _literals(_assigned(node.body))
+                yield from _literals(_stored(node))
+
+
+def _stored(node: ast.ClassDef) -> Iterator[tuple[str, ast.expr]]:
+    """What a class's constructor stores: `self.hidden_size = 128`."""
+    made = next((n for n in node.body if is_function(n) and n.name == "__init__"), None)
+    for statement in made.body if made is not None else ():
+        target = statement.targets[0] if isinstance(statement, ast.Assign) else None
+        if isinstance(statement, ast.Assign) and isinstance(target, ast.Attribute) and root(target) == "self":
+            value = statement.value
+            yield target.attr, value.orelse if isinstance(value, ast.IfExp) else value  # without what may be at hand
 
 
 def _options(source: Source) -> Iterator[tuple[str, object]]:

@@ -56,6 +56,7 @@ class Candidate:
     made_by: str  # the class, factory or library path that makes it
     span: Span
     recipes: tuple[Recipe, ...] = ()
+    makes: tuple[Recipe, ...] = ()  # the classes that a factory makes, for one that cannot be called
     variables: frozenset[str] = frozenset()  # names that hold it somewhere in the file
     loss: str | None = None
     hints: SourceHints = field(default_factory=SourceHints)
@@ -94,7 +95,7 @@ def find_expression(source: Source, expression: str) -> Candidate:
     recipe = finder.cook.recipe(parsed, finder.scopes[0])
     named = Recipe(recipe.module, parsed, (), expression)
     names = finder.variables_of(made_by)
-    found = Candidate("expression", expression, made_by, span, (named,), names)
+    found = Candidate("expression", expression, made_by, span, (named,), variables=names)
     return finder.described(found, alone=others <= {made_by})
 
 
@@ -277,7 +278,9 @@ class _Finder:
         targets = frozenset({name})
         recipes = [self.cook.recipe(ast.Name(name, ast.Load()), module, targets)]
         recipes += [self.cook.recipe(v, module) for v in values if isinstance(v, ast.Call)]
-        return Candidate("instance", name, self.instances[name], self.source.span(values[0]), tuple(recipes), targets)
+        return Candidate(
+            "instance", name, self.instances[name], self.source.span(values[0]), tuple(recipes), variables=targets
+        )
 
     def _composed(self, local: _Local) -> Candidate:
         return Candidate(
@@ -286,7 +289,7 @@ class _Finder:
             local.made_by,
             self.source.span(local.value),
             tuple(self._recipes([local])),
-            frozenset({local.name}),
+            variables=frozenset({local.name}),
         )
 
     def _named(self, name: str) -> Candidate:
@@ -297,7 +300,14 @@ class _Finder:
             *self._recipes(calls),
             self.cook.recipe(ast.Name(name, ast.Load()), self.scopes[0], extra=self._stated(info.node)),
         ]
-        return Candidate(kind, name, name, self.source.span(info.node), tuple(recipes), self.variables_of(name))
+        made = [n for n in (() if kind == "class" else self.known.factories[name].makes) if n in self.known.classes]
+        makes = [
+            self.cook.recipe(ast.Name(n, ast.Load()), self.scopes[0], extra=self._stated(self.known.classes[n].node))
+            for n in made
+        ]
+        return Candidate(
+            kind, name, name, self.source.span(info.node), tuple(recipes), tuple(makes), self.variables_of(name)
+        )
 
     def _stated(self, node: Definition) -> set[str]:
         """Module-level names that may hold a constructor's arguments: configurations, and names like its parameters."""

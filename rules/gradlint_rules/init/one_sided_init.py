@@ -37,9 +37,14 @@ def one_sided_init(graph: Graph) -> Iterator[Draft]:
 
 
 def _sided(graph: Graph, op: Op) -> bool:
-    """Whether the op is a layer of several units with varied but one-sided trainable weights."""
+    """Whether the op is a layer of several units with varied but one-sided trainable weights, read as they are.
+
+    The signs of what a weight is computed from (the logarithm of its scale) say nothing of its own.
+    """
     param = passage.weight(graph, op)
-    return param is not None and param.requires_grad and (passage.features(graph, op) or 0) > 1 and _one_sided(param)
+    if param is None or not param.requires_grad or param.path not in op.params:
+        return False
+    return (passage.features(graph, op) or 0) > 1 and _one_sided(param)
 
 
 def _one_sided(param: Param) -> bool:

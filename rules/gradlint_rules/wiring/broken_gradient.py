@@ -27,7 +27,7 @@ def broken_gradient(graph: Graph) -> Iterator[Draft]:
     yield from _withheld(graph, reached)
     cuts: dict[str, list[tuple[Op, list[str]]]] = {}
     for op in graph.ops:
-        cut = [v for v in op.inputs if graph.values[v].requires_grad and v not in reached]
+        cut = [v for v in _read(op) if graph.values[v].requires_grad and v not in reached]
         lost = _behind(graph, cut, reached) if cut and _breaks(graph, op) else []
         if lost:
             cuts.setdefault(op.function, []).append((op, lost))
@@ -49,6 +49,11 @@ def _draft(graph: Graph, places: list[tuple[Op, list[str]]]) -> Draft:
         predicted={"parameters": len(lost)},
         severity=_wished(graph, [place for place, _ in places]) if op.function in WISHED else None,
     )
+
+
+def _read(op: Op) -> list[int]:
+    """The values whose numbers an op reads: of what noise is made like (`torch.randn_like(x)`) only the shape is."""
+    return [value for value, role in zip(op.inputs, op.roles, strict=True) if role != "like"]
 
 
 def _withheld(graph: Graph, reached: set[int]) -> Iterator[Draft]:
