@@ -227,6 +227,22 @@ def test_more_than_a_few_bytes_are_met_one_by_one(monkeypatch):
     assert len(many.tables["gradient"]) == 12
 
 
+def test_the_many_outputs_of_one_operation_are_met_by_one_hook(monkeypatch):
+    met, arrive = [], gradients.Gradients._arrive
+
+    def counted(self, slots, arrived):
+        met.append(len(slots))
+        arrive(self, slots, arrived)
+
+    monkeypatch.setattr(gradients, "FEW", -1)
+    monkeypatch.setattr(gradients.Gradients, "_arrive", counted)
+    torch.manual_seed(0)
+    model = Lambda(lambda m, x: torch.stack(m.body(x).unbind(1), 1).tanh(), body=nn.Linear(16, 16))
+    names = Names(model)
+    step(model, (X.clone(),), {}, names, Plan(device=torch.device("cpu"), loss="unit"))
+    assert sorted(met) == [1, 1, 1, 16]  # the linear map, the stack, the tanh; and the outputs of unbind
+
+
 def test_micro_batches_have_their_mean_accumulated():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(16, 16), nn.Tanh(), nn.Linear(16, 4))

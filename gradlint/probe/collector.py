@@ -86,11 +86,11 @@ class Collector:
 
     def _keep(self, index: int, outputs: tuple[Tensor, ...]) -> None:
         copied = self._sites is None or not self._sites.settled
-        for position, tensor in enumerate(outputs):
-            if not _has_size(tensor):
-                continue
-            key, size = (index, position), tensor.numel()
-            self.gradients.expect([key], [tensor])
+        made = [((index, position), tensor) for position, tensor in enumerate(outputs) if _has_size(tensor)]
+        for keys, tensors in alike(made):
+            self.gradients.expect(keys, tensors)
+        for key, tensor in made:
+            size = tensor.numel()
             if size <= SMALL and self._room > size:
                 self._room -= size
                 self._activations.append((key, tensor.detach().clone() if copied else tensor))
