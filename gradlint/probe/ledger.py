@@ -156,7 +156,7 @@ def note_norms(ledger: Ledger, table: str, keys: Keys, norms: Tensor, rows: Tens
         return
     unsafe = [place for place, norm in enumerate(found) if not low < norm < high]
     again = slice(unsafe[0], unsafe[-1] + 1)
-    found[again] = _rescaled(rows[again].flatten(1), found[again])
+    found[again] = _rescaled(rows[again] if rows.ndim == 2 else rows[again].flatten(1), found[again])
     ledger.take(table, keys, [log10(norm) - less for norm in found])
 
 

@@ -17,7 +17,7 @@ def measure(ledger: Ledger, keys: list[Key], tensors: list[Tensor], batch: int, 
     """Note size, bounds, correlation between samples and shares of units of activations of one shape."""
     stacked = torch.stack(tensors) if len(tensors) > 1 else tensors[0].unsqueeze(0)
     several = stacked.ndim > 1 and 1 < batch == stacked.shape[1]
-    rows = stacked.reshape(len(keys), batch if several else 1, -1)
+    rows = stacked if several and stacked.ndim == 3 else stacked.reshape(len(keys), batch if several else 1, -1)
     lengths: Tensor = torch.linalg.vector_norm(rows, dim=2, dtype=torch.float32 if rows.dtype in HALF else None)
     entries = rows.shape[1] * rows.shape[2]
     if rows.is_cpu:
@@ -28,12 +28,10 @@ def measure(ledger: Ledger, keys: list[Key], tensors: list[Tensor], batch: int, 
         return
     if several:
         ledger.put("correlation", keys, *directions(rows, lengths))
-    if stacked.ndim == 1:
-        bounds(ledger, keys, stacked, stacked)
-        return
-    low, high = stacked.amin(1), stacked.amax(1)
+    functions = _groups(keys, made, stacked.ndim - 1)
+    low, high = (stacked.amin(1), stacked.amax(1)) if functions else (stacked, stacked)
     extremes = bounds(ledger, keys, low, high)
-    for function, places in _groups(keys, made, stacked.ndim - 1).items():
+    for function, places in functions.items():
         known, these = [keys[place] for place in places], _selection(places)
         least, most = units.gather(low[these], high[these], function)
         units.measure(ledger, known, function.name, least, most, entries)
@@ -43,8 +41,9 @@ def measure(ledger: Ledger, keys: list[Key], tensors: list[Tensor], batch: int, 
 
 def bounds(ledger: Ledger, keys: list[Key], low: Tensor, high: Tensor) -> tuple[list[float], list[float]] | None:
     """Note the least and the greatest entry of each, from those of parts of it; gives them where they are here."""
-    least = ledger.put("low", keys, low.flatten(1).amin(1) if low.ndim > 1 else low)
-    most = ledger.put("high", keys, high.flatten(1).amax(1) if high.ndim > 1 else high)
+    parts = tuple(range(1, low.ndim))
+    least = ledger.put("low", keys, low.amin(parts) if parts else low)
+    most = ledger.put("high", keys, high.amax(parts) if parts else high)
     return None if least is None or most is None else (least, most)
 
 
@@ -62,7 +61,8 @@ def directions(rows: Tensor, lengths: Tensor) -> tuple[Tensor, Callable[[float],
     unit vectors. NaN where a sample is zero.
     """
     count = rows.shape[1]
-    total = torch.bmm(lengths.reciprocal().unsqueeze(1), rows.to(lengths.dtype))
+    exact = rows if rows.dtype == lengths.dtype else rows.to(lengths.dtype)
+    total = torch.bmm(lengths.reciprocal().unsqueeze(1), exact)
     length: Tensor = torch.linalg.vector_norm(total, dim=(1, 2))
     return length, lambda found: (found * found - count) / (count * (count - 1))
 
