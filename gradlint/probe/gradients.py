@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Mapping
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -45,20 +45,27 @@ class Gradients:
         if True in {tensor.is_leaf for tensor in tensors}:
             known = [(key, tensor) for key, tensor in zip(keys, tensors, strict=True) if not tensor.is_leaf]
             keys, tensors = [key for key, _ in known], [tensor for _, tensor in known]
-        if keys:
+        if not keys:
+            return
+        self._room -= len(tensors) * tensors[0].nbytes
+        if self._room < 0:
+            self.hook()
+            self._meet(keys, tensors)
+        else:
             self._expected.append((keys, [*(tensors if settled else map(get_gradient_edge, tensors))]))
-            self._room -= len(tensors) * tensors[0].nbytes
-            if self._room < 0:
-                self.hook()
 
     def hook(self) -> None:
         """Meet every gradient that is expected by a hook, so that any backward pass will do."""
+        expected, self._expected, self._room = self._expected, [], -1
+        for keys, sources in expected:
+            self._meet(keys, sources)
+
+    def _meet(self, keys: list[Key], sources: Sequence[Source]) -> None:
         slots: dict[Node, list[tuple[Key, int]]] = {}
-        for keys, sources in self._expected:
-            for key, source in zip(keys, sources, strict=True):
-                edge = get_gradient_edge(source) if isinstance(source, Tensor) else source
-                slots.setdefault(edge.node, []).append((key, edge.output_nr))
-        self._expected = []
+        for key, source in zip(keys, sources, strict=True):
+            node = source.grad_fn if isinstance(source, Tensor) else source.node
+            if node is not None:
+                slots.setdefault(node, []).append((key, source.output_nr))
         for node, several in slots.items():
             node.register_prehook(partial(self._arrive, several))
             if any(call in self._due for (call, _), _ in several):
