@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TypeVar
 
 import torch
@@ -15,10 +16,14 @@ K = TypeVar("K", bound=Hashable)
 Then = Callable[[float], float]
 
 # A float32 sum of squares is exact enough where the mean square lies in here: single squares are normal float32 numbers
-# (above 1e-38) as far as they count, and the sum of 10⁸ of them is below the largest. Beyond, it is taken in float64.
+# (above 1e-38) as far as they count, and the sum of 10⁸ of them is below the largest. Beyond, it is that of the entries
+# times a power of two, which is exact: it makes of an RMS below 1e-18 one below 1e13, and of one above 1e14 one above
+# 1e-17, and the least and the greatest float32 numbers become 1e-15 and 3e8, so that none of their squares is lost.
 SAFE = (1e-36, 1e28)
+FACTOR = 2.0**100
 HALF = (torch.float16, torch.bfloat16)
-TINY, STACKED = 1 << 10, 32  # entries up to which copying a tensor costs less than a call for it, so many at a time
+TINY = 1 << 13  # entries up to which copying a tensor costs less than a call for it
+STACKED = 1 << 17  # entries that are copied at a time: they stay in the cache
 PIECE = 1 << 16  # entries that a tensor is taken in at a time where its norm needs a copy
 MANY = 1 << 13  # entries from which BLAS's dot product is the faster norm, and the more exact one
 
@@ -30,15 +35,17 @@ class Ledger:
     _waiting: list[tuple[str, Keys, Tensor, Then | None]] = field(default_factory=list)
     _known: dict[str, dict[Hashable, float]] = field(default_factory=dict)
 
-    def put(self, table: str, keys: Keys, numbers: Tensor, then: Then | None = None) -> None:
+    def put(self, table: str, keys: Keys, numbers: Tensor, then: Then | None = None) -> list[float] | None:
         """Note one number a key, passed through `then` when it is read.
 
-        They stay on the device until `read`, except on the CPU, where reading is free.
+        They stay on the device until `read`, except on the CPU, where reading is free: from there they are given back.
         """
-        if numbers.is_cpu:
-            self.take(table, keys, numbers.tolist(), then)
-        else:
+        if not numbers.is_cpu:
             self._waiting.append((table, keys, numbers, then))
+            return None
+        here: list[float] = numbers.tolist()
+        self.take(table, keys, here, then)
+        return here
 
     def note(self, table: str, key: Hashable, number: float) -> None:
         """Note a number that is already here."""
@@ -77,8 +84,8 @@ class Ledger:
 def log_rms(ledger: Ledger, table: str, key: Hashable, tensor: Tensor) -> None:
     """Note log10 RMS of one tensor; never overflows on finite entries.
 
-    On the CPU, where reading a number is free, the float32 norm is taken and only out of SAFE a float64 one. On CUDA
-    the sum runs in float64, as it is bound by memory anyway. Without float64 (MPS) the entries are scaled first.
+    On the CPU, where reading a number is free, the float32 norm is taken, and out of SAFE that of scaled entries. On
+    CUDA the sum runs in float64, as it is bound by memory anyway. Without float64 (MPS) the entries are scaled first.
     """
     if tensor.is_cpu:
         ledger.note(table, key, log10(_norm(tensor)) - 0.5 * math.log10(tensor.numel()))
@@ -97,33 +104,24 @@ def log_spread(ledger: Ledger, table: str, key: Hashable, tensor: Tensor) -> Non
     ledger.note(table, key, log10(math.hypot(*parts)) - 0.5 * math.log10(rows.numel()))
 
 
-def log_rms_each(ledger: Ledger, table: str, tensors: Mapping[K, Tensor]) -> None:
-    """Note log10 RMS of each of several small tensors.
-
-    On the CPU hardly any copies are made; elsewhere tensors of one shape are stacked, as kernels cost more than memory.
-    """
-    direct: dict[K, Tensor] = {}
-    tiny: list[tuple[K, Tensor]] = []
-    for key, tensor in tensors.items():
-        if tensor.is_cpu and tensor.dtype is torch.float32 and tensor.numel() > TINY:
-            direct[key] = tensor
-        else:
-            tiny.append((key, tensor))
-    if direct:
-        norms = torch._foreach_norm(list(direct.values()))
-        found = [_decades(norm.item(), tensor) for norm, tensor in zip(norms, direct.values(), strict=True)]
-        ledger.take(table, direct.keys(), found)
-    for keys, members in alike(tiny):
-        for start in range(0, len(keys), STACKED):
-            part = slice(start, start + STACKED)
-            log_rms_of(ledger, table, keys[part], torch.stack(members[part]))
+def log_rms_alike(ledger: Ledger, table: str, keys: list[K], tensors: list[Tensor]) -> None:
+    """Note log10 RMS of each of several tensors of one shape: of small ones together, in copies of STACKED entries."""
+    size = tensors[0].numel()
+    if len(keys) == 1 or (tensors[0].is_cpu and size > TINY):
+        for key, tensor in zip(keys, tensors, strict=True):
+            log_rms(ledger, table, key, tensor)
+        return
+    several = max(1, STACKED // size)
+    for start in range(0, len(keys), several):
+        part = slice(start, start + several)
+        log_rms_of(ledger, table, keys[part], torch.stack(tensors[part]))
 
 
 def alike(kept: Iterable[tuple[K, Tensor]]) -> list[tuple[list[K], list[Tensor]]]:
-    """Tensors of one shape, dtype and device, with their keys."""
+    """Tensors of one shape, dtype, layout and device, with their keys."""
     groups: dict[object, tuple[list[K], list[Tensor]]] = {}
     for key, tensor in kept:
-        kind = (tensor.shape, tensor.dtype, tensor.device)
+        kind = (tensor.shape, tensor.dtype, tensor.layout, tensor.device)
         group = groups.get(kind)
         if group is None:
             group = groups[kind] = ([], [])
@@ -135,7 +133,7 @@ def alike(kept: Iterable[tuple[K, Tensor]]) -> list[tuple[list[K], list[Tensor]]
 def log_rms_of(ledger: Ledger, table: str, keys: Keys, stacked: Tensor) -> None:
     """Note log10 RMS of each of the tensors stacked along the first axis.
 
-    On the CPU from float32 norms where they are SAFE; else in float64 (MPS: scaled float32).
+    On the CPU from float32 norms, of scaled entries where they are not SAFE; else in float64 (MPS: scaled float32).
     """
     flat = stacked.reshape(len(keys), -1)
     if flat.is_cpu:
@@ -150,14 +148,22 @@ def log_rms_of(ledger: Ledger, table: str, keys: Keys, stacked: Tensor) -> None:
 
 
 def note_norms(ledger: Ledger, table: str, keys: Keys, norms: Tensor, rows: Tensor) -> None:
-    """Note log10 RMS of each row on the CPU from its norm, which is taken again in float64 where it is not SAFE."""
-    count = rows[0].numel()
-    found = []
-    for place, norm in enumerate(norms.tolist()):
-        square = norm * norm / count
-        safe = SAFE[0] < square < SAFE[1]
-        found.append(0.5 * math.log10(square) if safe else _decades(norm, rows[place]))
-    ledger.take(table, keys, found)
+    """Note log10 RMS of each row on the CPU from its norm, which is taken again where it is not SAFE."""
+    count, found = rows[0].numel(), norms.tolist()
+    low, high, less = _limits(count)
+    if low < min(found) and max(found) < high:  # NaN is told by neither, and stays what it is
+        ledger.take(table, keys, [math.log10(norm) - less for norm in found])
+        return
+    unsafe = [place for place, norm in enumerate(found) if not low < norm < high]
+    again = slice(unsafe[0], unsafe[-1] + 1)
+    found[again] = _rescaled(rows[again] if rows.ndim == 2 else rows[again].flatten(1), found[again])
+    ledger.take(table, keys, [log10(norm) - less for norm in found])
+
+
+@lru_cache
+def _limits(count: int) -> tuple[float, float, float]:
+    """Between which norms of so many entries are SAFE, and the decades from a norm to the RMS."""
+    return math.sqrt(SAFE[0] * count), math.sqrt(SAFE[1] * count), 0.5 * math.log10(count)
 
 
 def log10(value: float) -> float:
@@ -173,17 +179,32 @@ def wide(tensor: Tensor) -> Tensor:
 
 
 def _norm(tensor: Tensor) -> float:
-    """The norm of a tensor on the CPU, from float32 sums where they are SAFE."""
+    """The norm of a tensor on the CPU, a piece at a time where it is not SAFE, as scaling makes a copy."""
     norm = _fast_norm(tensor)
-    return norm if SAFE[0] < norm * norm / tensor.numel() < SAFE[1] else _exact_norm(tensor)
+    if SAFE[0] < norm * norm / tensor.numel() < SAFE[1]:
+        return norm
+    count = tensor.numel() // PIECE + 1
+    pieces = [tensor] if count == 1 else tensor.chunk(count, max(range(tensor.ndim), key=tensor.size))
+    return math.hypot(*(_rescaled(piece.reshape(1, -1), [_fast_norm(piece)])[0] for piece in pieces))
 
 
-def _decades(norm: float, tensor: Tensor) -> float:
-    """log10 RMS of a tensor on the CPU with this float32 norm, which is taken again where it is not SAFE."""
-    square = norm * norm / tensor.numel()
-    if SAFE[0] < square < SAFE[1]:
-        return 0.5 * math.log10(square)
-    return log10(_exact_norm(tensor)) - 0.5 * math.log10(tensor.numel())
+def _rescaled(rows: Tensor, norms: list[float]) -> list[float]:
+    """The norms of rows, taken again where the float32 ones are not SAFE."""
+    if rows.dtype in (torch.float64, torch.complex128):
+        return norms
+    entries = rows.float() if rows.dtype in HALF else rows
+    low, high, _ = _limits(rows.shape[1])
+    found = norms
+    if any(norm < low for norm in norms):
+        found = [new if norm < low else norm for norm, new in zip(norms, _scaled(entries, FACTOR), strict=True)]
+    if any(norm > high for norm in norms):
+        found = [new if norm > high else norm for norm, new in zip(found, _scaled(entries, 1 / FACTOR), strict=True)]
+    return found
+
+
+def _scaled(rows: Tensor, factor: float) -> list[float]:
+    norms: list[float] = torch.linalg.vector_norm(rows * factor, dim=1).tolist()
+    return [norm / factor for norm in norms]
 
 
 def _fast_norm(tensor: Tensor) -> float:
@@ -192,13 +213,6 @@ def _fast_norm(tensor: Tensor) -> float:
         flat = tensor.view(-1)
         return math.sqrt(torch.dot(flat, flat).item())
     return float(torch.linalg.vector_norm(tensor, dtype=_single(tensor)).item())
-
-
-def _exact_norm(tensor: Tensor) -> float:
-    """The norm from float64 sums, a piece at a time, as torch makes a copy in that precision."""
-    count = tensor.numel() // PIECE + 1
-    pieces = [tensor] if count == 1 else tensor.chunk(count, max(range(tensor.ndim), key=tensor.size))
-    return math.hypot(*(float(torch.linalg.vector_norm(piece, dtype=_double(piece)).abs()) for piece in pieces))
 
 
 def _single(tensor: Tensor) -> torch.dtype | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Iterable, Iterator, Mapping
-from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from functools import partial
 
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 
 from gradlint.capture.sharded import sums
 from gradlint.graph.ir import Graph
-from gradlint.probe.ledger import Ledger, log10, log_rms, log_rms_each
+from gradlint.probe.ledger import Ledger, alike, log10, log_rms, log_rms_alike
 from gradlint.probe.sites import SMALL
 from gradlint.profile import ParamMeasure
 
@@ -21,17 +20,16 @@ RUNS, LENGTH = 64, 16  # where the share of zeros of a large gradient is counted
 
 
 @contextmanager
-def watched(ledger: Ledger, params: Mapping[str, nn.Parameter]) -> Iterator[set[str]]:
-    """Measure the gradient of each large parameter when it arrives, while it is in the cache; gives those measured.
+def watched(ledger: Ledger, params: Mapping[str, nn.Parameter]) -> Iterator[dict[str, Tensor]]:
+    """Measure the gradient of each large parameter when it arrives, while it is in the cache; gives samples of them.
 
     Parameters that are spread over processes, and sparse gradients, are left for `measure`.
     """
-    done: set[str] = set()
+    samples: dict[str, Tensor] = {}
 
     def take(path: str, param: Tensor) -> None:
         if param.grad is not None and param.grad.layout is torch.strided:
-            _measure_large(ledger, path, param.grad)
-            done.add(path)
+            samples[path] = _measure_large(ledger, path, param.grad)
 
     hooks = [
         param.register_post_accumulate_grad_hook(partial(take, path))  # type: ignore[no-untyped-call]
@@ -39,40 +37,55 @@ def watched(ledger: Ledger, params: Mapping[str, nn.Parameter]) -> Iterator[set[
         if param.numel() > SMALL and param.requires_grad and param.is_leaf and not hasattr(param, "to_local")
     ]
     try:
-        yield done
+        yield samples
     finally:
         for hook in hooks:
             hook.remove()
 
 
 def measure(
-    ledger: Ledger, params: Mapping[str, nn.Parameter], weights: Iterable[str], done: AbstractSet[str] = frozenset()
+    ledger: Ledger,
+    params: Mapping[str, nn.Parameter],
+    gradients: Mapping[str, Tensor],
+    weights: Iterable[str],
+    done: Mapping[str, Tensor],
 ) -> None:
     """Note log10 RMS ("grad") and share of zeros ("zeros") of every gradient, and log10 RMS of the named weights.
 
-    The gradients in `done` were noted before.
+    Of the gradients in `done` the size was noted before, and a sample is given.
     """
-    small: dict[str, Tensor] = {}
-    for path, param in params.items():
-        gradient = None if path in done else param.grad
-        if gradient is None:
-            continue
-        if type(gradient) is not Tensor and (found := sums(gradient)) is not None:
-            _note_sums(ledger, path, found)
-            continue
-        gradient = _entries(gradient)
-        size = gradient.numel()
-        if size > SMALL:
-            _measure_large(ledger, path, gradient)
-        elif size:
-            small[path] = gradient
-    log_rms_each(ledger, "grad", small)
+    samples = dict(done)
+    for paths, members in alike((path, gradient) for path, gradient in gradients.items() if path not in done):
+        first = members[0]
+        if type(first) is Tensor and first.layout is torch.strided and 0 < first.numel() <= SMALL:
+            log_rms_alike(ledger, "grad", paths, members)
+        else:
+            alone = ((path, _measure_alone(ledger, path, member)) for path, member in zip(paths, members, strict=True))
+            samples |= {path: sample for path, sample in alone if sample is not None}
+    _note_zeros(ledger, samples)
     _measure_weights(ledger, params, weights)
 
 
-def _measure_large(ledger: Ledger, path: str, gradient: Tensor) -> None:
+def _measure_alone(ledger: Ledger, path: str, gradient: Tensor) -> Tensor | None:
+    """Note the size of one gradient; gives a sample of a large one."""
+    if type(gradient) is not Tensor and (found := sums(gradient)) is not None:
+        _note_sums(ledger, path, found)
+        return None
+    dense = gradient if gradient.layout is torch.strided else gradient.to_dense()  # its zeros count for the RMS
+    if dense.numel() > SMALL:
+        return _measure_large(ledger, path, dense)
+    if dense.numel():
+        log_rms(ledger, "grad", path, dense)
+    return None
+
+
+def _measure_large(ledger: Ledger, path: str, gradient: Tensor) -> Tensor:
+    """Note the size of a gradient; gives RUNS runs of LENGTH entries at an odd distance, not to be from few columns."""
+    sample = gradient.reshape(-1).contiguous()
+    distance = ((len(sample) - LENGTH) // RUNS - 1) | 1
+    sample = sample.as_strided((RUNS, LENGTH), (distance, 1), sample.storage_offset()).clone()
     log_rms(ledger, "grad", path, gradient)
-    _note_zeros(ledger, path, gradient)
+    return sample
 
 
 def _measure_weights(ledger: Ledger, params: Mapping[str, nn.Parameter], weights: Iterable[str]) -> None:
@@ -117,14 +130,8 @@ def _measure(
     return ParamMeasure(grad, weight, status, zeros, None if math.isnan(elasticity) else elasticity)
 
 
-def _entries(gradient: Tensor) -> Tensor:
-    """The gradient as a dense tensor; a sparse one (embedding) keeps its zeros, as they count for the RMS."""
-    return gradient if gradient.layout is torch.strided else gradient.to_dense()
-
-
-def _note_zeros(ledger: Ledger, path: str, gradient: Tensor) -> None:
-    """The share of zeros, on RUNS runs of LENGTH entries at an odd distance, so that they are not from few columns."""
-    flat = gradient.reshape(-1).contiguous()
-    runs = flat.as_strided((RUNS, LENGTH), (((len(flat) - LENGTH) // RUNS - 1) | 1, 1))
-    count = runs.numel()
-    ledger.put("zeros", [path], torch.count_nonzero(runs).reshape(1), lambda found: 1.0 - found / count)
+def _note_zeros(ledger: Ledger, samples: Mapping[str, Tensor]) -> None:
+    """Note the share of zeros in the samples of large gradients."""
+    for paths, members in alike(samples.items()):
+        nonzero = torch.count_nonzero(torch.stack(members), dim=(1, 2))
+        ledger.put("zeros", paths, nonzero, lambda found: 1.0 - found / (RUNS * LENGTH))

@@ -81,9 +81,9 @@ def _ranged(loaded: Loaded, plan: Plan, graph: Graph) -> _Ranged:
 
 
 def _params(done: Pass) -> Iterator[tuple[str, tuple[int, int, float]]]:
-    for path, param in done.names.params.items():
-        if param.grad is not None and param.grad.numel():
-            gradient = whole(param.grad).to_dense()
+    for path, found in done.gradients.items():
+        if found.numel():
+            gradient = whole(found).to_dense()
             zeros = gradient.numel() - int(torch.count_nonzero(gradient))
             yield path, (gradient.numel(), zeros, log10(float(gradient.abs().amax())))
 

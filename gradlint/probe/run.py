@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from gradlint.capture import Intervention, Names, Recording, run, to_graph
 from gradlint.capture.copies import is_lazy
 from gradlint.capture.frames import USER, rank
+from gradlint.capture.sharded import is_sharded
 from gradlint.capture.structure import Named, arguments
 from gradlint.error import ForwardError, GradlintError, ProbeError
 from gradlint.graph.ir import Graph, Span
@@ -50,6 +51,7 @@ HINTS: tuple[tuple[str, str], ...] = (
     (r"missing \d+ required positional argument", "give every input: repeat --input"),
     (r"Expected all tensors to be on the same device", "the model makes tensors on another device: --device cpu"),
 )
+T = TypeVar("T")
 REPLICATED = frozenset({"DataParallel", "DistributedDataParallel"})
 INPLACE = "modified by an inplace operation"
 
@@ -90,12 +92,13 @@ def target_of(loaded: object) -> object:
 
 @dataclass
 class Pass:
-    """A finished pass: its graph, the numbers that came over from the device, and the loss."""
+    """A finished pass: its graph, the numbers that came over from the device, the loss and its gradients."""
 
     graph: Graph
     tables: Tables
     names: Names
     loss: losses.Value | None
+    gradients: Mapping[str, Tensor]  # of the parameters that got one
 
 
 def once(loaded: Loaded, plan: Plan) -> tuple[Graph, Measurement]:
@@ -153,38 +156,53 @@ def step(
         if (plan.redrawn or plan.autocast) and plan.graph is not None and recording.calls != len(plan.graph.ops):
             raise ProbeError("the run took another way than the recorded one")
         graph, names = plan.graph or to_graph(recording), recording.names or names
-        _between(collector, graph, inputs)
+        _between(collector, graph, inputs, together=not others and _together(model, names, graph))
         value = loss_of(recording, graph, plan, target)
         with parameters.watched(collector.ledger, {} if others else names.params) as done:
-            if value is not None:
-                backward(value.total if plan.loss_scale == 1.0 else value.total * plan.loss_scale)
-    collector.backward_done()
+            gradients = {} if value is None else _backward(collector, value, names, plan)
     if others and value is not None:
-        _accumulate(model, others, graph, plan, mean=value.name != "unit")
+        gradients = _accumulate(model, names, others, graph, plan, mean=value.name != "unit")
     edited = set(names.params) if plan.redrawn else {change.path for change in plan.edits}
-    parameters.measure(collector.ledger, names.params, edited | set(names.params) - set(graph.params), done)
+    weights = edited | set(names.params) - set(graph.params)
+    parameters.measure(collector.ledger, names.params, gradients, weights, done)
     if value is not None:
         _output(collector, value)
-    return Pass(graph, collector.ledger.read(), names, value)
+    return Pass(graph, collector.ledger.read(), names, value, gradients)
 
 
-def _between(collector: Collector, graph: Graph, inputs: list[Named]) -> None:
+def _between(collector: Collector, graph: Graph, inputs: list[Named], *, together: bool) -> None:
     """What there is to do between the forward and the backward pass."""
-    collector.timed = _steps(graph)
-    for call, position in collector.timed:
+    gradients = collector.gradients
+    gradients.timed = _steps(graph)
+    for call, position in gradients.timed:
         if call == INPUT:
-            collector.watch((call, position), inputs[position][1])
+            gradients.expect([(call, position)], [inputs[position][1]])
     collector.forward_done(graph)
+    if not together:
+        gradients.hook()
 
 
-def _accumulate(model: nn.Module, others: list[Batch], graph: Graph, plan: Plan, *, mean: bool) -> None:
-    """Add the gradients of the other parts of the batch, or make theirs and the first one's the mean."""
+def _together(model: nn.Module, names: Names, graph: Graph) -> bool:
+    """Whether gradients can be asked for by name, in place of having them accumulated.
+
+    The engine then neither runs what waits for a parameter's accumulated gradient, nor sees a backward pass within the
+    backward pass, as some custom functions make one.
+    """
+    waiting = any(param._post_accumulate_grad_hooks for param in names.params.values())
+    return not waiting and not is_opaque(graph) and not is_sharded(model)
+
+
+def _accumulate(
+    model: nn.Module, names: Names, others: list[Batch], graph: Graph, plan: Plan, *, mean: bool
+) -> dict[str, Tensor]:
+    """Add the gradients of the other parts of the batch, or make theirs and the first one's the mean; gives them."""
     for args, kwargs, target in others:
         with spilled(active=plan.spill), _autocast(plan):
             again(model, args, kwargs, target, graph, plan)
     for param in model.parameters() if mean else ():
         if param.grad is not None:
             param.grad /= len(others) + 1
+    return {path: param.grad for path, param in names.params.items() if param.grad is not None}
 
 
 def again(
@@ -210,8 +228,16 @@ def again(
         raise forward_error(error) from error
     value = loss_of(recording, graph, plan, target)
     if value is not None:
-        backward(value.total if plan.loss_scale == 1.0 else value.total * plan.loss_scale)
+        backward(_scaled(value, plan), Tensor.backward)
     return value
+
+
+def _scaled(value: losses.Value, plan: Plan) -> Tensor:
+    return value.total if plan.loss_scale == 1.0 else value.total * plan.loss_scale
+
+
+def _backward(collector: Collector, value: losses.Value, names: Names, plan: Plan) -> dict[str, Tensor]:
+    return backward(_scaled(value, plan), lambda total: collector.gradients.backward(total, names.params))
 
 
 def shape_lazy(model: nn.Module, loaded: Loaded, plan: Plan) -> None:
@@ -299,10 +325,10 @@ def _full(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.dtype in HALF else tensor
 
 
-def backward(total: Tensor) -> None:
-    """Backpropagate. Raises ProbeError where the graph of autograd is broken."""
+def backward(total: Tensor, through: Callable[[Tensor], T]) -> T:
+    """Backpropagate through a function. Raises ProbeError where the graph of autograd is broken."""
     try:
-        total.backward()  # type: ignore[no-untyped-call]
+        return through(total)
     except RuntimeError as error:
         first = str(error).strip().splitlines()[0]
         hint = "the model changes a tensor in place that its gradient needs" if INPLACE in first else ""

@@ -25,6 +25,7 @@ VIEWS = frozenset({"reshape", "permute", "expand", "slice", "split"})
 BYTES = {"float64": 8, "complex64": 8, "complex128": 16, "int64": 8, "float16": 2, "bfloat16": 2, "bool": 1}
 SMALL = 1 << 14  # entries; smaller tensors are kept and measured together, larger ones at once
 ROOM = 1.05  # what a pass may take of memory, over what the bare one takes at least
+FEW = 1 << 20  # bytes that a pass may keep beyond in any case: nothing beside the hundreds of millions of the process
 COPIES = 1.25  # copies of what is measured together: the stack, and what is computed of it
 
 
@@ -82,7 +83,8 @@ def _taken(graph: Graph) -> _Taken:
     """A bare pass takes at least what autograd keeps of the forward pass, and at least all gradients of parameters."""
     kept = frozenset(_kept(graph))
     gradients = sum(_gradient(graph, path) for path in graph.params)
-    return _Taken(kept, ROOM * max(gradients, sum(_bytes(graph, value) for value in kept)))
+    least = max(gradients, sum(_bytes(graph, value) for value in kept))
+    return _Taken(kept, max(ROOM * least, least + FEW))
 
 
 def _full(graph: Graph, bare: _Taken, *, settled: bool) -> Iterator[int]:
@@ -127,7 +129,7 @@ def _is_small(graph: Graph, value: int) -> bool:
 
 
 def _copied(graph: Graph, value: int) -> float:
-    """Bytes of a small gradient that is kept, and of its copy in a stack where there is one (see `log_rms_each`)."""
+    """Bytes of a small gradient that is kept, and of its copy in a stack where there is one (see `log_rms_alike`)."""
     return _bytes(graph, value) * (2.0 if math.prod(graph.values[value].shape) <= TINY else 1.0)
 
 

@@ -15,9 +15,9 @@ from gradlint.probe.units import Function, Key
 
 def measure(ledger: Ledger, keys: list[Key], tensors: list[Tensor], batch: int, made: Mapping[Key, Function]) -> None:
     """Note size, bounds, correlation between samples and shares of units of activations of one shape."""
-    stacked = torch.stack(tensors)
+    stacked = torch.stack(tensors) if len(tensors) > 1 else tensors[0].unsqueeze(0)
     several = stacked.ndim > 1 and 1 < batch == stacked.shape[1]
-    rows = stacked.reshape(len(keys), batch if several else 1, -1)
+    rows = stacked if several and stacked.ndim == 3 else stacked.reshape(len(keys), batch if several else 1, -1)
     lengths: Tensor = torch.linalg.vector_norm(rows, dim=2, dtype=torch.float32 if rows.dtype in HALF else None)
     entries = rows.shape[1] * rows.shape[2]
     if rows.is_cpu:
@@ -28,22 +28,23 @@ def measure(ledger: Ledger, keys: list[Key], tensors: list[Tensor], batch: int, 
         return
     if several:
         ledger.put("correlation", keys, *directions(rows, lengths))
-    if stacked.ndim == 1:
-        bounds(ledger, keys, stacked, stacked)
-        return
-    low, high = stacked.amin(1), stacked.amax(1)
-    bounds(ledger, keys, low, high)
-    for function, places in _groups(keys, made, stacked.ndim - 1).items():
+    functions = _groups(keys, made, stacked.ndim - 1)
+    low, high = (stacked.amin(1), stacked.amax(1)) if functions else (stacked, stacked)
+    extremes = bounds(ledger, keys, low, high)
+    for function, places in functions.items():
         known, these = [keys[place] for place in places], _selection(places)
         least, most = units.gather(low[these], high[these], function)
         units.measure(ledger, known, function.name, least, most, entries)
-        units.saturation(ledger, known, partial(stacked.__getitem__, these), function, (least, most))
+        within = extremes and _within(extremes, places)
+        units.saturation(ledger, known, partial(stacked.__getitem__, these), function, within)
 
 
-def bounds(ledger: Ledger, keys: list[Key], low: Tensor, high: Tensor) -> None:
-    """Note the least and the greatest entry of each, from those of parts of it."""
-    ledger.put("low", keys, low.flatten(1).amin(1) if low.ndim > 1 else low)
-    ledger.put("high", keys, high.flatten(1).amax(1) if high.ndim > 1 else high)
+def bounds(ledger: Ledger, keys: list[Key], low: Tensor, high: Tensor) -> tuple[list[float], list[float]] | None:
+    """Note the least and the greatest entry of each, from those of parts of it; gives them where they are here."""
+    parts = tuple(range(1, low.ndim))
+    least = ledger.put("low", keys, low.amin(parts) if parts else low)
+    most = ledger.put("high", keys, high.amax(parts) if parts else high)
+    return None if least is None or most is None else (least, most)
 
 
 def correlation(ledger: Ledger, keys: list[Key], tensors: list[Tensor]) -> None:
@@ -60,9 +61,16 @@ def directions(rows: Tensor, lengths: Tensor) -> tuple[Tensor, Callable[[float],
     unit vectors. NaN where a sample is zero.
     """
     count = rows.shape[1]
-    total = torch.bmm(lengths.reciprocal().unsqueeze(1), rows.to(lengths.dtype))
-    length: Tensor = torch.linalg.vector_norm(total[:, 0], dim=1)
+    exact = rows if rows.dtype == lengths.dtype else rows.to(lengths.dtype)
+    total = torch.bmm(lengths.reciprocal().unsqueeze(1), exact)
+    length: Tensor = torch.linalg.vector_norm(total, dim=(1, 2))
     return length, lambda found: (found * found - count) / (count * (count - 1))
+
+
+def _within(extremes: tuple[list[float], list[float]], places: list[int]) -> tuple[float, float]:
+    """The least and the greatest entry of all these tensors."""
+    least, most = extremes
+    return min(least[place] for place in places), max(most[place] for place in places)
 
 
 def _groups(keys: list[Key], made: Mapping[Key, Function], dims: int) -> dict[Function, list[int]]:

@@ -65,7 +65,10 @@ def fitted(target: Target, given: object) -> Target:
 
 def rows(target: Target) -> Tensor:
     """The output as (positions, classes)."""
-    return target.output.movedim(target.axis, -1).reshape(-1, target.classes)
+    output = target.output
+    if output.ndim == 2 and target.axis == 1:
+        return output
+    return output.movedim(target.axis, -1).reshape(-1, target.classes)
 
 
 def labels(target: Target, random: Random) -> Tensor:

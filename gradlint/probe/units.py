@@ -93,16 +93,18 @@ def saturation(
     keys: list[Key],
     stacked: Callable[[], Tensor],
     function: Function,
-    bounds: tuple[Tensor, Tensor] | Tensor,
+    within: tuple[float, float] | None,
 ) -> None:
-    """Note the share of units that are within 1 % of a bound of the function for over 95 % of their entries."""
+    """Note the share of units that are within 1 % of a bound of the function for over 95 % of their entries.
+
+    `within` are the least and the greatest of all entries, where they are known: it mostly saves the pass over them.
+    """
     if function.name not in BOUNDS:
         ledger.fill("saturated", keys, 0.0)
         return
     bottom, top = BOUNDS[function.name]
     near = NEAR * (top - bottom)
-    # Asking is free on the CPU only, where it mostly saves the pass over every entry.
-    if bounds[0].is_cpu and bounds[0].min().item() >= bottom + near and bounds[1].max().item() <= top - near:
+    if within is not None and within[0] >= bottom + near and within[1] <= top - near:
         ledger.fill("saturated", keys, 0.0)
         return
     entries = stacked()
