@@ -74,7 +74,7 @@ class Collector:
         outputs, self._outputs = self._outputs, []
         plain = [((index, position), tensor) for index, made in outputs for position, tensor in enumerate(made)]
         for keys, tensors in alike(plain):
-            self.gradients.expect(keys, tensors, settled=True)
+            self.gradients.expect_settled(keys, tensors)
             self._measure_together(keys, tensors, known)
         kept, self._activations, self._room = self._activations, [], KEPT
         for keys, tensors in alike(kept):
@@ -86,11 +86,11 @@ class Collector:
 
     def _keep(self, index: int, outputs: tuple[Tensor, ...]) -> None:
         copied = self._sites is None or not self._sites.settled
-        made = [((index, position), tensor) for position, tensor in enumerate(outputs) if _has_size(tensor)]
-        for keys, tensors in alike(made):
-            self.gradients.expect(keys, tensors)
-        for key, tensor in made:
-            size = tensor.numel()
+        for position, tensor in enumerate(outputs):
+            if not _has_size(tensor):
+                continue
+            key, size = (index, position), tensor.numel()
+            self.gradients.expect(key, tensor)
             if size <= SMALL and self._room > size:
                 self._room -= size
                 self._activations.append((key, tensor.detach().clone() if copied else tensor))

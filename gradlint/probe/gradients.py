@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping
 from functools import partial
 from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
+from torch.autograd.graph import GradientEdge, Node
 
-from gradlint.probe.ledger import Ledger, alike, log_rms_alike, log_rms_of
+from gradlint.probe.ledger import K, Ledger, alike, log_rms_alike, log_rms_of
 from gradlint.probe.sites import FEW, SMALL, Key
 
-Source = Tensor | GradientEdge
+Edge = tuple[Key, Node, int]  # the autograd node that receives the gradient of a tensor, and at which position
+BATCH = (
+    64  # hooks that are set at a time: one alone costs several times as much, as the code for it is not in the cache
+)
 
 
 class Gradients:
@@ -33,39 +36,41 @@ class Gradients:
         self._ledger = ledger
         self._due = due
         self._ranges = ranges
-        self._expected: list[tuple[list[Key], list[Source]]] = []  # those of one shape together
+        self._edges: list[Edge] = []
+        self._settled: list[tuple[list[Key], list[Tensor]]] = []  # of one shape each
         self._room = FEW
         self._arrived: dict[Key, Tensor] = {}
 
-    def expect(self, keys: list[Key], tensors: list[Tensor], *, settled: bool = False) -> None:
-        """Take the gradients of these tensors of one shape under their keys when they come.
+    def expect(self, key: Key, tensor: Tensor) -> None:
+        """Take the gradient of this tensor, as it is now, under its key when it comes."""
+        node = tensor.grad_fn
+        if node is not None:
+            self._edges.append((key, node, tensor.output_nr))
+            self._room -= tensor.nbytes
+            if self._room < 0 and len(self._edges) >= BATCH:
+                self.hook()
 
-        `settled` says that they stay what they are: their edges, which cost more than all else, need not be looked up.
-        """
+    def expect_settled(self, keys: list[Key], tensors: list[Tensor]) -> None:
+        """Take the gradients of tensors of one shape that stay what they are: their nodes need not be looked up."""
         if True in {tensor.is_leaf for tensor in tensors}:
             known = [(key, tensor) for key, tensor in zip(keys, tensors, strict=True) if not tensor.is_leaf]
             keys, tensors = [key for key, _ in known], [tensor for _, tensor in known]
-        if not keys:
-            return
-        self._room -= len(tensors) * tensors[0].nbytes
-        if self._room < 0:
-            self.hook()
-            self._meet(keys, tensors)
-        else:
-            self._expected.append((keys, [*(tensors if settled else map(get_gradient_edge, tensors))]))
+        if keys:
+            self._settled.append((keys, tensors))
+            self._room -= len(tensors) * tensors[0].nbytes
+            if self._room < 0:
+                self.hook()
 
     def hook(self) -> None:
         """Meet every gradient that is expected by a hook, so that any backward pass will do."""
-        expected, self._expected, self._room = self._expected, [], -1
-        for keys, sources in expected:
-            self._meet(keys, sources)
-
-    def _meet(self, keys: list[Key], sources: Sequence[Source]) -> None:
         slots: dict[Node, list[tuple[Key, int]]] = {}
-        for key, source in zip(keys, sources, strict=True):
-            node = source.grad_fn if isinstance(source, Tensor) else source.node
-            if node is not None:
-                slots.setdefault(node, []).append((key, source.output_nr))
+        for key, node, number in self._edges:
+            slots.setdefault(node, []).append((key, number))
+        for keys, tensors in self._settled:
+            for key, tensor in zip(keys, tensors, strict=True):
+                if tensor.grad_fn is not None:
+                    slots.setdefault(tensor.grad_fn, []).append((key, tensor.output_nr))
+        self._edges, self._settled = [], []
         for node, several in slots.items():
             node.register_prehook(partial(self._arrive, several))
             if any(call in self._due for (call, _), _ in several):
@@ -81,27 +86,30 @@ class Gradients:
 
         The parameters are left without it where all gradients are had together; else theirs are accumulated as ever.
         """
-        if self._expected:
+        if self._room < 0:
+            self.hook()
+        if self._edges or self._settled:
             return self._together(total, params)
         total.backward()  # type: ignore[no-untyped-call]
         self._collect()
         return {path: param.grad for path, param in params.items() if param.grad is not None}
 
     def _together(self, total: Tensor, params: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
-        expected, self._expected = self._expected, []
-        sources = [source for _, several in expected for source in several]
+        edges, settled, self._edges, self._settled = self._edges, self._settled, [], []
         leaves = {path: param for path, param in params.items() if param.requires_grad and param.is_leaf}
-        wanted: list[Any] = [*sources, *leaves.values()]
+        wanted: list[Any] = [tensor for _, tensors in settled for tensor in tensors]
+        wanted += [GradientEdge(node, number) for _, node, number in edges]
+        wanted += leaves.values()
         found = iter(torch.autograd.grad(total, wanted, allow_unused=True))
-        for keys, several in expected:
-            gradients = list(islice(found, len(several)))
+        for keys, _ in settled:
+            gradients = list(islice(found, len(keys)))
             if len(keys) > 1 and {None if g is None else g.layout for g in gradients} == {torch.strided}:
                 self._measure(keys, gradients)
             else:
-                arrived = zip(keys, gradients, strict=True)
-                self._arrived |= {key: gradient for key, gradient in arrived if gradient is not None}
+                self._arrived |= _arrived(keys, gradients)
+        self._arrived |= _arrived((key for key, _, _ in edges), islice(found, len(edges)))
         self._collect()
-        return {path: gradient for path, gradient in zip(leaves, found, strict=True) if gradient is not None}
+        return _arrived(leaves, found)
 
     def _arrive(self, slots: list[tuple[Key, int]], gradients: tuple[Tensor | None, ...]) -> None:
         for key, number in slots:
@@ -140,3 +148,8 @@ class Gradients:
         self._ledger.put("peak", [key], gradient.abs().amax().reshape(1))
         self._ledger.put("zeros at", [key], (gradient == 0).float().mean().reshape(1))
         self._ledger.note("bits", key, 8.0 * gradient.element_size())
+
+
+def _arrived(keys: Iterable[K], gradients: Iterable[Tensor | None]) -> dict[K, Tensor]:
+    """The gradients that there are, by their keys."""
+    return {key: gradient for key, gradient in zip(keys, gradients, strict=True) if gradient is not None}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from functools import partial
 
@@ -20,16 +21,17 @@ RUNS, LENGTH = 64, 16  # where the share of zeros of a large gradient is counted
 
 
 @contextmanager
-def watched(ledger: Ledger, params: Mapping[str, nn.Parameter]) -> Iterator[dict[str, Tensor]]:
-    """Measure the gradient of each large parameter when it arrives, while it is in the cache; gives samples of them.
+def watched(ledger: Ledger, params: Mapping[str, nn.Parameter]) -> Iterator[set[str]]:
+    """Measure the gradient of each large parameter when it arrives, while it is in the cache; gives those measured.
 
     Parameters that are spread over processes, and sparse gradients, are left for `measure`.
     """
-    samples: dict[str, Tensor] = {}
+    done: set[str] = set()
 
     def take(path: str, param: Tensor) -> None:
         if param.grad is not None and param.grad.layout is torch.strided:
-            samples[path] = _measure_large(ledger, path, param.grad)
+            log_rms(ledger, "grad", path, param.grad)
+            done.add(path)
 
     hooks = [
         param.register_post_accumulate_grad_hook(partial(take, path))  # type: ignore[no-untyped-call]
@@ -37,7 +39,7 @@ def watched(ledger: Ledger, params: Mapping[str, nn.Parameter]) -> Iterator[dict
         if param.numel() > SMALL and param.requires_grad and param.is_leaf and not hasattr(param, "to_local")
     ]
     try:
-        yield samples
+        yield done
     finally:
         for hook in hooks:
             hook.remove()
@@ -48,13 +50,13 @@ def measure(
     params: Mapping[str, nn.Parameter],
     gradients: Mapping[str, Tensor],
     weights: Iterable[str],
-    done: Mapping[str, Tensor],
+    done: AbstractSet[str],
 ) -> None:
     """Note log10 RMS ("grad") and share of zeros ("zeros") of every gradient, and log10 RMS of the named weights.
 
-    Of the gradients in `done` the size was noted before, and a sample is given.
+    Of the large gradients in `done` the size was noted before.
     """
-    samples = dict(done)
+    samples = {path: _sample(gradients[path]) for path in done}
     for paths, members in alike((path, gradient) for path, gradient in gradients.items() if path not in done):
         first = members[0]
         if type(first) is Tensor and first.layout is torch.strided and 0 < first.numel() <= SMALL:
@@ -72,20 +74,16 @@ def _measure_alone(ledger: Ledger, path: str, gradient: Tensor) -> Tensor | None
         _note_sums(ledger, path, found)
         return None
     dense = gradient if gradient.layout is torch.strided else gradient.to_dense()  # its zeros count for the RMS
-    if dense.numel() > SMALL:
-        return _measure_large(ledger, path, dense)
     if dense.numel():
         log_rms(ledger, "grad", path, dense)
-    return None
+    return _sample(dense) if dense.numel() > SMALL else None
 
 
-def _measure_large(ledger: Ledger, path: str, gradient: Tensor) -> Tensor:
-    """Note the size of a gradient; gives RUNS runs of LENGTH entries at an odd distance, not to be from few columns."""
-    sample = gradient.reshape(-1).contiguous()
-    distance = ((len(sample) - LENGTH) // RUNS - 1) | 1
-    sample = sample.as_strided((RUNS, LENGTH), (distance, 1), sample.storage_offset()).clone()
-    log_rms(ledger, "grad", path, gradient)
-    return sample
+def _sample(gradient: Tensor) -> Tensor:
+    """RUNS runs of LENGTH entries of a large gradient at an odd distance, so that they are not from few columns."""
+    flat = gradient.reshape(-1).contiguous()
+    distance = ((len(flat) - LENGTH) // RUNS - 1) | 1
+    return flat.as_strided((RUNS, LENGTH), (distance, 1), flat.storage_offset()).clone()
 
 
 def _measure_weights(ledger: Ledger, params: Mapping[str, nn.Parameter], weights: Iterable[str]) -> None:

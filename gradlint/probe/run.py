@@ -176,7 +176,7 @@ def _between(collector: Collector, graph: Graph, inputs: list[Named], *, togethe
     gradients.timed = _steps(graph)
     for call, position in gradients.timed:
         if call == INPUT:
-            gradients.expect([(call, position)], [inputs[position][1]])
+            gradients.expect((call, position), inputs[position][1])
     collector.forward_done(graph)
     if not together:
         gradients.hook()
