@@ -83,3 +83,19 @@ def test_a_bias_that_switches_units_off_is_named():
     nn.init.constant_(model[0].bias, -8.0)
     (found,) = [f for f in check(model, torch.randn(64, 16), loss="ce").findings if f.rule == "dead-units"]
     assert found.message == "32 of 32 units are off for every sample: 0.bias is -8 on average"
+
+
+class Taken(nn.Module):
+    """A learned factor that is read as a number."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.factor = nn.Linear(8, 4), nn.Parameter(torch.ones(()))
+
+    def forward(self, x):
+        return self.body(x) * self.factor.item()
+
+
+def test_a_parameter_that_is_read_as_a_number_is_cut_off_and_not_unused():
+    (found,) = check(Taken(), torch.randn(16, 8), loss="ce").findings
+    assert found.message.startswith("item() takes 1 parameter out of the graph as a number, factor first")
