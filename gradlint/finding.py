@@ -123,6 +123,7 @@ class Change:
     types: tuple[str, str] = ("", "")
     gain: float = 1.0  # of an init; a guard's bound; the groups of a norm
     bias: str = ""  # of an init: "zeros", "default_bias", or "" without one
+    offset: bool = False  # of an init: the source sets the bias to a number that decides what the layer makes
     size: int = 0
     fans: tuple[int, int] = (0, 0)  # of a drawn parameter
     stride: int = 0  # of the projection that a skip needs; 0 without one

@@ -289,3 +289,11 @@ def test_an_output_activation_is_taken_out_of_every_step():
     found = build(table.NO_OUTPUT, stretch(graph, squashed), finding("squashed-logits", "output", squashed))
     assert found is not None
     assert [step.op for step in found.steps if isinstance(step, Swap)] == list(squashed)
+
+
+def test_biases_that_decide_what_a_layer_makes_are_named_beside_the_weights():
+    model = chain(2, nn.ReLU)
+    title = made(model, table.MATCHED, 4, 16).title
+    assert "with 0" not in title
+    nn.init.constant_(model[0].bias, -5.0)
+    assert made(model, table.MATCHED, 4, 16).title == f"{title}, and 1 bias with 0"

@@ -158,6 +158,7 @@ CASES = {
     "loop_rest": [swap("torch.sigmoid", "torch.sigmoid", place=0, of=2)],
     "output_call": [swap("return", "torch.sigmoid", new="identity")],
     "init_call": [draw("self.a"), draw("self.b")],
+    "init_offset": [replaced(draw("self.a"), offset=True), replaced(draw("self.b"), offset=True)],
     "init_data": [draw("self.a", "orthogonal", 1.0), draw("self.b", "orthogonal", 1.0)],
     "init_by_name": [draw("self.main[0]", kind="Conv1d"), draw("self.main[-1]", kind="Conv1d")],
     "init_reset": [draw("self.seq[0]", bias=""), draw("self.seq[-1]", bias="")],

@@ -41,8 +41,9 @@ class Residual(nn.Module):
         return x + self.body(x)
 
 
-@pytest.mark.parametrize(("std", "words"), [(1 / 8, "scaled by 1/√32"), (1.0, "start too large")])
+@pytest.mark.parametrize(("std", "words"), [(1 / 8, "scaled by 1/√"), (1.0, "start too large")])
 def test_scaling_by_depth_is_only_held_out_where_it_would_keep_the_signal(std, words):
+    torch.manual_seed(0)
     model = nn.Sequential(*(Residual(std) for _ in range(32)), nn.Linear(64, 10))
     found = check(model, torch.randn(16, 64), loss="ce").findings
     (message,) = [f.message for f in found if f.rule == "unscaled-residual"]
@@ -75,3 +76,26 @@ def test_what_one_function_cuts_off_is_one_finding_about_all_of_it():
     (found,) = [f for f in check(Signs(), torch.randn(16, 8), loss="ce").findings if f.rule == "broken-gradient"]
     assert found.message == "sign cuts 4 parameters off from the gradient, a.weight first, at 2 places"
     assert not any("broken-gradient" in words for words in found.folded)
+
+
+def test_a_bias_that_switches_units_off_is_named():
+    model = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 4))
+    nn.init.constant_(model[0].bias, -8.0)
+    (found,) = [f for f in check(model, torch.randn(64, 16), loss="ce").findings if f.rule == "dead-units"]
+    assert found.message == "32 of 32 units are off for every sample: 0.bias is -8 on average"
+
+
+class Taken(nn.Module):
+    """A learned factor that is read as a number."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.factor = nn.Linear(8, 4), nn.Parameter(torch.ones(()))
+
+    def forward(self, x):
+        return self.body(x) * self.factor.item()
+
+
+def test_a_parameter_that_is_read_as_a_number_is_cut_off_and_not_unused():
+    (found,) = check(Taken(), torch.randn(16, 8), loss="ce").findings
+    assert found.message.startswith("item() takes 1 parameter out of the graph as a number, factor first")

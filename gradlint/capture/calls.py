@@ -29,6 +29,7 @@ _QUERIES = frozenset({
     "dense_dim", "sparse_dim", "q_scale",
 })
 # fmt: on
+_READS = frozenset({"item", "tolist", "__float__"})  # queries that answer with the tensor's numbers
 _RETURNS_NOTHING = frozenset({"__setitem__", "__set__"})
 _TESTS = ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic")
 
@@ -111,6 +112,13 @@ def is_query(func: Function) -> bool:
     """Whether the call can be told to return no tensor: by its name, or because earlier calls of it never did."""
     known = signature(func)
     return known.query or LEARNED.get(func) is False
+
+
+def read(func: Function, args: Args) -> torch.Tensor | None:
+    """The tensor whose numbers the call hands to Python although a gradient belongs to them: `x.item()`."""
+    if signature(func).short not in _READS or not args or not isinstance(args[0], torch.Tensor):
+        return None
+    return args[0] if args[0].requires_grad and torch.is_grad_enabled() else None
 
 
 def learn(func: Function, *, produced: bool) -> None:

@@ -63,7 +63,7 @@ def to_graph(recording: Recording) -> Graph:
     run = Run(recording.called, recording.module_types, *told)
     known = Known(names.params, names.tensors, names.tree, names.unregistered)
     outputs = [(name, ref) for (name, _), ref in zip(recording.outputs, tape.outputs, strict=True)]
-    return converted(run, known, tape.steps, outputs, tape.hidden, tape.following)
+    return converted(run, known, tape.steps, outputs, tape.hidden, tape.following, tape.reads)
 
 
 def converted(
@@ -73,9 +73,12 @@ def converted(
     outputs: Sequence[tuple[str, Ref]],
     hidden: int = 0,
     following: Following | None = None,
+    reads: Sequence[Ref] = (),
 ) -> Graph:
     """The calls as a graph; `outputs` are the model's with their names, `following` knows what depends on no input."""
-    return _Conversion(run, names).graph(steps, outputs, hidden, following)
+    conversion = _Conversion(run, names)
+    graph = conversion.graph(steps, outputs, hidden, following)
+    return replace(graph, reads=frozenset(conversion.value(ref) for ref in reads)) if reads else graph
 
 
 @dataclass
@@ -106,13 +109,13 @@ class _Conversion:
             values=self._consumed(ops),
             params=params,
             inputs=tuple(self.inputs),
-            outputs=tuple(self._value(ref) for _, ref in outputs),
+            outputs=tuple(self.value(ref) for _, ref in outputs),
             modules=self._called(modules, ops),
             coverage=self._coverage(hidden),
             output_names=tuple(name for name, _ in outputs),
             training=self.recording.training,
-            fixed={self._value(ref): found for ref, found in following.found.items()} if following else {},
-            seen={self._value(ref): found for ref, found in following.seen.items()} if following else {},
+            fixed={self.value(ref): found for ref, found in following.found.items()} if following else {},
+            seen={self.value(ref): found for ref, found in following.seen.items()} if following else {},
         )
 
     def _leaf(self, leaf: Leaf) -> None:
@@ -126,7 +129,7 @@ class _Conversion:
         self.values.append(Value(number, meta.shape, dtype, origin, name, producer, (), meta.requires_grad))
         return number
 
-    def _value(self, ref: Ref) -> int:
+    def value(self, ref: Ref) -> int:
         return self._ids[(id(ref.node), ref.output)]
 
     def _call(self, call: Call) -> None:
@@ -149,7 +152,7 @@ class _Conversion:
             self.unknown[call.name] += 1
         if call.curve is not None:
             attrs["curve"] = call.curve
-        inputs = tuple(self._value(operand) for _, operand in operands)
+        inputs = tuple(self.value(operand) for _, operand in operands)
         outputs = [self._add((id(call), n), meta, "op", "", call.index) for n, meta in enumerate(call.outputs)]
         if call.rebased is not None:
             outputs.append(self._add((id(call), REBASED), call.rebased, "op", "", call.index))

@@ -178,6 +178,8 @@ class Recorder(TorchFunctionMode):
         calls.learn(func, produced=bool(outputs))
         if outputs:
             self._finish(func, args, kwargs, output, outputs, start)
+        elif self.tape is not None and (tensor := calls.read(func, args)) is not None:
+            self.tape.reads.append(self.tape.refer(tensor))
         return output
 
     def _replay(self, func: calls.Function, args: calls.Args, kwargs: calls.Kwargs | None) -> object:

@@ -35,6 +35,7 @@ class Tape:
     names: Names
     steps: list[Leaf | Call] = field(default_factory=list)
     outputs: list[Ref] = field(default_factory=list)
+    reads: list[Ref] = field(default_factory=list)  # tensors whose numbers Python took although a gradient was theirs
     hidden: int = 0  # values whose producer showed no torch call
     following: Following = field(default_factory=Following)
     _known: dict[int, _Entry] = field(default_factory=dict)

@@ -24,6 +24,7 @@ from gradlint.fix.candidate import (
 )
 from gradlint.fix.changes_blocks import LAYERS, normalised, prenormalised, skipped
 from gradlint.fix.places import NoChangeError, Places, owner_of, site_of
+from gradlint.fix.stretch import is_offset
 from gradlint.fix.wording import is_module
 from gradlint.graph.ir import Graph, Module, Op, Span
 from gradlint.graph.ranges import ANY, ranges
@@ -160,7 +161,7 @@ def _scored(places: Places, scores: Sequence[Score]) -> Iterator[Change]:
 
 def _initialised(places: Places, inits: Sequence[Initialise]) -> list[Change]:
     """One change a layer, with what becomes of its bias, then the layers that stay; one a parameter if that fails."""
-    modules = places.modules
+    modules, params = places.modules, places.graph.params
     weights = {owner_of(step.param): step for step in inits if step.param.endswith("weight")}
     biases = {owner_of(step.param): step.scheme for step in inits if step.param.endswith("bias")}
     layers = {path: module for path, module in modules.items() if _is_layer(module)}
@@ -171,8 +172,17 @@ def _initialised(places: Places, inits: Sequence[Initialise]) -> list[Change]:
         drawn = {step.param for step in inits}
         others = [Change("untouched", old=path) for path in places.graph.params if path not in drawn]
         return [*(_drawn(places, step, root) for step in inits), *others]
+    offset = {owner_of(step.param) for step in inits if step.scheme == "zeros" and is_offset(params[step.param])}
     made = [
-        Change("init", step.scheme, path, module=places.expression(path), gain=step.gain, bias=biases.get(path, ""))
+        Change(
+            "init",
+            step.scheme,
+            path,
+            module=places.expression(path),
+            gain=step.gain,
+            bias=biases.get(path, ""),
+            offset=path in offset,
+        )
         for path, step in weights.items()
     ]
     rest = [Change("untouched", old=path, module=places.expression(path)) for path in layers if path not in weights]

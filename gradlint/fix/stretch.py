@@ -166,6 +166,11 @@ def operands(graph: Graph, op: Op) -> tuple[int, ...]:
     return tuple(v for v in op.inputs if v in graph.inputs or graph.values[v].producer in fed)
 
 
+def is_offset(bias: Param) -> bool:
+    """Whether the bias decides what its layer makes: weights that keep the signal's size add a deviation of 1 to it."""
+    return bias.abs_max is not None and bias.abs_max > 1.0
+
+
 def bias_of(graph: Graph, op: Op) -> Param | None:
     """The parameter that the op takes as its bias."""
     return graph.param(op, "bias")

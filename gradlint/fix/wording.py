@@ -21,7 +21,7 @@ from gradlint.fix.candidate import (
     Swap,
 )
 from gradlint.fix.recipes import Recipe
-from gradlint.fix.stretch import Stretch
+from gradlint.fix.stretch import Stretch, is_offset
 from gradlint.graph.ir import Graph, Op
 
 LENGTH = 120
@@ -190,10 +190,13 @@ def _initialised(recipe: Recipe, graph: Graph, steps: Sequence[Step]) -> Phrase:
     if text:
         return Phrase(text, text)
     name, number = schemes.most_common()[0]
+    biases = [step for step in steps if isinstance(step, Initialise) and step.scheme == "zeros"]
+    offsets = sum(is_offset(graph.params[step.param]) for step in biases)
+    zeroed = f", and {offsets} bias{'es' * (offsets > 1)} with 0" if offsets else ""
     if len(schemes) == 1:
-        return Phrase(f"initialise {_count(number, 'weight')} with {name}", f"{name} init")
+        return Phrase(f"initialise {_count(number, 'weight')} with {name}{zeroed}", f"{name} init")
     split = " and ".join(f"{number} with {name}" for name, number in schemes.items())
-    return Phrase(f"initialise {_count(len(weights), 'weight')}: {split}", f"{name} init")
+    return Phrase(f"initialise {_count(len(weights), 'weight')}: {split}{zeroed}", f"{name} init")
 
 
 def _scheme(step: Initialise) -> str:

@@ -176,6 +176,9 @@ class Graph:
     coverage: Coverage = Coverage(method="recorded")
     output_names: tuple[str, ...] = ()
     training: bool = True
+    reads: frozenset[int] = (
+        frozenset()
+    )  # values that Python read as numbers, `x.item()`, although a gradient was theirs
     fixed: Mapping[int, Fixed] = field(default_factory=dict)  # by value id: what need not be predicted
     seen: Mapping[int, Param] = field(
         default_factory=dict

@@ -32,7 +32,8 @@ def initialised(syntax: Syntax, changes: Sequence[Change]) -> list[Edit]:
     drawn = [change for change in changes if change.kind == "init"]
     single = [change for change in changes if change.kind == "draw"]
     groups = _groups(drawn)
-    calls = [] if single or _is_table(groups) else drawings(syntax, drawn)
+    apart = single or _is_table(groups) or any(change.offset for change in drawn)  # the calls draw no bias
+    calls = [] if apart else drawings(syntax, drawn)
     if calls and all(_is_alike(call, groups) for call in calls):
         return [_rewritten(syntax, call, groups) for call in calls]
     return _generated(syntax, groups, [change for change in changes if change.kind == "untouched"], single)

@@ -33,14 +33,24 @@ def dead_units(graph: Graph, probe: Measurement, options: dict[str, float]) -> I
         return
     worst = max(dead, key=lambda op: probe.units[op.index].dead)
     units = probe.units[worst.index]
+    off = f"{round(units.dead * units.count)} of {units.count} units are off for every sample"
     yield Draft(
-        message=f"{round(units.dead * units.count)} of {units.count} units are off for every sample",
+        message=off + _by_bias(graph, worst),
         op=worst.index,
         ops=_with_layers(graph, dead),
         related=diagnosis.related(graph, dead, f"{len(dead)} layers like it") if len(dead) > 1 else (),
         measured={"dead-share": units.dead},
         severity="error" if units.dead == 1.0 else None,
     )
+
+
+def _by_bias(graph: Graph, op: Op) -> str:
+    """The bias that switches the units off: one far below what weights that keep the signal's size add, ±1."""
+    layer = passage.layer(graph, op)
+    bias = None if layer is None else graph.param(layer, "bias")
+    if bias is None or bias.mean is None or bias.mean > -1.0:
+        return ""
+    return f": {bias.path} is {bias.mean:.3g} on average"
 
 
 def _with_layers(graph: Graph, dead: list[Op]) -> tuple[int, ...]:

@@ -25,6 +25,7 @@ def broken_gradient(graph: Graph) -> Iterator[Draft]:
     if not reached:
         return
     yield from _withheld(graph, reached)
+    yield from _taken_out(graph, reached)
     cuts: dict[str, list[tuple[Op, list[str]]]] = {}
     for op in graph.ops:
         cut = [v for v in _read(op) if graph.values[v].requires_grad and v not in reached]
@@ -54,6 +55,25 @@ def _draft(graph: Graph, places: list[tuple[Op, list[str]]]) -> Draft:
 def _read(op: Op) -> list[int]:
     """The values whose numbers an op reads: of what noise is made like (`torch.randn_like(x)`) only the shape is."""
     return [value for value, role in zip(op.inputs, op.roles, strict=True) if role != "like"]
+
+
+def _taken_out(graph: Graph, reached: set[int]) -> Iterator[Draft]:
+    """Trainable parameters that are only ever used through numbers that Python took out of the graph."""
+    lost = _behind(graph, sorted(graph.reads), reached)
+    if not lost:
+        return
+    read = next(value for value in sorted(graph.reads) if lost[0] in _behind(graph, [value], reached))
+    op = graph.op_of(read)
+    readers = {reader.index for reader in graph.ops if set(lost) & set(reader.params)}
+    yield Draft(
+        message=f"item() takes {len(lost)} parameter{'s' * (len(lost) > 1)} out of the graph as a number, "
+        f"{lost[0]} first: no gradient reaches {'them' if len(lost) > 1 else 'it'}",
+        op=None if op is None else op.index,
+        module=None if op is not None else lost[0].rpartition(".")[0],
+        ops=tuple(sorted(readers)),
+        claim=Claim("relative-gradient", (lost[0],), NOTHING, "below"),
+        predicted={"parameters": len(lost)},
+    )
 
 
 def _withheld(graph: Graph, reached: set[int]) -> Iterator[Draft]:

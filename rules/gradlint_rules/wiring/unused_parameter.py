@@ -12,7 +12,7 @@ from gradlint.rule import rule
 @rule(code="GL908", name="unused-parameter", family="wiring", severity="info", since="0.1.0")
 def unused_parameter(graph: Graph) -> Iterator[Draft]:
     """Trainable parameters that no recorded operation takes."""
-    read = {path for op in graph.ops for path in op.params}
+    read = {path for op in graph.ops for path in op.params} | {graph.values[value].name for value in graph.reads}
     read |= {other for path in read if path in graph.params for other in graph.params[path].shared_by}
     unused = [path for path, param in graph.params.items() if param.requires_grad and path not in read]
     if not unused:
