@@ -443,6 +443,8 @@ class Net(nn.Module):
     def __init__(self, cfg):
         super().__init__()
         self.task = cfg.task
+        if self.task == "imputation":
+            raise NotImplementedError(self.task)
         self.embed = Embed(cfg.freq, cfg.kind)
         self.convs = nn.ModuleList(
             nn.Conv1d(cfg.width, cfg.width, k, dilation=d[1]) for k, d in zip(cfg.kernel_sizes, cfg.spread)

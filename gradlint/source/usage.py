@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import Literal, get_args
 
 from gradlint.source.callees import Place, base, callee
-from gradlint.source.constants import constant
+from gradlint.source.constants import constant, position, refusals
 from gradlint.source.names import Definition, Function, default_of, is_function, parameters
 from gradlint.source.text import Source
 
@@ -108,7 +108,7 @@ def _in_order(function: Function) -> list[ast.AST]:
     """The assignments, loops and comprehensions of a function by their lines."""
     kinds = (ast.Assign, ast.For, ast.comprehension)
     nodes = [node for node in ast.walk(function) if isinstance(node, kinds)]
-    return sorted(nodes, key=lambda node: _position(_target(node)))
+    return sorted(nodes, key=lambda node: position(_target(node)))
 
 
 def _target(node: ast.AST) -> ast.expr:
@@ -132,7 +132,7 @@ class _Paths:
 
     names: dict[str, str]
     tables: Mapping[str, ast.Dict] = field(default_factory=dict)
-    refused: set[ast.AST] = field(default_factory=set)  # comparisons with what is not accepted
+    refused: set[ast.AST] = field(default_factory=set)  # comparisons in the function that is read
 
     def of(self, node: ast.AST | None) -> str:
         """The path that an expression holds, or ""."""
@@ -187,18 +187,10 @@ def _paired(node: ast.Assign) -> Iterator[tuple[ast.expr, ast.expr]]:
 
 
 def _read(function: Function, paths: _Paths, readers: tuple[_Reader, ...]) -> Used:
-    for node in sorted(ast.walk(function), key=_position):  # the first of several texts is the usual one
-        if isinstance(node, ast.If) and isinstance(node.body[-1], ast.Raise):  # if task == "imputation": raise …
-            wrong = (
-                n for n in ast.walk(node.test) if isinstance(n, ast.Compare) and isinstance(n.ops[0], ast.Eq | ast.In)
-            )
-            paths.refused.update(wrong)
+    paths.refused = refusals(function)
+    for node in sorted(ast.walk(function), key=position):  # the first of several texts is the usual one
         for reader in readers:
             yield from reader(node, paths)
-
-
-def _position(node: ast.AST) -> tuple[int, int]:
-    return getattr(node, "lineno", 0), getattr(node, "col_offset", 0)
 
 
 def _passed_on(function: Function, paths: _Paths, source: Source, owner: ast.ClassDef | None, depth: int) -> Used:
