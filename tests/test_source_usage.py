@@ -110,6 +110,21 @@ def test_the_rest_of_the_arguments_are_the_base_s(uses):
     assert found["act"] == Use("callable")
 
 
+def test_what_may_be_one_value_is_no_sequence(uses):
+    found = uses(
+        """
+        def cast_tuple(value, n):
+            return value if isinstance(value, (tuple, list)) else (*value, value[-1]) * n
+        class Net:
+            def __init__(self, depth, sizes):
+                self.depths = cast_tuple(depth, 3)
+                assert isinstance(sizes, list) and len(sizes) == 2
+        """
+    )
+    assert "depth" not in found
+    assert found["sizes"] == Use("sequence")
+
+
 def test_functions_that_call_each_other_end(uses):
     found = uses(
         """

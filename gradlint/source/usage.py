@@ -11,7 +11,7 @@ from typing import Literal, get_args
 
 from gradlint.source.callees import Place, base, callee
 from gradlint.source.constants import constant, position, refusals
-from gradlint.source.names import Definition, Function, default_of, is_function, parameters
+from gradlint.source.names import Definition, Function, default_of, is_function, loads, parameters
 from gradlint.source.text import Source
 
 # Names of parameters and variables that hold a whole configuration.
@@ -92,12 +92,21 @@ def _uses_in(owner: Definition, source: Source, depth: int) -> Used:
     paths = _Paths(names, {**_tables(source.tree), **_tables(function)})
     for node in _in_order(function):
         paths.follow(node)
-    yield from _read(function, paths, READERS)
-    yield from _passed_on(function, paths, source, cls, depth)
+    either = _either(function, paths)
+    for path, use in (*_read(function, paths, READERS), *_passed_on(function, paths, source, cls, depth)):
+        if use.kind != "sequence" or path not in either:
+            yield path, use
     kept = _Paths({text: path for text, path in paths.names.items() if text.startswith("self.")}, paths.tables)
     for method in cls.body if cls is not None else ():
         if is_function(method) and method is not function:
             yield from _read(method, kept, LATER)
+
+
+def _either(function: Function, paths: _Paths) -> set[str]:
+    """What a function takes one by one or as a list: `x if isinstance(x, tuple) else (x,) * n`."""
+    asserted = {n for a in ast.walk(function) if isinstance(a, ast.Assert) for n in ast.walk(a)}
+    asked = (n for n in ast.walk(function) if _called(n) == "isinstance" and n not in asserted)
+    return {paths.of(n.args[0]) for n in asked if isinstance(n, ast.Call) and {"tuple", "list"} & loads(n.args[1])}
 
 
 def _own_names(function: Function) -> list[str]:
