@@ -443,6 +443,8 @@ class Net(nn.Module):
     def __init__(self, cfg):
         super().__init__()
         self.task = cfg.task
+        if self.task == "imputation":
+            raise NotImplementedError(self.task)
         self.embed = Embed(cfg.freq, cfg.kind)
         self.convs = nn.ModuleList(
             nn.Conv1d(cfg.width, cfg.width, k, dilation=d[1]) for k, d in zip(cfg.kernel_sizes, cfg.spread)
@@ -514,3 +516,42 @@ def test_a_vocabulary_that_is_counted_in_data_that_are_not_here_is_guessed(built
     found = built(text)
     assert found.model.table.weight.shape == (guess("vocab_size"), 12)
     assert f"guessed: vocab_size={guess('vocab_size')}" in found.notes
+
+
+def test_parameters_that_are_never_written_are_drawn_and_named(built):
+    text = """
+    import torch
+    from torch import nn
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.empty(16, 64))
+            self.gain = nn.Parameter(torch.empty(16))
+            self.fc = nn.Linear(64, 4)
+            self.written = nn.Parameter(torch.empty(16, 64))
+            nn.init.normal_(self.written, std=3.0)
+        def forward(self, x):
+            return x @ self.weight.T
+    """
+    found = built(text)
+    assert found.unwritten == ("weight", "gain")
+    assert found.notes == ("never initialised, so drawn as nn.Linear draws its own: weight, gain",)
+    for model in (found.model, found.rebuild()):
+        assert model.weight.abs().max() <= 1 / 8
+        assert model.weight.std().item() == pytest.approx(1 / 8 / 3**0.5, rel=0.1)
+        assert model.gain.eq(1).all()
+        assert model.written.std().item() == pytest.approx(3.0, rel=0.1)
+
+
+def test_a_part_that_a_parameter_is_annotated_with_is_made(built):
+    text = f"""{NET}
+class Deep(nn.Module):
+    def __init__(self, body: Net, count: int):
+        super().__init__()
+        self.layers = nn.ModuleList([body] * count)
+    def forward(self, x):
+        return x
+"""
+    found = built(text, "Deep")
+    assert type(found.model.layers[0]).__name__ == "Net"

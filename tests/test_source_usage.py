@@ -28,6 +28,12 @@ BODIES = {
     "a class": ("self.layer = x()", "x", Use("callable")),
     "a text": ("if x == 'gelu': pass", "x", Use("text", "gelu")),
     "a text in any case": ("if x.lower() == 'gelu': pass", "x", Use("text", "gelu")),
+    "a text that is accepted": (
+        "if x == 'a': raise ValueError(x)\n        if x != 'b' and x != 'c': raise ValueError(x)",
+        "x",
+        Use("text", "b"),
+    ),
+    "the first text": ("if x == 'a' or x == 'b': pass\n        if x == 'c': pass", "x", Use("text", "a")),
     "one of few numbers": ("assert x in (121, 169)", "x", Use("choice", 121)),
     "a key of a table": ("width = {'h': 4, 't': 5}[x]", "x", Use("text key", "h")),
     "a key of a table in a variable": ("table = {'h': 4}\n        width = table[x]", "x", Use("text key", "h")),
@@ -102,6 +108,21 @@ def test_the_rest_of_the_arguments_are_the_base_s(uses):
         """
     )
     assert found["act"] == Use("callable")
+
+
+def test_what_may_be_one_value_is_no_sequence(uses):
+    found = uses(
+        """
+        def cast_tuple(value, n):
+            return value if isinstance(value, (tuple, list)) else (*value, value[-1]) * n
+        class Net:
+            def __init__(self, depth, sizes):
+                self.depths = cast_tuple(depth, 3)
+                assert isinstance(sizes, list) and len(sizes) == 2
+        """
+    )
+    assert "depth" not in found
+    assert found["sizes"] == Use("sequence")
 
 
 def test_functions_that_call_each_other_end(uses):

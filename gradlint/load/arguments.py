@@ -91,6 +91,8 @@ class Guesser:
         record = self.namespace.get(annotation)
         if isinstance(record, type) and is_dataclass(record):
             return self._config(name, annotation, path)
+        if isinstance(record, type) and self.build is not None and _is_module(record):
+            return self.build(record), "guessed"
         if CONFIG.fullmatch(name.lower()) and kind not in ("sequence", "count"):
             return self._config(name, annotation, path)
         if kind in ("module", "callable"):
@@ -214,6 +216,12 @@ def _annotation(parameter: inspect.Parameter) -> str:
         if isinstance(annotation, type)
         else str(annotation)
     )
+
+
+def _is_module(kind: type) -> bool:
+    from torch import nn
+
+    return issubclass(kind, nn.Module) and kind is not nn.Module
 
 
 def _plain(annotation: str) -> bool:

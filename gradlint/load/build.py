@@ -19,6 +19,7 @@ from gradlint.load.environment import Place, Session
 from gradlint.load.guess import named_size
 from gradlint.load.imports import Runner, user_error
 from gradlint.load.unwrap import FunctionModule, as_module, holds_module
+from gradlint.load.unwritten import Marking, settled
 from gradlint.source.calls import trains
 from gradlint.source.classes import definitions
 from gradlint.source.constants import normal
@@ -39,6 +40,7 @@ class Built:
     rebuild: Callable[[], nn.Module]
     notes: tuple[str, ...] = ()
     partial: bool = False  # a network that it takes was left out
+    unwritten: tuple[str, ...] = ()  # parameters that were made of memory as it is
     awaited: frozenset[str] = frozenset()  # parameters that do not hold, or see, what they will when they are trained
 
     @property
@@ -96,7 +98,7 @@ class _Builder:
     def _sized(self, recipe: Recipe) -> Built:
         """Built with real numbers when they fit the memory, else on meta."""
         try:
-            with meta.Allocations((self.memory or meta.DEFAULT_MEMORY) // meta.BYTES_PER_ELEMENT):
+            with meta.Allocations((self.memory or meta.DEFAULT_MEMORY) // meta.BYTES_PER_ELEMENT), Marking():
                 return self._finished(self._follow(recipe))
         except meta.TooLarge:
             return self._on_meta(recipe)
@@ -149,13 +151,19 @@ class _Builder:
         model, note = as_module(made.value, made.name)
         if any(isinstance(m, nn.Embedding) and not m.num_embeddings for m in model.modules()):
             raise LoadError(f"{made.name} has an embedding without rows", "the data that it counts are not here")
+        unwritten = settled(model)
+        if unwritten:
+            self.notes.append(f"never initialised, so drawn as nn.Linear draws its own: {_few(unwritten)}")
         options = [f"guessed: {name}={brief(value)}" for name, value in self.session.guessed.items()]
         notes = dict.fromkeys([*options, *self.notes, *made.notes, *([note] if note else [])])
 
         def rebuild() -> nn.Module:
-            return as_module(made.again(), made.name)[0]
+            with Marking():
+                again = as_module(made.again(), made.name)[0]
+            settled(again)
+            return again
 
-        return Built(model, made.name, rebuild, tuple(notes), made.partial)
+        return Built(model, made.name, rebuild, tuple(notes), made.partial, unwritten)
 
     # -- following a recipe
 
@@ -250,6 +258,10 @@ class _Builder:
         setattr(argparse.Namespace, error.name, value)
         self.notes.append(f"guessed: {error.name}={brief(value)}")
         return True
+
+
+def _few(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _unpacks(call: ast.Call) -> bool:

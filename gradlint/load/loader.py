@@ -74,9 +74,8 @@ class Loader:
                     memory=self.settings.memory,
                 )
             notes = tuple(dict.fromkeys((*session.notes, *built.notes)))
-            return replace(
-                built, notes=notes, awaited=_within(built.model, [built.model] if built.partial else session.empty)
-            )
+            waiting = _within(built.model, [built.model] if built.partial else session.empty)
+            return replace(built, notes=notes, awaited=waiting.union(built.unwritten))
         except GradlintError as error:
             return error
         except (Exception, SystemExit) as error:  # noqa: BLE001  whatever user code raises is reported as its own

@@ -162,10 +162,24 @@ def _options(source: Source) -> Iterator[tuple[str, object]]:
                 yield from _literals(iter([(max(names, key=len), default)]))
 
 
+def position(node: ast.AST) -> tuple[int, int]:
+    """Where a node stands, to read nodes in the order of the text."""
+    return getattr(node, "lineno", 0), getattr(node, "col_offset", 0)
+
+
+def refusals(tree: ast.AST) -> set[ast.AST]:
+    """The comparisons with what is not accepted: `if task == "imputation": raise NotImplementedError`."""
+    raising = [n for n in ast.walk(tree) if isinstance(n, ast.If) and isinstance(n.body[-1], ast.Raise)]
+    compared = [c for n in raising for c in ast.walk(n.test) if isinstance(c, ast.Compare)]
+    return {c for c in compared if isinstance(c.ops[0], ast.Eq | ast.In)}
+
+
 def _compared(source: Source) -> Iterator[tuple[str, object]]:
-    """The first text that a name is compared with: `if args.net == "vgg16"`."""
-    for node in ast.walk(source.tree):
-        if not isinstance(node, ast.Compare) or not isinstance(node.ops[0], ast.Eq | ast.In):
+    """The first text that a name is compared with and that is not refused: `if args.net == "vgg16"`."""
+    refused = refusals(source.tree)
+    nodes = [n for n in ast.walk(source.tree) if isinstance(n, ast.Compare) and n not in refused]
+    for node in sorted(nodes, key=position):
+        if not isinstance(node.ops[0], ast.Eq | ast.In):
             continue
         left = node.left
         name = left.attr if isinstance(left, ast.Attribute) else left.id if isinstance(left, ast.Name) else ""

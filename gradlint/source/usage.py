@@ -10,8 +10,8 @@ from functools import lru_cache
 from typing import Literal, get_args
 
 from gradlint.source.callees import Place, base, callee
-from gradlint.source.constants import constant
-from gradlint.source.names import Definition, Function, default_of, is_function, parameters
+from gradlint.source.constants import constant, position, refusals
+from gradlint.source.names import Definition, Function, default_of, is_function, loads, parameters
 from gradlint.source.text import Source
 
 # Names of parameters and variables that hold a whole configuration.
@@ -92,12 +92,21 @@ def _uses_in(owner: Definition, source: Source, depth: int) -> Used:
     paths = _Paths(names, {**_tables(source.tree), **_tables(function)})
     for node in _in_order(function):
         paths.follow(node)
-    yield from _read(function, paths, READERS)
-    yield from _passed_on(function, paths, source, cls, depth)
+    either = _either(function, paths)
+    for path, use in (*_read(function, paths, READERS), *_passed_on(function, paths, source, cls, depth)):
+        if use.kind != "sequence" or path not in either:
+            yield path, use
     kept = _Paths({text: path for text, path in paths.names.items() if text.startswith("self.")}, paths.tables)
     for method in cls.body if cls is not None else ():
         if is_function(method) and method is not function:
             yield from _read(method, kept, LATER)
+
+
+def _either(function: Function, paths: _Paths) -> set[str]:
+    """What a function takes one by one or as a list: `x if isinstance(x, tuple) else (x,) * n`."""
+    asserted = {n for a in ast.walk(function) if isinstance(a, ast.Assert) for n in ast.walk(a)}
+    asked = (n for n in ast.walk(function) if _called(n) == "isinstance" and n not in asserted)
+    return {paths.of(n.args[0]) for n in asked if isinstance(n, ast.Call) and {"tuple", "list"} & loads(n.args[1])}
 
 
 def _own_names(function: Function) -> list[str]:
@@ -108,7 +117,7 @@ def _in_order(function: Function) -> list[ast.AST]:
     """The assignments, loops and comprehensions of a function by their lines."""
     kinds = (ast.Assign, ast.For, ast.comprehension)
     nodes = [node for node in ast.walk(function) if isinstance(node, kinds)]
-    return sorted(nodes, key=lambda node: (_target(node).lineno, _target(node).col_offset))
+    return sorted(nodes, key=lambda node: position(_target(node)))
 
 
 def _target(node: ast.AST) -> ast.expr:
@@ -132,6 +141,7 @@ class _Paths:
 
     names: dict[str, str]
     tables: Mapping[str, ast.Dict] = field(default_factory=dict)
+    refused: set[ast.AST] = field(default_factory=set)  # comparisons in the function that is read
 
     def of(self, node: ast.AST | None) -> str:
         """The path that an expression holds, or ""."""
@@ -186,7 +196,8 @@ def _paired(node: ast.Assign) -> Iterator[tuple[ast.expr, ast.expr]]:
 
 
 def _read(function: Function, paths: _Paths, readers: tuple[_Reader, ...]) -> Used:
-    for node in ast.walk(function):
+    paths.refused = refusals(function)
+    for node in sorted(ast.walk(function), key=position):  # the first of several texts is the usual one
         for reader in readers:
             yield from reader(node, paths)
 
@@ -326,7 +337,7 @@ def _attribute(node: ast.AST, paths: _Paths) -> Used:
 
 
 def _comparison(node: ast.AST, paths: _Paths) -> Used:
-    if not isinstance(node, ast.Compare):
+    if not isinstance(node, ast.Compare) or node in paths.refused:
         return
     left = node.left
     if isinstance(left, ast.Call) and isinstance(left.func, ast.Attribute) and left.func.attr in TEXT_METHODS:
