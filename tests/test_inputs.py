@@ -660,12 +660,30 @@ class Asserting(nn.Module):
         return x + self.table
 
 
+class Forecast(nn.Module):
+    """A forecast that is linear over the steps of each series, of which the model knows how many there are."""
+
+    def __init__(self):
+        super().__init__()
+        self.seq_len = 48
+        self.fc = nn.Linear(48, 12)
+
+    def forward(self, x_enc, x_mark_enc, x_dec):
+        assert x_enc.dim() == 3
+        mean = x_enc.mean(1, keepdim=True)
+        return self.fc((x_enc - mean).permute(0, 2, 1)).permute(0, 2, 1) + mean + torch.zeros(x_dec.shape[-1]).sum()
+
+
 DEPENDENT: dict[str, tuple[nn.Module, dict[str, str]]] = {
     "a hidden state first": (Recurrent(), {"hidden": "float32 {B},5", "X": "float32 {T},7"}),
     "an image at another resolution": (Coarse(), {"x": "float32 3,224,224", "x_lr": "float32 3,56,56"}),
     "an image that is enlarged": (
         Enlarging(),
         {"x": "float32 3,32,32", "step": "float32 20", "low": "float32 3,32,32"},
+    ),
+    "a series of a stated length": (
+        Forecast(),
+        {"x_enc": "float32 48,48", "x_mark_enc": "float32 48", "x_dec": "float32 48"},
     ),
     "an asserted length": (Asserting(), {"x": "float32 3,100"}),
 }
