@@ -588,26 +588,39 @@ def test_a_model_on_meta_gets_meta_inputs() -> None:
     assert found.args[0].is_meta and found.inputs[0].shape[1:] == (3, 32, 32)
 
 
-class Calendar(nn.Module):
-    """Values beside the hour and the month at which each was taken."""
+class Dated(nn.Module):
+    """The features of a series' steps, and of the hour and the month at which each was taken."""
 
     def __init__(self):
         super().__init__()
-        self.values = nn.Linear(7, 16)
+        self.values = nn.Conv1d(5, 16, 3, padding=1)
         self.hour, self.month = nn.Embedding(24, 16), nn.Embedding(13, 16)
 
-    def forward(self, x, x_mark):
-        x_mark = x_mark.long()
-        return self.values(x) + self.hour(x_mark[:, :, 3]) + self.month(x_mark[:, :, 0])
+    def forward(self, x, mark):
+        x, mark = self.values(x.permute(0, 2, 1)).transpose(1, 2), mark.long()
+        return x + self.hour(mark[:, :, 3]) + self.month(mark[:, :, 0])
+
+
+class Calendar(nn.Module):
+    """A forecast from dated values; what is to come is dated as well."""
+
+    def __init__(self):
+        super().__init__()
+        self.past, self.future, self.out = Dated(), Dated(), nn.Linear(16, 5)
+
+    def forward(self, x_enc, x_mark_enc, x_dec, x_mark_dec):
+        return self.out(self.future(x_dec, x_mark_dec) + self.past(x_enc, x_mark_enc).mean(1, keepdim=True))
 
 
 def test_numbers_that_are_made_indices_and_picked_by_their_place_are_whole_and_as_many_as_picked() -> None:
     found = inferred(Calendar())
-    marks = found.args[1]
-    assert isinstance(marks, torch.Tensor)
-    assert marks.shape[-1] >= 4
-    assert marks.min() >= 0
-    assert marks.shape[:2] == found.args[0].shape[:2]  # type: ignore[attr-defined]
+    for values, marks in (found.args[:2], found.args[2:]):
+        assert isinstance(values, torch.Tensor)
+        assert isinstance(marks, torch.Tensor)
+        assert values.shape[-1] == 5
+        assert marks.shape[-1] >= 4
+        assert marks.dtype == torch.int64
+        assert marks.shape[:2] == values.shape[:2]
 
 
 class Recurrent(nn.Module):
@@ -660,12 +673,30 @@ class Asserting(nn.Module):
         return x + self.table
 
 
+class Forecast(nn.Module):
+    """A forecast that is linear over the steps of each series, of which the model knows how many there are."""
+
+    def __init__(self):
+        super().__init__()
+        self.seq_len = 48
+        self.fc = nn.Linear(48, 12)
+
+    def forward(self, x_enc, x_mark_enc, x_dec):
+        assert x_enc.dim() == 3
+        mean = x_enc.mean(1, keepdim=True)
+        return self.fc((x_enc - mean).permute(0, 2, 1)).permute(0, 2, 1) + mean + torch.zeros(x_dec.shape[-1]).sum()
+
+
 DEPENDENT: dict[str, tuple[nn.Module, dict[str, str]]] = {
     "a hidden state first": (Recurrent(), {"hidden": "float32 {B},5", "X": "float32 {T},7"}),
     "an image at another resolution": (Coarse(), {"x": "float32 3,224,224", "x_lr": "float32 3,56,56"}),
     "an image that is enlarged": (
         Enlarging(),
         {"x": "float32 3,32,32", "step": "float32 20", "low": "float32 3,32,32"},
+    ),
+    "a series of a stated length": (
+        Forecast(),
+        {"x_enc": "float32 48,48", "x_mark_enc": "float32 48", "x_dec": "float32 48"},
     ),
     "an asserted length": (Asserting(), {"x": "float32 3,100"}),
 }

@@ -437,7 +437,7 @@ def test_packages_below_the_working_directory_are_found(tmp_path, monkeypatch):
 
 FIELDS = """
 from torch import nn
-from blocks import Embed
+from blocks import Embed, smoothed
 
 class Net(nn.Module):
     def __init__(self, cfg):
@@ -446,6 +446,7 @@ class Net(nn.Module):
         if self.task == "imputation":
             raise NotImplementedError(self.task)
         self.embed = Embed(cfg.freq, cfg.kind)
+        self.smooth = smoothed(cfg.moving_avg)
         self.convs = nn.ModuleList(
             nn.Conv1d(cfg.width, cfg.width, k, dilation=d[1]) for k, d in zip(cfg.kernel_sizes, cfg.spread)
         )
@@ -466,6 +467,9 @@ class Config:
 BLOCKS = """
 from torch import nn
 
+def smoothed(kernel_size):
+    return nn.AvgPool1d(kernel_size, 1)
+
 class Embed(nn.Module):
     def __init__(self, freq, kind="fixed"):
         super().__init__()
@@ -479,6 +483,7 @@ def test_the_fields_of_a_configuration_are_guessed_by_what_is_done_with_them(bui
     model = built(FIELDS).model
     assert model.task == "forecast"
     assert model.embed.fc.in_features == 4
+    assert model.smooth.kernel_size == (guess("kernel_size"),), "its name says nothing, that of where it goes does"
     assert {conv.in_channels for conv in model.convs} == {24}
     assert all(type(conv.dilation[0]) is int for conv in model.convs)
     assert model.pretrained is None

@@ -121,7 +121,7 @@ def test_what_may_be_one_value_is_no_sequence(uses):
                 assert isinstance(sizes, list) and len(sizes) == 2
         """
     )
-    assert "depth" not in found
+    assert found["depth"] == Use("named", "value")
     assert found["sizes"] == Use("sequence")
 
 

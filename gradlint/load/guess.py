@@ -135,6 +135,8 @@ def guess(name: str, use: Use | None = None, annotation: str = "", entry: Use | 
         return values if entry is None else tuple(_entry(value, entry) for value in values)
     annotated = _first(BY_ANNOTATION, annotation, None)
     named = _first(BY_NAME, key, None)
+    if named is None and use is not None and use.kind == "named":
+        named = _first(BY_NAME, str(use.example).strip("_").lower(), None)
     if isinstance(annotated, tuple):
         return _first(SEQUENCES, key, annotated)
     if named is None and annotated is None and use is not None and use.kind in UNNAMED:

@@ -16,6 +16,12 @@ from gradlint.load.infer_source import Use, type_comments, uses
 SIZES = {"B": 6, "T": 24, "S": 64, "L": 256, "D": 8, "N": 30, "E": 90}
 """Batch, steps, image side, signal length, depth, nodes, edges: numbers that are rarely the width of a layer."""
 
+LENGTHS = ("seq_len", "seq_length", "sequence_length", "input_len", "input_length", "lookback", "window_size")
+"""Attributes by which a model of series states how many steps it takes."""
+
+MOST_STEPS = 512
+"""Above this a stated length is most often an upper bound."""
+
 LARGE = 3_000_000
 """Parameters from which a model is searched for, and if a run is slow left, with a smaller batch."""
 
@@ -61,8 +67,21 @@ def context(model: nn.Module) -> Context:
     parameters = sum(p.numel() for p in model.parameters() if has_shape(p))
     batch = SIZES["B"] if parameters < LARGE else LARGE_BATCH
     return Context(
-        model, arguments, entries, {**SIZES, "B": batch, "S": side}, channels, extra, parameters, uses(model)
+        model,
+        arguments,
+        entries,
+        {**SIZES, "B": batch, "S": side, "T": stated_steps(model)},
+        channels,
+        extra,
+        parameters,
+        uses(model),
     )
+
+
+def stated_steps(model: nn.Module) -> int:
+    """How many steps the model itself says that it takes, else the usual number."""
+    stated = (getattr(model, name, None) for name in LENGTHS)
+    return next((n for n in stated if type(n) is int and 1 < n <= MOST_STEPS), SIZES["T"])
 
 
 def signature(model: nn.Module) -> tuple[tuple[Argument, ...], bool]:

@@ -14,6 +14,7 @@ from gradlint.load.feed_plan import Group, Guess
 from gradlint.load.feed_trial import sources_of, tensors_in
 from gradlint.load.infer_asserted import asserted_size
 from gradlint.load.infer_context import Argument
+from gradlint.load.infer_joined import as_many_axes, joined_size, resized
 from gradlint.load.infer_masks import mask_form, mask_shape, numeric_mask, padding_size, truth_values
 from gradlint.load.infer_repair import (
     CHANNELS,
@@ -30,6 +31,9 @@ from gradlint.load.infer_repair import (
 from gradlint.load.infer_start import BESIDE_BOXES, ROLES, guesses
 
 LARGEST = 1 << 16
+
+FEW_ENTRIES = 64
+"""Entries that code picks one by one, by their places."""
 
 
 def textual(broken: Broken) -> Iterator[Change]:
@@ -66,6 +70,18 @@ def stated_size(broken: Broken, match: re.Match[str]) -> Iterator[Change]:
             now = broken.plan.size(axis)
             yield 0.6, broken.plan.resized(**{axis: max(wanted, now // wanted * wanted)})
             yield 0.7, set_axis(broken.plan, path, guess.axes.index(axis), wanted)
+
+
+def index_of_axis(broken: Broken, match: re.Match[str]) -> Iterator[Change]:
+    """An entry of an axis that is too short for it (`marks[:, :, 3]`): as many entries as it needs."""
+    index, axis, size = (int(match[i]) for i in (1, 2, 3))
+    call = broken.refusal.call
+    for operand in call.operands[:1] if call is not None and 0 <= index < FEW_ENTRIES else ():
+        for path in operand.sources & set(broken.plan.leaves()):
+            guess = broken.plan.leaves()[path]
+            if len(guess.axes) > axis and broken.plan.shape(guess)[axis] == size:
+                axes = (*guess.axes[:axis], index + 1, *guess.axes[axis + 1 :])
+                yield 0.1, broken.plan.put(path, replace(guess, axes=axes))
 
 
 def wrong_rank(broken: Broken, match: re.Match[str]) -> Iterator[Change]:
@@ -237,37 +253,6 @@ def token_count(broken: Broken, match: re.Match[str]) -> Iterator[Change]:
                 yield 0.4 + 0.05 * tokens, broken.plan.resized(**{axis: int(side)})
 
 
-def joined_size(broken: Broken, match: re.Match[str]) -> Iterator[Change]:
-    """`cat` wants one of its parts smaller or larger: an input at another resolution than the others."""
-    wanted, came, place = (int(match[i]) for i in (1, 2, 3))
-    operands = broken.refusal.call.operands if broken.refusal.call is not None else ()
-    path = operands[place].input if place < len(operands) else ""
-    guess = broken.plan.leaves().get(path)
-    if guess is not None and guess.role in SPATIAL:
-        sides = (wanted if broken.plan.size(axis) == came else axis for axis in guess.axes[2:])
-        yield 0.1, broken.plan.put(path, replace(guess, axes=(*guess.axes[:2], *sides)))
-
-
-def resized(broken: Broken, match: re.Match[str]) -> Iterator[Change]:
-    """`interpolate` to a size of so many axes: an image, a signal or a volume."""
-    operands = broken.refusal.call.operands[:1] if broken.refusal.call is not None else ()
-    for operand in operands:
-        for path in operand.sources & set(broken.plan.leaves()):
-            yield from rerank(broken, path, match[1].count(",") + 3 - len(operand.shape))
-
-
-def as_many_axes(broken: Broken, match: re.Match[str]) -> Iterator[Change]:
-    """Features of a row meet those of every step: the row is a sequence as well."""
-    operands = broken.refusal.call.operands[:2] if broken.refusal.call is not None else ()
-    low, high = sorted(operands, key=lambda operand: len(operand.shape)) if len(operands) == 2 else (None, None)
-    if low is None or high is None or not 1 < len(low.shape) < len(high.shape) or low.shape[-1] != high.shape[-1]:
-        return
-    leaves = broken.plan.leaves()
-    for path in (low.sources - high.sources) & set(leaves):
-        if leaves[path].role == "vector":
-            yield from rerank(broken, path, len(high.shape) - len(low.shape))
-
-
 def too_flat(broken: Broken, match: re.Match[str]) -> Iterator[Change]:
     """ "batch1 must be a 3D tensor": every operand of another rank."""
     wanted = int(match[1])
@@ -300,7 +285,13 @@ def larger_batch(broken: Broken, match: re.Match[str]) -> Iterator[Change]:
 
 
 def smaller_ids(broken: Broken, match: re.Match[str]) -> Iterator[Change]:
-    """An index past the end of a table, although ids are 0 or 1: the table is of positions, so fewer steps."""
+    """An index past the end of a table, although ids are 0 or 1: the table is of positions, so fewer steps.
+
+    What is made an index of features, whose signs differ (`marks.long()`), are numbers of hours and days.
+    """
+    for path, guess in broken.plan.leaves().items():
+        if guess.dtype == "float32" and guess.values is None and touches(broken, path):
+            yield 0.2, broken.plan.put(path, Guess("ids", guess.axes, "int64"))
     for steps in (16, 8, 4):
         if steps < broken.plan.size("T"):
             yield 0.6, broken.plan.resized(T=steps)
@@ -351,6 +342,7 @@ RULES: tuple[tuple[re.Pattern[str], Rule], ...] = tuple(
             r"(?:divisible by|multiple of|block size is only|at most|maximum(?: \w+)* (?:of|is)|less than) (\d+)",
             stated_size,
         ),
+        (r"index (\d+) is out of bounds for dimension (\d+) with size (\d+)", index_of_axis),
         (r"\dD.*(?:got|input)", wrong_rank),
         (r"must have (\d) dimensions, got (\d)", wanted_rank),
         (r"(?:must|should) be (\d)-?D.*?(?:got|but) (\d)", wanted_rank),

@@ -18,6 +18,7 @@ from gradlint.source.text import Source
 CONFIG = re.compile(r"\w*(config|cfg|conf|args|opts?|options?|hparams?|params?|settings|hyper\w*|flags)")
 
 Kind = Literal[
+    "named",
     "optional",
     "annotated",
     "number",
@@ -43,7 +44,7 @@ class Use:
     """How a parameter is used, and how many entries of it are read.
 
     `example` is a value that it is compared with ("text", "choice"), that it has by default where it is passed on
-    ("usual", "number"), or the type that it is annotated with there.
+    ("usual", "number"), or the name that it has there or the type that it is annotated with.
     """
 
     kind: Kind
@@ -217,6 +218,7 @@ def _passed_on(function: Function, paths: _Paths, source: Source, owner: ast.Cla
             given = [*((names[i], path) for i, path in taken if i < len(names)), *named]
             declared = {name: tuple(_declared(called, name)) if called is not None else () for name, _ in given}
             yield from ((path, use) for name, path in given for use in declared[name])
+            yield from ((path, Use("named", name)) for name, path in given)
             plain = {name for name, uses in declared.items() if any(use.example in PLAIN for use in uses)}
             for path, use in _renamed(parameter_uses(*place, depth - 1), given):
                 if not (use.kind == "sequence" and path in {p for name, p in given if name in plain}):
