@@ -4,25 +4,16 @@
 
 "replay" is the pass over a known graph, which fixes and further seeds take; "recorded" makes the graph on the way and
 converts it. Both take every statistic and bring it over from the device. Ratios are of the fastest of N turns each in
-CPU time on one thread; in a turn each pass runs twice and the second counts, as what the one before it leaves in the
-caches and the heap is worth several percent.
-
-"memory" is the peak of what torch allocates during a replay, over that of the bare pass: at most 1.10 where the bare
-one allocates 16 MB or more. A smaller step may take a mebibyte beyond (`gradlint.probe.sites.FEW`), which is nothing
-beside the hundreds that the process has; "process" is the peak of its resident memory in a replay over that in a bare
-pass (Linux only).
+CPU time on one thread; memory is the peak of what torch allocates during the pass, over that of the bare pass.
 """
 
 from __future__ import annotations
 
 import argparse
-import gc
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -135,7 +126,6 @@ def fastest(functions: dict[str, Callable[[], object]], repeats: int) -> dict[st
     best = dict.fromkeys(functions, float("inf"))
     for turn in range(repeats + 2):
         for name, function in functions.items():
-            function()
             started = time.process_time()
             function()
             if turn >= 2:
@@ -156,17 +146,6 @@ def peak(case: Case, function: Callable[[], object]) -> int:
     return most
 
 
-def resident(function: Callable[[], object]) -> float:
-    """Bytes of memory that the process had resident at most during the call; NaN where the system does not tell."""
-    if not Path("/proc/self/clear_refs").exists():
-        return math.nan
-    gc.collect()
-    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far (Linux, proc(5))
-    function()
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return 1024.0 * int(status["VmHWM"].split()[0])
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=0, help="turns; 0: as many as fit in about 20 seconds")
@@ -174,7 +153,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    print(f"{'model':<12} {'bare':>10} {'replay':>8} {'recorded':>9} {'memory':>7} {'process':>8}  target")
+    print(f"{'model':<12} {'bare':>10} {'replay':>8} {'recorded':>9} {'memory':>7}  target")
     for name, make in cases().items():
         if options.only in (None, name):
             print(row(make(), options.repeats), flush=True)
@@ -187,8 +166,7 @@ def row(case: Case, repeats: int) -> str:
     functions = {"bare": case.bare, "replay": case.replay(), "recorded": case.recorded()}
     best = fastest(functions, repeats)
     memory = peak(case, functions["replay"]) / peak(case, case.bare)
-    process = resident(functions["replay"]) / resident(case.bare)
-    ratios = f"{best['replay'] / best['bare']:>8.2f} {best['recorded'] / best['bare']:>9.2f} {memory:>7.2f} {process:>8.3f}"
+    ratios = f"{best['replay'] / best['bare']:>8.2f} {best['recorded'] / best['bare']:>9.2f} {memory:>7.2f}"
     return f"{case.name:<12} {best['bare'] * 1e3:>7.2f} ms {ratios}  {TARGETS[case.name]:.2f}"
 
 
