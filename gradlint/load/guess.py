@@ -112,7 +112,7 @@ BY_ANNOTATION: tuple[tuple[str, object], ...] = (
 FETCHED = r"\w*(pre_?train\w*|weights|checkpoint|ckpt|state_dict|path|file)"
 
 # The value of a parameter whose name says nothing, by its use; a number is the default that it has elsewhere.
-UNNAMED: dict[str, object] = {"optional": None, "text": "", "number": 1}
+UNNAMED: dict[str, object] = {"text": "", "number": 1}
 
 
 def named_size(name: str) -> int | None:

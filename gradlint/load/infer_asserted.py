@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from torch import Tensor
 
 from gradlint.load.feed_trial import Frame, operand_of
-from gradlint.load.infer_repair import Broken, Change, resize, set_axis
+from gradlint.load.infer_repair import Broken, Change, resize
 
 READ = (ast.Name, ast.Attribute, ast.Subscript, ast.Slice, ast.Constant, ast.Tuple, ast.UnaryOp, ast.USub, ast.Load)
 """What an expression may be made of that is evaluated again: it reads and calls nothing."""
@@ -30,17 +30,12 @@ def asserted_size(broken: Broken, match: re.Match[str]) -> Iterator[Change]:
 
 
 def _changes(broken: Broken, tensor: Tensor | None, got: int, wanted: int) -> Iterator[Change]:
-    """The tensor's size changed by that of the input behind it; of a number, that of any input of this size."""
-    leaves = broken.plan.leaves()
-    if tensor is not None:
-        operand = operand_of(tensor)
-        for path in operand.sources & set(leaves):
-            yield from resize(broken, path, got, wanted, operand)
+    """The tensor's size changed by that of the input behind it; a bare number does not say whose size it is."""
+    if tensor is None:
         return
-    for path, guess in leaves.items():
-        for place, size in enumerate(broken.plan.shape(guess)):
-            if size == got and guess.axes[place] != "B":
-                yield 0.3, set_axis(broken.plan, path, place, wanted)
+    operand = operand_of(tensor)
+    for path in operand.sources & set(broken.plan.leaves()):
+        yield from resize(broken, path, got, wanted, operand)
 
 
 def _sides(frame: Frame) -> tuple[ast.expr, ast.expr] | None:
