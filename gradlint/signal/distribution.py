@@ -17,6 +17,7 @@ from gradlint.signal.scalar import Scalar
 from gradlint.signal.table import Table
 
 _fresh = itertools.count()
+ROUNDING = 1e-12  # of the largest entry
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,9 +75,14 @@ def law_of(quantiles: Array, table: Table, mean: float) -> Base | None:
     function = _interpolated((quantiles - quantiles.mean()) * (math.sqrt(variance) / spread) + mean)
     level, second = expectation(function, 0.0, 1.0)
     scale = math.sqrt(variance / max(second - level**2, 1e-300))
-    function = _interpolated(scale * (function.value(SCORES) - level) + mean)
+    function = _interpolated(_without_rounding(scale * (function.value(SCORES) - level) + mean))
     rho = _matched(function, table, mean)
     return Base(table.with_values(rho), np.zeros(1), function, ("sum", next(_fresh)))
+
+
+def _without_rounding(values: Array) -> Array:
+    """Entries that are zero up to rounding as zero: a rectifier asks on which side of it they lie."""
+    return np.where(np.abs(values) > ROUNDING * np.abs(values).max(), values, 0.0)
 
 
 def _interpolated(values: Array) -> Scalar:
