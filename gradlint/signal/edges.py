@@ -6,6 +6,7 @@ more often than its border, so what they make of it is larger than the mean over
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
 from functools import lru_cache, reduce
 from typing import TypeVar
@@ -24,7 +25,7 @@ def along(function: Callable[..., T], *axes: Sequence[object]) -> list[T]:
     found: list[T] = []
     before: tuple[object, ...] = ()
     for given in zip(*axes, strict=True):
-        same = bool(found) and all(a is b for a, b in zip(given, before, strict=True))
+        same = bool(found) and all(map(operator.is_, given, before))
         found.append(found[-1] if same else function(*given))
         before = given
     return found
@@ -39,7 +40,7 @@ def _ones(size: int) -> Array:
 
 def even(edges: Edges, sizes: Sequence[int]) -> Edges:
     """The edges, or ones where there are none (or none of these sizes)."""
-    if tuple(len(vector) for vector in edges) == tuple(sizes):
+    if [*map(len, edges)] == [*sizes]:
         return edges
     return tuple(_ones(size) for size in sizes)
 
@@ -95,9 +96,14 @@ def centred(edges: Edges, drift: Edges, common: float) -> Edges:
     return tuple(along(less, edges, drift))
 
 
+def mean_of(vector: Array) -> float:
+    """The mean of the entries."""
+    return float(vector.dot(_ones(len(vector)))) / len(vector)
+
+
 def levelled(vector: Array) -> Array:
     """The vector over its mean."""
-    even: Array = vector / max(float(vector.sum()) / len(vector), 1e-300)
+    even: Array = vector / max(mean_of(vector), 1e-300)
     return even
 
 
