@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -33,18 +34,18 @@ class Base:
     function: Scalar
     source: Hashable
 
-    @property
+    @cached_property
     def variance(self) -> Array:
         """Var[z] per class."""
         result: Array = np.maximum(self.table.squares - self.mean**2, 0.0)
         return result
 
-    @property
+    @cached_property
     def rho(self) -> Array:
         """Correlation of z for every entry of the table; 1 where z does not vary."""
         covariance = self.table.values - outer(self.table, self.mean)
         scale = outer(self.table, np.sqrt(self.variance))
-        if not np.all(scale > 0):
+        if not (scale > 0).all():
             covariance = np.where(scale > 0, covariance, 1.0)
             scale = np.where(scale > 0, scale, 1.0)
         return np.minimum(np.maximum(covariance / scale, -1.0), 1.0)
@@ -84,14 +85,14 @@ class Field:
         """The atomic axes of every dimension."""
         return self.table.dims
 
-    @property
+    @cached_property
     def average(self) -> float:
         """E[x] over all entries."""
         if self.table.profile is not None:
             return float(self.table.weights @ self.mean)
         return float(self.mean[0]) if len(self.mean) == 1 else float(self.mean.mean())
 
-    @property
+    @cached_property
     def law(self) -> Base:
         """The entries as a function of a Gaussian: their own one when nothing else is known, or it is too long."""
         if self.base is None or len(self.base.function.key) > LONGEST:
@@ -136,12 +137,11 @@ def outer(table: Table, vector: Array) -> Array:
     """
     if table.profile is None:
         return table.per_class(vector**2)
-    count = table.sizes[table.profile.axis]
-    others = (count * (table.weights @ vector) - vector) / max(count - 1, 1)
-    same = np.broadcast_to(table.per_class(vector**2), table.values.shape)
-    other = np.broadcast_to(table.per_class(vector * others), table.values.shape)
     axis = table.profile.axis
-    return patterns.put(axis, patterns.take(same, axis, 1), patterns.take(other, axis, 0))
+    count = table.sizes[axis]
+    others = (count * (table.weights @ vector) - vector) / max(count - 1, 1)
+    products = np.array([vector * others, vector**2]).T
+    return products.reshape((-1,) + (1,) * axis + (2,) + (1,) * (table.values.ndim - axis - 2))
 
 
 def _relabelled_mean(relabel: Relabel, mean: Array, before: Table, after: Table) -> Array:
@@ -275,10 +275,9 @@ def push(base: Base, function: Scalar) -> tuple[Table, Array]:
     values, first = kernel(function, base.mean, base.variance, base.rho)
     table = base.table
     if table.profile is not None:
-        axis = table.profile.axis
         values = values.copy()
-        shift = table.per_class(first * (table.weights @ first) - first**2)
-        values = patterns.put(axis, patterns.take(values, axis, 1), patterns.take(values + shift, axis, 0))
+        different = patterns.take(values, table.profile.axis, 0)
+        different += table.per_class(first * (table.weights @ first) - first**2)[..., 0]
     return table.with_values(values), first
 
 

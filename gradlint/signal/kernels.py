@@ -88,8 +88,9 @@ def kernel(function: Scalar, mean: Array, variance: Array, rho: Array) -> tuple[
     (Cho & Saul 2009); otherwise Mehler's series, and quadrature in the difference above |ρ| = 0.9.
     """
     variance = np.maximum(variance, 0.0)
-    centred = np.abs(mean) <= CENTRED * np.sqrt(variance)
-    closed = centred if function.slopes is not None or function.steps is not None else np.zeros(len(mean), bool)
+    if function.slopes is None and function.steps is None:
+        return _by_series(function, mean, variance, rho)
+    closed = np.abs(mean) <= CENTRED * np.sqrt(variance)
     if closed.all():
         return _closed(function, variance, rho)
     if not closed.any():
