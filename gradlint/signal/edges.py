@@ -70,15 +70,14 @@ def blended(parts: Sequence[tuple[float, Edges]]) -> Edges:
     total = sum(share for share, _ in parts)
     if not known or not total > 0.0:
         return ()
-    sizes = [len(vector) for vector in known]
-    whole = [(share / total, even(edges, sizes)) for share, edges in parts]
-    shares = [share for share, _ in whole]
+    sizes = [*map(len, known)]
+    shares = np.array([share for share, _ in parts]) / total
 
     def total_of(*vectors: Array) -> Array:
-        mixed: Array = np.dot(shares, vectors)
+        mixed: Array = shares.dot(vectors)
         return mixed
 
-    return tuple(along(total_of, *(edges for _, edges in whole)))
+    return tuple(along(total_of, *[even(edges, sizes) for _, edges in parts]))
 
 
 def centred(edges: Edges, drift: Edges, common: float) -> Edges:

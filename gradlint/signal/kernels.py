@@ -9,6 +9,7 @@ from statistics import NormalDist
 import numpy as np
 
 from gradlint.signal.patterns import Array
+from gradlint.signal.recall import recalled
 from gradlint.signal.scalar import IDENTITY, Scalar
 
 GRID = np.linspace(-8.0, 8.0, 640)  # an even number of points: none of them is the kink at 0
@@ -81,6 +82,7 @@ def _near_one(function: Scalar, mean: float, variance: float, rho: float) -> flo
     return square - 0.5 * float(weight @ ((first - second) ** 2) @ COARSE_WEIGHT)
 
 
+@recalled
 def kernel(function: Scalar, mean: Array, variance: Array, rho: Array) -> tuple[Array, Array]:
     """E[f(z₁)f(z₂)] for every entry of ρ, shape (K, 2, …, 2), and E[f(z)], shape (K,).
 

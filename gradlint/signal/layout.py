@@ -25,24 +25,31 @@ def unsqueezed(table: Table, dim: int) -> Table:
 
 def restricted(table: Table, dim: int, start: int, length: int) -> Table:
     """`length` consecutive indices of a dimension (kept, with size 1 it has no axis)."""
+    return parts_of(table, dim, [(start, length)])[0]
+
+
+def parts_of(table: Table, dim: int, runs: Sequence[tuple[int, int]]) -> list[Table]:
+    """`restricted` to several runs of indices, each by its start and length."""
     dim %= len(table.dims)
     size = table.shape[dim]
-    if length == size:
-        return table
-    table = tables.merge_dim(table, dim)
-    axis = table.starts[dim]
-    if table.profile is not None and table.profile.axis == axis:
-        table = _classes(table, start, length)
-    dims = (*table.dims[:dim], (Axis(length, table.axes[axis].batch),) if length > 1 else (), *table.dims[dim + 1 :])
+    merged = table if len(table.dims[dim]) < 2 else tables.merge_dim(table, dim)
+    return [table if length == size else _run(merged, dim, start, length) for start, length in runs]
+
+
+def _run(table: Table, dim: int, start: int, length: int) -> Table:
+    axis, values, profile = table.starts[dim], table.values, table.profile
+    if profile is not None and profile.axis == axis:
+        values, profile = _classes(table, start, length)
+    own = (Axis(length, table.axes[axis].batch),) if length > 1 else ()
+    dims = (*table.dims[:dim], own, *table.dims[dim + 1 :])
     if length > 1:
-        return Table(dims, table.values, table.profile)
-    profile = table.profile
+        return Table(dims, values, profile)
     if profile is not None and profile.axis > axis:
         profile = Profile(profile.axis - 1, profile.counts)
-    return Table(dims, patterns.take(table.values, axis, 1), profile)
+    return Table(dims, patterns.take(values, axis, 1), profile)
 
 
-def _classes(table: Table, start: int, length: int) -> Table:
+def _classes(table: Table, start: int, length: int) -> tuple[Array, Profile | None]:
     """The classes of a profile that a run of indices touches.
 
     Of a class's pairs with different indices those with a single index that is cut off (a class token) are taken out:
@@ -64,7 +71,7 @@ def _classes(table: Table, start: int, length: int) -> Table:
         same, different = patterns.take(values, axis, 1), patterns.take(values, axis, 0)
         across = patterns.take(table.values[single], axis, 0).sum(0)
         values = patterns.put(axis, same, different + (len(single) * different - across) / others)
-    return Table(table.dims, values, profile)
+    return values, profile
 
 
 @lru_cache(maxsize=1024)

@@ -29,9 +29,9 @@ class Plan:
     scale: float = 1.0  # E[x̂²] of the output
 
     @cached_property
-    def others(self) -> list[int]:
+    def others(self) -> tuple[int, ...]:
         """Axes that are not normalised over."""
-        return [axis for axis in range(len(self.x.table.axes)) if axis not in self.over]
+        return tuple([axis for axis in range(len(self.x.table.axes)) if axis not in self.over])
 
     @cached_property
     def by_channel(self) -> bool:

@@ -30,6 +30,11 @@ def take_all(values: Array, axes: Iterable[int], same: int = 1) -> Array:
 
 def shared(ndim: int, axes: Iterable[int], same: int = 1) -> tuple[slice | int, ...]:
     """The index of the entries of an array of this rank that have all these axes the same (1) or different (0)."""
+    return _shared(ndim, tuple(axes), same)
+
+
+@lru_cache(maxsize=1024)
+def _shared(ndim: int, axes: tuple[int, ...], same: int) -> tuple[slice | int, ...]:
     index: list[slice | int] = [slice(None)] * ndim
     for axis in axes:
         index[axis + 1] = same
@@ -60,11 +65,16 @@ def insert(values: Array, axis: int, count: int = 1) -> Array:
 
 def across(values: Array, axes: Iterable[int]) -> Array:
     """The values of the other axes, to broadcast against arrays that have these axes as well."""
-    index: list[slice | None] = [slice(None)] * values.ndim
+    broadcast: Array = values[_across(values.ndim, tuple(axes))]
+    return broadcast
+
+
+@lru_cache(maxsize=1024)
+def _across(ndim: int, axes: tuple[int, ...]) -> tuple[slice | None, ...]:
+    index: list[slice | None] = [slice(None)] * ndim
     for axis in sorted(axes):
         index.insert(axis + 1, None)
-    broadcast: Array = values[tuple(index)]
-    return broadcast
+    return tuple(index)
 
 
 def average(values: Array, axes: Iterable[int], sizes: Sequence[int]) -> Array:

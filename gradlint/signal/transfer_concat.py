@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 from gradlint.graph import HIDING
 from gradlint.signal import layout
@@ -29,7 +28,8 @@ def concat(site: Site) -> Flow:
         fields = [field.relabelled(lambda table: layout.unsqueezed(table, dim), ("unsqueeze", dim)) for field in fields]
     kept = [(value, field) for value, field in zip(values, fields, strict=True) if 0 not in field.shape]
     joined = layout.concatenated([field for _, field in kept], dim)
-    starts = list(itertools.accumulate((field.shape[dim] for _, field in kept), initial=0))
+    lengths = [field.shape[dim] for _, field in kept]
+    runs = list(zip(itertools.accumulate(lengths, initial=0), lengths, strict=False))
     channels = dim == 1 and not stacked
 
     def backward(cotangents: Sequence[Cotangent | None]) -> Contributions:
@@ -37,8 +37,8 @@ def concat(site: Site) -> Flow:
         if cotangent is None:
             return {}
         out: dict[int, Contribution] = {}
-        for (value, field), start in zip(kept, starts, strict=False):
-            part = layout.restricted(cotangent.table, dim, start, field.shape[dim])
+        parts = layout.parts_of(cotangent.table, dim, runs)
+        for (value, _), (start, _), part in zip(kept, runs, parts, strict=True):
             part = tables.squeeze(part, [dim]) if stacked else part
             own = site.known(value)
             given = Cotangent(
@@ -74,8 +74,7 @@ def _at_part(cotangent: Cotangent, given: Cotangent, joined: Field, part: Field,
     independent = layout.restricted(factor.independent, dim, start, part.shape[dim])
     if independent.dims != part.dims or law.table.dims != part.dims:
         return given
-    seen = through(law, independent, factor.function)
-    return replace(seen, edges=given.edges, lean=given.lean, orthogonal=given.orthogonal)
+    return through(law, independent, factor.function, edges=given.edges, lean=given.lean, orthogonal=given.orthogonal)
 
 
 def constant(site: Site) -> Flow:

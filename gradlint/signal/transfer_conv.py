@@ -174,8 +174,7 @@ def _rows(parts: Array, values: Array, weight: Weight, geometry: Geometry, batch
 def noise_of(x: Field, features: int) -> float:
     """Relative variance of the energy of this many of x's entries."""
     law = x.law
-    weights = law.table.weights
-    return sampling(law.function, float(weights @ law.mean), float(weights @ law.variance), features)
+    return sampling(law.function, *law.moments, features)
 
 
 def _channel_profile_only(x: Field) -> Field:

@@ -130,11 +130,11 @@ def _divided(unit: Array, plan: Plan) -> tuple[Array, Array, float]:
     over = sorted(plan.over)
     inside = patterns.take_all(unit, plan.others)
     level = inside.reshape(len(inside), -1)[:, -1]
-    moments, inflation = divided(inside, [sizes[axis] for axis in over])
+    moments, inflation = divided(inside, tuple([sizes[axis] for axis in over]))
     out = unit.copy()
     out[patterns.shared(unit.ndim, plan.others)] = moments * level.reshape((-1,) + (1,) * len(over))
-    own = math.log(max(float(np.mean(inflation)), 1.0))
-    tail = np.where(level > 0.0, np.clip(inflation + plan.x.tail, 1.0, INFLATED), 1.0)
+    own = math.log(max(float(inflation.mean()), 1.0))
+    tail = np.where(level > 0.0, np.minimum(np.maximum(inflation + plan.x.tail, 1.0), INFLATED), 1.0)
     return out, tail, min(own, math.log(INFLATED))
 
 
@@ -251,8 +251,9 @@ def _norm_backward(
     elif gain is not None:
         g, pairs = _along(g, plan, gain.square, gain.cross), _along(pairs, plan, gain.square, gain.cross)
     g = _centred(g, plan)
-    removed = _removed(plan, g, h, pairs)
-    g = _projected(plan, given, g, h, pairs)
+    coherent = np.maximum(_averaged(pairs, plan), 0.0)
+    removed = _removed(g, h, coherent)
+    g = _projected(plan, given, g, h, pairs, coherent)
     into = Table(table.dims, g, profile)
     scales = outer(into, np.sqrt(np.broadcast_to(_expanded(inverse, table, into), len(g))))
     into = into.with_values(g * scales * between)
@@ -293,19 +294,18 @@ def _rest_of_scale(plan: Plan, given: Table, pairs: Array, inverse: Array, evene
     return rest
 
 
-def _removed(plan: Plan, g: Array, h: Array, pairs: Array) -> float:
+def _removed(g: Array, h: Array, kappa: Array) -> float:
     """Share r of E[D²] that lies along x̂: E[m²]E[x̂²]/E[D²] for the mean m of D x̂ over a normalised set.
 
     Of D² ∝ v^a at a sample of energy v the projection leaves v^a − 2r v^(1+a) + r v: to first order in r it leans by
     a − r(1 + a) on v.
     """
-    kappa = np.maximum(_averaged(pairs, plan), 0.0)
     full, scale = (values.reshape(len(values), -1)[:, -1] for values in (g, h))
     share = kappa / np.maximum(full * scale, 1e-300)
     return min(float(share.mean()), 1.0)
 
 
-def _projected(plan: Plan, given: Table, g: Array, h: Array, pairs: Array) -> Array:
+def _projected(plan: Plan, given: Table, g: Array, h: Array, pairs: Array, kappa: Array) -> Array:
     """(D − x̂m)(D′ − x̂′m′), m the mean of D x̂ over a normalised set.
 
     Inside a set −κ x̂x̂′ with κ = E[m²]; between two sets −2 E[m D′] x̂ + E[mm′] x̂x̂′, which keeps what a sum over sets
@@ -317,7 +317,7 @@ def _projected(plan: Plan, given: Table, g: Array, h: Array, pairs: Array) -> Ar
     sizes = plan.x.table.sizes
     over = sorted(plan.over)
     coupled = patterns.across(patterns.average(pairs, over, sizes), over)
-    kappa = np.minimum(np.maximum(given.per_class(_averaged(pairs, plan)), 0.0) / scale, full)
+    kappa = np.minimum(given.per_class(kappa) / scale, full)
     same, different = patterns.joint(g, over, sizes)
     count = math.prod(sizes[axis] for axis in over)
     inside = patterns.across(patterns.take_all(h, plan.others), plan.others)
