@@ -289,9 +289,8 @@ def _coherent(first: Cotangent, second: Cotangent) -> Cotangent:
 
 
 def _independent(parts: Sequence[Cotangent]) -> Cotangent:
-    total = parts[0].table
-    for part in parts[1:]:
-        total = tables.combine(*tables.same_classes(total, tables.regroup(part.table, total.dims)), np.add)
+    dims = parts[0].table.dims
+    total = tables.added([tables.regroup(part.table, dims) for part in parts])
     edges = blended([(part.table.square, part.edges) for part in parts])
     return Cotangent(total, None, _mixed(parts), _orthogonal(parts), edges=edges, lean=_leaning(parts))
 

@@ -59,11 +59,11 @@ def _classes(table: Table, start: int, length: int) -> tuple[Array, Profile | No
     axis, whole = table.profile
     ends, alone = _runs(whole)
     first, last = bisect.bisect_right(ends, start), bisect.bisect_left(ends, start + length)
-    counts = [
-        min(end, start + length) - max(end - count, start)
-        for end, count in zip(ends[first : last + 1], whole[first : last + 1], strict=True)
-    ]
-    profile = Profile(axis, tuple(counts)) if len(counts) > 1 else None
+    profile = None
+    if first < last:
+        touched = zip(ends[first : last + 1], whole[first : last + 1], strict=True)
+        overlaps = [min(end, start + length) - max(end - count, start) for end, count in touched]
+        profile = Profile(axis, tuple(overlaps))
     values = table.values[first : last + 1]
     single = [position for position in alone if not first <= position <= last]
     if single and length > 1:

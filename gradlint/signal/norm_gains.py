@@ -97,17 +97,15 @@ def unspanned(values: Array, other: Array, weight: Array) -> float:
 
 def affine_gradients(site: Site, plan: Plan, given: Table, g: Array, pairs: Array) -> dict[int, Square]:
     """γ: Σ δ x̂ and β: Σ δ over everything but their own axes."""
-    sizes = given.sizes
-    axes = [axis for axis in range(len(sizes)) if axis not in plan.along]
     weights = given.weights if len(given.weights) == len(g) else np.full(len(g), 1.0 / len(g))
-
-    def summed(own: Array) -> float:
-        return float(weights @ patterns.pair_sum(own, range(len(axes)), [sizes[axis] for axis in axes]))
-
+    sizes = [size for axis, size in enumerate(given.sizes) if axis not in plan.along]
     out: dict[int, Square] = {}
     for role, values in (("weight", pairs), ("bias", g)):
         value = site.value(role)
         if value is not None and value.requires_grad and site.op.kind == "norm":
             own = patterns.take_all(values, plan.along)
-            out[value.id] = Square(summed(own), summed(np.abs(own)))
+            summed = patterns.pair_sum(
+                np.array([own, np.abs(own)]).swapaxes(0, 1), range(1, 1 + len(sizes)), (2, *sizes)
+            )
+            out[value.id] = Square(*(weights @ summed).tolist())
     return out

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -18,8 +18,8 @@ from gradlint.signal import table as tables
 from gradlint.signal.doubt import FLOOR, WIDTH_UNITWISE, Doubt
 from gradlint.signal.field import Cotangent, Field, added, none, white
 from gradlint.signal.losses import cotangent
-from gradlint.signal.site import Dependent, Flow, Labels, Site, Square, Unanswered, entries, is_complex
-from gradlint.signal.table import Table
+from gradlint.signal.site import Dependent, Flow, Labels, Site, Square, Unanswered, complex_values, entries
+from gradlint.signal.table import Dims, Table
 from gradlint.signal.transfer import DERIVATIVE, RELABELLING, TRANSFER, WEIGHT, transfer_of
 from gradlint.signal.transfer_write import rebased
 from gradlint.signal.unit_run import Unitwise
@@ -74,7 +74,7 @@ class _Run:
     exact: dict[int, Field] = field(default_factory=dict)  # of what depends on nothing that was fed in
 
     def __post_init__(self) -> None:
-        self.complex = {value.id for value in self.graph.values if is_complex(value)}
+        self.complex = complex_values(self.graph)
         if self.closer is not None:
             self.doubt = Doubt(self.graph, WIDTH_UNITWISE, together=True)
         else:
@@ -392,10 +392,16 @@ def _decades(square: float) -> float:
 
 def correlation(table: Table) -> float:
     """Mean cosine between samples: E[x x′] over different samples against E[x²]."""
-    axes, square = table.axes, table.square
-    batch = [axis for axis, known in enumerate(axes) if known.batch]
-    if not batch or square <= 0:
+    sizes, same = _samples(table.dims)
+    if not sizes or table.square <= 0:
         return 1.0
-    others = patterns.shared(table.values.ndim, [axis for axis in range(len(axes)) if axis not in batch])
-    _, different = patterns.joint(table.values[others], range(len(batch)), [axes[axis].size for axis in batch])
-    return float(table.weights @ different) / square
+    _, different = patterns.joint(table.values[same], range(len(sizes)), sizes)
+    return float(table.weights @ different) / table.square
+
+
+@lru_cache(maxsize=4096)
+def _samples(dims: Dims) -> tuple[tuple[int, ...], tuple[slice | int, ...]]:
+    """Sizes of the axes that count samples, and the index of the patterns in which all other axes are the same."""
+    axes = tables.layout_of(dims).axes
+    others = [axis for axis, known in enumerate(axes) if not known.batch]
+    return tuple(axis.size for axis in axes if axis.batch), patterns.shared(1 + len(axes), others)

@@ -7,7 +7,7 @@ import math
 import operator
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, reduce
 from typing import NamedTuple
 
 import numpy as np
@@ -411,3 +411,10 @@ def combine(first: Table, second: Table, operation: Callable[[Array, Array], Arr
     """Two aligned tables combined entry by entry."""
     values = operation(first.values, second.values)
     return Table(first.dims, values, first.profile or second.profile)
+
+
+def added(parts: Sequence[Table]) -> Table:
+    """The sum of tables of one layout."""
+    if all(part.profile is None for part in parts):
+        return Table(parts[0].dims, reduce(np.add, [part.values for part in parts]))
+    return reduce(lambda first, second: combine(*same_classes(first, second), np.add), parts)

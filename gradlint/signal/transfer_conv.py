@@ -10,7 +10,6 @@ from functools import cached_property, lru_cache, reduce
 
 import numpy as np
 
-from gradlint.graph.memo import attached
 from gradlint.signal import patterns
 from gradlint.signal import table as tables
 from gradlint.signal.closeness import read_together
@@ -18,8 +17,9 @@ from gradlint.signal.edges import along, even, mean_of
 from gradlint.signal.edges import levelled as over_mean
 from gradlint.signal.few_taps import in_reach, passed, spike_of, tail_of
 from gradlint.signal.field import Cotangent, Field
+from gradlint.signal.filter_sums import FilterSums
 from gradlint.signal.patterns import Array
-from gradlint.signal.rows import filtered, rows_of, tangent, weighed
+from gradlint.signal.rows import filtered, rows_of, tangent
 from gradlint.signal.site import Contribution, Contributions, Flow, Site, Square
 from gradlint.signal.sway import Sway, drawn, sampling, together
 from gradlint.signal.sway import Window as Averaged
@@ -105,7 +105,7 @@ def convolution(site: Site, x: Field, weight: Weight, bias: Vector | None, geome
         if cotangent is None:
             return {}
         relative = _relative(cotangent, field)
-        met = sums if relative is None else FilterSums(weighed(weight, relative), geometry.groups)
+        met = sums if relative is None else FilterSums(weight, geometry.groups, relative)
         out = dict(_backward(site, x, y, met, geometry, cotangent, read, sway, local))
         into, source = out[site.id("input")], site.id("input")
         orthogonal = cotangent.orthogonal
@@ -217,62 +217,6 @@ def components(values: Array, count: int) -> Array:
 @lru_cache(maxsize=8)
 def _moebius(count: int) -> Array:
     return reduce(np.kron, [np.array([[1.0, -1.0], [0.0, 1.0]])] * count, np.ones((1, 1)))
-
-
-@lru_cache(maxsize=16)
-def _keys(rank: int, *, forward: bool) -> tuple[list[str], list[str]]:
-    """Names of a filter's sums for every subset of (channel, taps): with the mapped-to axis kept, and without it."""
-    own, other = ("0", "1") if forward else ("1", "0")
-    kept, summed = [], []
-    for channel, *taps in itertools.product((0, 1), repeat=1 + rank):
-        spatial = [str(axis + 2) for axis, one in enumerate(taps) if one]
-        inside = [other] * channel
-        kept.append("".join(sorted([own, *inside, *spatial])))
-        summed.append("".join([*inside, *spatial]))
-    return kept, summed
-
-
-@dataclass(frozen=True, eq=False)
-class FilterSums:
-    """Sums of a filter bank over channels and taps named by a subset, seen from the output and from the input."""
-
-    weight: Weight
-    groups: int
-
-    def matrix(self, *, out: bool) -> Array:
-        """(different, same) sums for every subset of (channel, taps), shape (2, subsets).
-
-        Σ over the subset of (Σ over the others W)² per output channel, and its mean over pairs of output channels; or,
-        with `out` false, per input channel, where the channel of a subset is the output's.
-        """
-        return _pairs_of(self.weight, self.groups, out)
-
-    def energy(self, counts: tuple[int, ...], n_in: int) -> Array:
-        """Share of the filter's energy on every class of input channels."""
-        return _energy_of(self.weight, self.groups, counts, n_in)
-
-
-@attached
-def _pairs_of(weight: Weight, groups: int, out: bool) -> Array:  # noqa: FBT001
-    count = weight.shape[0] if out else weight.shape[1] * groups
-    same, together = (
-        np.array([weight.sums[key] for key in keys]) for keys in _keys(len(weight.shape) - 2, forward=out)
-    )
-    cross = (together - same) / max(count * (count - 1), 1)
-    if groups > 1:
-        cross[len(cross) // 2 :] = 0.0
-    return np.array([cross, same / count])
-
-
-@attached
-def _energy_of(weight: Weight, groups: int, counts: tuple[int, ...], n_in: int) -> Array:
-    square = weight.columns.get("square")
-    share = np.asarray(counts, np.float64) / n_in
-    if square is None or groups > 1:
-        return share
-    starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
-    energy: Array = np.add.reduceat(square, starts)
-    return energy / max(float(energy.sum()), 1e-300)
 
 
 def _components_of(table: Table, sums: FilterSums, geometry: Geometry) -> Array:

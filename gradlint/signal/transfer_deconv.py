@@ -10,12 +10,12 @@ import numpy as np
 from gradlint.signal import patterns
 from gradlint.signal import table as tables
 from gradlint.signal.field import Cotangent, Field
+from gradlint.signal.filter_sums import FilterSums
 from gradlint.signal.norm_plan import merged
 from gradlint.signal.site import Contribution, Contributions, Flow, Site, Square, Unanswered
 from gradlint.signal.sway import drawn
 from gradlint.signal.table import Axis, Table
 from gradlint.signal.transfer_conv import (
-    FilterSums,
     Geometry,
     adjoint_reach_of,
     components,

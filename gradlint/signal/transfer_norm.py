@@ -255,7 +255,8 @@ def _norm_backward(
     removed = _removed(g, h, coherent)
     g = _projected(plan, given, g, h, pairs, coherent)
     into = Table(table.dims, g, profile)
-    scales = outer(into, np.sqrt(np.broadcast_to(_expanded(inverse, table, into), len(g))))
+    roots = np.sqrt(_expanded(inverse, table, into))
+    scales = outer(into, roots if len(roots) == len(g) else np.broadcast_to(roots, len(g)))
     into = into.with_values(g * scales * between)
     if evened is not None:
         into = into.with_values(_along(into.values, plan, evened.factor, evened.root_factor))

@@ -12,6 +12,7 @@ import numpy as np
 
 from gradlint.signal.edges import evened, levelled, mean_of
 from gradlint.signal.patterns import Array
+from gradlint.signal.recall import recalled
 
 
 class Seen(NamedTuple):
@@ -58,9 +59,11 @@ class Window:
 
     def seen(self, edge: Array) -> Seen:
         """What the outputs read of an input of these moments along the axis, which falls off in amplitude as well."""
+        return Seen(edge, 1.0, levelled(np.sqrt(edge))) if self.whole else self._seen(edge)
+
+    @recalled
+    def _seen(self, edge: Array) -> Seen:
         amplitude = np.sqrt(edge)
-        if self.whole:
-            return Seen(edge, 1.0, levelled(amplitude))
         padded = np.zeros(self.size + 1)
         padded[:-1] = amplitude
         taken = padded[self.at]
