@@ -111,7 +111,7 @@ def elasticity(op: Op, x: Field) -> float:
     function = scalar_function(op.function, op.attrs)
     if function is None or x.law.function is not IDENTITY:
         return 1.0
-    mean, variance = x.average, float(x.law.table.weights @ x.law.variance)
+    mean, variance = x.average, x.law.moments[1]
     if not variance > 0.0 or not math.isfinite(variance):
         return 1.0
     return growth(function, mean, variance)

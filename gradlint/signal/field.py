@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -33,18 +34,24 @@ class Base:
     function: Scalar
     source: Hashable
 
-    @property
+    @cached_property
     def variance(self) -> Array:
         """Var[z] per class."""
         result: Array = np.maximum(self.table.squares - self.mean**2, 0.0)
         return result
 
-    @property
+    @cached_property
+    def moments(self) -> tuple[float, float]:
+        """Mean and variance of z, averaged over the classes."""
+        weights = self.table.weights
+        return float(weights @ self.mean), float(weights @ self.variance)
+
+    @cached_property
     def rho(self) -> Array:
         """Correlation of z for every entry of the table; 1 where z does not vary."""
         covariance = self.table.values - outer(self.table, self.mean)
         scale = outer(self.table, np.sqrt(self.variance))
-        if not np.all(scale > 0):
+        if not (scale > 0).all():
             covariance = np.where(scale > 0, covariance, 1.0)
             scale = np.where(scale > 0, scale, 1.0)
         return np.minimum(np.maximum(covariance / scale, -1.0), 1.0)
@@ -84,14 +91,14 @@ class Field:
         """The atomic axes of every dimension."""
         return self.table.dims
 
-    @property
+    @cached_property
     def average(self) -> float:
         """E[x] over all entries."""
         if self.table.profile is not None:
             return float(self.table.weights @ self.mean)
         return float(self.mean[0]) if len(self.mean) == 1 else float(self.mean.mean())
 
-    @property
+    @cached_property
     def law(self) -> Base:
         """The entries as a function of a Gaussian: their own one when nothing else is known, or it is too long."""
         if self.base is None or len(self.base.function.key) > LONGEST:
@@ -136,12 +143,11 @@ def outer(table: Table, vector: Array) -> Array:
     """
     if table.profile is None:
         return table.per_class(vector**2)
-    count = table.sizes[table.profile.axis]
-    others = (count * (table.weights @ vector) - vector) / max(count - 1, 1)
-    same = np.broadcast_to(table.per_class(vector**2), table.values.shape)
-    other = np.broadcast_to(table.per_class(vector * others), table.values.shape)
     axis = table.profile.axis
-    return patterns.put(axis, patterns.take(same, axis, 1), patterns.take(other, axis, 0))
+    count = table.sizes[axis]
+    others = (count * (table.weights @ vector) - vector) / max(count - 1, 1)
+    products = np.array([vector * others, vector**2]).T
+    return products.reshape((-1,) + (1,) * axis + (2,) + (1,) * (table.values.ndim - axis - 2))
 
 
 def _relabelled_mean(relabel: Relabel, mean: Array, before: Table, after: Table) -> Array:
@@ -252,17 +258,41 @@ class Cotangent:
         return self if self.table.dims == dims else replace(self, table=tables.regroup(self.table, dims), factor=None)
 
     def __add__(self, other: Cotangent) -> Cotangent:
-        """Gradients of two consumers add; those that came from one ε through one Gaussian add coherently."""
-        a, b = self.factor, other.factor
-        if a is not None and b is not None and a.base.source == b.base.source and a.independent is b.independent:
-            both = through(a.base, a.independent, weighted_sum(a.function, b.function))
-            edges, lean = self.edges or other.edges, _leaning(self, other)
-            return replace(both, edges=edges, lean=lean, orthogonal=_orthogonal(self, other))
-        first, second = tables.same_classes(self.table, tables.regroup(other.table, self.table.dims))
-        edges = blended([(self.table.square, self.edges), (other.table.square, other.edges)])
-        total = tables.combine(first, second, np.add)
-        lean = _leaning(self, other) if self.lean or other.lean else 0.0
-        return Cotangent(total, None, _mixed(self, other), _orthogonal(self, other), edges=edges, lean=lean)
+        """Gradients of two consumers add."""
+        return added([self, other])
+
+
+def added(parts: Sequence[Cotangent]) -> Cotangent:
+    """Gradients of several consumers add; those that came from one ε through one Gaussian add coherently."""
+    whole, *rest = parts
+    while rest and _of_one(whole, rest[0]):
+        whole = _coherent(whole, rest.pop(0))
+    return _independent([whole, *rest]) if rest else whole
+
+
+def _of_one(first: Cotangent, second: Cotangent) -> bool:
+    a, b = first.factor, second.factor
+    return a is not None and b is not None and a.base.source == b.base.source and a.independent is b.independent
+
+
+def _coherent(first: Cotangent, second: Cotangent) -> Cotangent:
+    a, b, parts = first.factor, second.factor, (first, second)
+    assert a is not None and b is not None
+    return through(
+        a.base,
+        a.independent,
+        weighted_sum(a.function, b.function),
+        edges=first.edges or second.edges,
+        lean=_leaning(parts),
+        orthogonal=_orthogonal(parts),
+    )
+
+
+def _independent(parts: Sequence[Cotangent]) -> Cotangent:
+    dims = parts[0].table.dims
+    total = tables.added([tables.regroup(part.table, dims) for part in parts])
+    edges = blended([(part.table.square, part.edges) for part in parts])
+    return Cotangent(total, None, _mixed(parts), _orthogonal(parts), edges=edges, lean=_leaning(parts))
 
 
 def none(shape: Sequence[int]) -> Cotangent:
@@ -275,17 +305,24 @@ def push(base: Base, function: Scalar) -> tuple[Table, Array]:
     values, first = kernel(function, base.mean, base.variance, base.rho)
     table = base.table
     if table.profile is not None:
-        axis = table.profile.axis
         values = values.copy()
-        shift = table.per_class(first * (table.weights @ first) - first**2)
-        values = patterns.put(axis, patterns.take(values, axis, 1), patterns.take(values + shift, axis, 0))
+        different = patterns.take(values, table.profile.axis, 0)
+        different += table.per_class(first * (table.weights @ first) - first**2)[..., 0]
     return table.with_values(values), first
 
 
-def through(base: Base, independent: Table, function: Scalar) -> Cotangent:
+def through(
+    base: Base,
+    independent: Table,
+    function: Scalar,
+    *,
+    edges: Edges = (),
+    lean: float = 0.0,
+    orthogonal: Orthogonal | None = None,
+) -> Cotangent:
     """The cotangent ε·function(z), for ε with the second moments `independent`."""
     factor = Factor(base, independent, function)
-    return Cotangent(factor.table, factor, tilted(base, function))
+    return Cotangent(factor.table, factor, tilted(base, function), orthogonal, edges, lean)
 
 
 def tilted(base: Base, function: Scalar, before: Tilt | None = None) -> Tilt | None:
@@ -299,32 +336,31 @@ def tilted(base: Base, function: Scalar, before: Tilt | None = None) -> Tilt | N
     return Tilt(base.source, squares / level) if level > 0 else None
 
 
-def _orthogonal(first: Cotangent, second: Cotangent) -> Orthogonal | None:
-    """To what a sum of independent gradients is orthogonal: to what both are, or the one that is by its share."""
-    parts = [(part.table.square, part.orthogonal) for part in (first, second)]
-    known = [orthogonal for _, orthogonal in parts if orthogonal is not None]
-    total = sum(square for square, _ in parts)
-    if not known or known[0].source != known[-1].source or not total > 0.0:
+def _orthogonal(parts: Sequence[Cotangent]) -> Orthogonal | None:
+    """To what a sum of independent gradients is orthogonal: to what all are, or those that are by their share."""
+    known = [(part.table.square, part.orthogonal) for part in parts if part.orthogonal is not None]
+    total = sum([part.table.square for part in parts])
+    if not known or not total > 0.0 or any(one.source != known[0][1].source for _, one in known):
         return None
-    share = sum(square * orthogonal.share for square, orthogonal in parts if orthogonal is not None) / total
-    return Orthogonal(known[0].source, sum((part.rest for part in known[1:]), start=known[0].rest), share)
+    rest = sum((one.rest for _, one in known[1:]), start=known[0][1].rest)
+    return Orthogonal(known[0][1].source, rest, sum([square * one.share for square, one in known]) / total)
 
 
-def _leaning(first: Cotangent, second: Cotangent) -> float:
+def _leaning(parts: Sequence[Cotangent]) -> float:
     """The lean of a sum of independent gradients."""
-    a, b = first.table.square, second.table.square
-    return (a * first.lean + b * second.lean) / (a + b) if a + b > 0.0 else 0.0
+    leaning = sum([part.table.square * part.lean for part in parts])
+    total = sum([part.table.square for part in parts])
+    return leaning / total if leaning and total > 0.0 else 0.0
 
 
-def _mixed(first: Cotangent, second: Cotangent) -> Tilt | None:
+def _mixed(parts: Sequence[Cotangent]) -> Tilt | None:
     """The tilt of a sum of independent gradients: each counts by its second moment, 1 where it has none."""
-    known = first.tilt or second.tilt
-    if known is None:
+    known = next((part.tilt for part in parts if part.tilt is not None), None)
+    total = sum([part.table.square for part in parts])
+    if known is None or not total > 0.0:
         return None
-    total, parts = first.table.square + second.table.square, []
-    for part in (first, second):
+    values = np.zeros_like(known.values)
+    for part in parts:
         even = part.tilt is None or part.tilt.source != known.source
-        parts.append(
-            part.table.square * (np.ones_like(known.values) if even or part.tilt is None else part.tilt.values)
-        )
-    return Tilt(known.source, (parts[0] + parts[1]) / total) if total > 0 else None
+        values += part.table.square * (1.0 if even or part.tilt is None else part.tilt.values)
+    return Tilt(known.source, values / total)

@@ -14,7 +14,7 @@ INFLATED = 4.0  # a norm over two or three degrees of freedom has no finite E[1/
 
 def damping_of(plan: Plan, inflation: Array) -> float:
     """Change of a sample's log energy over what it was: it weighs in its own divisor, or is divided out whole."""
-    if not by_channel(plan):
+    if not plan.by_channel:
         return 0.0
     return max(1.0 - (float(inflation.mean()) - 1.0) * (1.0 + 1.5 * plan.x.sway.variance), 0.0)
 
@@ -25,10 +25,10 @@ def apart(plan: Plan, own: float) -> Array:
     ln s² has the variance `own` of finitely many entries, and that of the energy which they have in common. Of a
     log-normal s² with log variance v, E[s²]E[1/s²] is e^v, and E[s²]E[1/(s s′)] is e^(v(3 + c)/4) at a correlation c.
     """
+    if plan.by_channel:
+        return np.ones(())
     axes = plan.x.table.axes
     found = np.ones((1,) + (2,) * len(axes))
-    if by_channel(plan):
-        return found
     sway = plan.x.sway
     inside = math.prod(axes[axis].size for axis in plan.over if axis not in plan.along)
     across = math.prod(axes[axis].size for axis in plan.others if not axes[axis].batch and axis not in plan.along)
@@ -51,12 +51,7 @@ def unequal(plan: Plan) -> float:
 
     The tail of a filter with a single input channel counts them already.
     """
-    if not by_channel(plan) or plan.x.tail > 0.0:
+    if not plan.by_channel or plan.x.tail > 0.0:
         return 0.0
     count = math.prod(plan.x.table.sizes[axis] for axis in plan.over)
     return 2.0 * math.expm1(plan.x.sway.variance) / count
-
-
-def by_channel(plan: Plan) -> bool:
-    """Whether the norm leaves a sample's energy against others' as it is."""
-    return any(plan.x.table.axes[axis].batch for axis in plan.over)

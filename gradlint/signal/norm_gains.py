@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import lru_cache
 from statistics import NormalDist
 
 import numpy as np
 
 from gradlint.signal import patterns
 from gradlint.signal import table as tables
-from gradlint.signal.channels import gains_of
 from gradlint.signal.field import Base, Cotangent, Field, push
 from gradlint.signal.kernels import GRID, GRID_WEIGHT, SCORES
 from gradlint.signal.norm_plan import Plan
@@ -22,17 +22,10 @@ from gradlint.signal.table import Table
 ROUNDING = 1e-20  # of a share of a variance
 
 
-def gains_along(plan: Plan) -> Array | None:
-    """The gains of a norm with one for every channel that it normalises, where they are known and vary."""
-    if not plan.centred or len(plan.along) != 1 or plan.along[0] in plan.over:
-        return None
-    return gains_of(plan.gain, plan.x.table.sizes[plan.along[0]])
-
-
 def _unit(plan: Plan, law: Base) -> Scalar | None:
     """x̂ as a function of the Gaussian under y = γ x̂ + β."""
     gain = 1.0 if plan.gain is None else plan.gain.mean
-    if abs(gain) < 1e-6 or gains_along(plan) is not None:
+    if abs(gain) < 1e-6 or plan.gains is not None:
         return None
     shift = 0.0 if plan.bias is None else plan.bias.mean
     return compose(affine(1.0 / gain, -shift / gain), law.function)
@@ -68,7 +61,7 @@ def left_over(
     unit = _unit(plan, law)
     if factor is None or spanned is None or factor.base.source != law.source or unit is None:
         return {}
-    nodes, weight = _rare(plan)
+    nodes, weight = _rare(math.prod(plan.x.table.sizes))
     z = float(law.mean[0]) + math.sqrt(float(law.variance[0])) * nodes
     slope = factor.function.value(z)
     gain = 1.0 if plan.gain is None else max(plan.gain.square, 1e-300)
@@ -83,9 +76,10 @@ def left_over(
     return out
 
 
-def _rare(plan: Plan) -> tuple[Array, Array]:
-    """Quadrature of the standard Gaussian, without what happens to fewer than one entry of the tensor."""
-    inside = np.abs(GRID) < -NormalDist().inv_cdf(0.5 / math.prod((*plan.x.table.sizes, 2)))
+@lru_cache(maxsize=512)
+def _rare(count: int) -> tuple[Array, Array]:
+    """Quadrature of the standard Gaussian, without what happens to fewer than one of so many entries."""
+    inside = np.abs(GRID) < -NormalDist().inv_cdf(0.5 / (2 * count))
     weight = GRID_WEIGHT * inside
     return GRID, weight / weight.sum()
 
@@ -103,17 +97,15 @@ def unspanned(values: Array, other: Array, weight: Array) -> float:
 
 def affine_gradients(site: Site, plan: Plan, given: Table, g: Array, pairs: Array) -> dict[int, Square]:
     """γ: Σ δ x̂ and β: Σ δ over everything but their own axes."""
-    sizes = given.sizes
-    axes = [axis for axis in range(len(sizes)) if axis not in plan.along]
     weights = given.weights if len(given.weights) == len(g) else np.full(len(g), 1.0 / len(g))
-
-    def summed(values: Array) -> float:
-        own = patterns.take_all(values, plan.along)
-        return float(weights @ patterns.pair_sum(own, range(len(axes)), [sizes[axis] for axis in axes]))
-
+    sizes = [size for axis, size in enumerate(given.sizes) if axis not in plan.along]
     out: dict[int, Square] = {}
     for role, values in (("weight", pairs), ("bias", g)):
         value = site.value(role)
         if value is not None and value.requires_grad and site.op.kind == "norm":
-            out[value.id] = Square(summed(values), summed(np.abs(values)))
+            own = patterns.take_all(values, plan.along)
+            summed = patterns.pair_sum(
+                np.array([own, np.abs(own)]).swapaxes(0, 1), range(1, 1 + len(sizes)), (2, *sizes)
+            )
+            out[value.id] = Square(*(weights @ summed).tolist())
     return out

@@ -10,6 +10,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from gradlint.graph.memo import attached
 from gradlint.signal.field import Cotangent
 from gradlint.signal.patterns import Array
 from gradlint.signal.site import Square
@@ -34,11 +35,16 @@ def filtered(parts: Array, maps: Array, weight: Weight, counted: Sequence[float]
     """
     if not weight.filters:
         return None
-    rank = len(weight.shape) - 1
-    shares = [part / size for part, size in zip(counted, weight.shape[2:], strict=True)]
-    sums = np.stack([_within(weight.filters[kept], kept, shares) for kept in _subsets(rank)], axis=-1)
+    sums = _filters(weight, tuple([part / size for part, size in zip(counted, weight.shape[2:], strict=True)]))
     moments: Array = sums @ (parts.T[:, :, None] * maps[:, None]).reshape(len(maps), -1)
     return moments.reshape(len(sums), len(parts), -1)
+
+
+@attached
+def _filters(weight: Weight, shares: tuple[float, ...]) -> Array:
+    """The sums of every filter by subset of (channel, taps) with these shares of the taps in reach, (C, subsets)."""
+    subsets = _subsets(len(weight.shape) - 1)
+    return np.stack([_within(weight.filters[kept], kept, shares) for kept in subsets], axis=-1)
 
 
 def _within(sums: Array, kept: str, shares: Sequence[float]) -> Array:

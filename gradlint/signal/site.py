@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gradlint.graph import Graph, Op, Param, Value
+from gradlint.graph.memo import remembered
 from gradlint.signal import table as tables
 from gradlint.signal.field import Cotangent, Field
 from gradlint.signal.table import Table
@@ -186,6 +187,12 @@ class Site:
 def is_complex(value: Value) -> bool:
     """Whether a tensor's numbers are complex."""
     return value.dtype.startswith("complex")
+
+
+@remembered
+def complex_values(graph: Graph) -> frozenset[int]:
+    """The ids of all tensors whose numbers are complex."""
+    return frozenset(value.id for value in graph.values if is_complex(value))
 
 
 def entries(value: Value) -> tuple[int, ...]:

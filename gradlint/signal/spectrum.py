@@ -11,6 +11,7 @@ import numpy as np
 
 from gradlint.signal import patterns
 from gradlint.signal.patterns import Array
+from gradlint.signal.recall import recalled
 
 NODES = 48  # Gauss–Legendre nodes on s/(1 + s); the integrals are smooth there
 
@@ -63,7 +64,8 @@ def spectrum(values: Array, sizes: Sequence[int]) -> Spectrum:
     return Spectrum(values, tuple(sizes))
 
 
-def divided(values: Array, sizes: Sequence[int]) -> tuple[Array, Array]:
+@recalled
+def divided(values: Array, sizes: tuple[int, ...]) -> tuple[Array, Array]:
     """E[x xᵀ/s²] and E[1/s²]E[s²], s² = Σx²/n, for Gaussian x with these moments (the last axes), per leading index.
 
     With eigenvalues λ of multiplicity m and Q = Σ λ ξ²: E[1/Q] = ∫₀^∞ Φ dt and E[λξ²/Q] = ∫ λ/(1 + 2λt) Φ dt with

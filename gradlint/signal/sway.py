@@ -192,9 +192,9 @@ def together(axes: Sequence[Axis], features: Sequence[int], lean: float, sway: S
 
     `features` are the axes that the energy is summed over. Pairs of different samples are as if independent.
     """
-    found: Array = np.ones((1,) + (2,) * len(axes))
     if lean == 0.0 or sway.variance <= NEGLIGIBLE:
-        return found
+        return np.ones(())
+    found: Array = np.ones((1,) + (2,) * len(axes))
     placed = [axis for axis in range(len(axes)) if axis not in features]
     positions = math.prod(axes[axis].size for axis in placed if not axes[axis].batch)
     index: list[slice | int] = [slice(None)] * found.ndim

@@ -63,9 +63,7 @@ def contraction(site: Site, x: Field, weight: Weight, bias: Vector | None) -> Fl
     y = Table((*x.dims[:-1], out_axis), values, profile)
     mean_by_class = np.array([mean]) if profile is None else np.full(len(values), mean)
     law = x.law
-    noise = sampling(
-        law.function, float(law.table.weights @ law.mean), float(law.table.weights @ law.variance), weight.shape[1]
-    )
+    noise = sampling(law.function, *law.moments, weight.shape[1])
     sway, _ = drawn(x.sway, noise)
     rows = rows_of(y_same[0], weight) if profile is None else None
     field = Field(y, mean_by_class, sway=sway, rows=rows, features=weight.shape[1])

@@ -318,8 +318,10 @@ def _through_product(cotangent: Cotangent, field: Field, x: Field, other: Table)
     if factor.partial or x.table.profile is not None or x.dims != field.dims or other.dims != x.dims:
         return None
     independent, weight = tables.same_classes(tables.regroup(factor.independent, other.dims), other)
-    return replace(
-        through(x.law, tables.combine(independent, weight, np.multiply), factor.function),
+    return through(
+        x.law,
+        tables.combine(independent, weight, np.multiply),
+        factor.function,
         edges=cotangent.edges,
         lean=cotangent.lean,
     )

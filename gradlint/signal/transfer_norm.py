@@ -14,8 +14,8 @@ from gradlint.signal.channels import gained, shifted
 from gradlint.signal.edges import Edges
 from gradlint.signal.edges import centred as centred_edges
 from gradlint.signal.field import Base, Cotangent, Field, Orthogonal, Tilt, outer
-from gradlint.signal.norm_energies import INFLATED, apart, by_channel, damping_of, unequal
-from gradlint.signal.norm_gains import affine_gradients, coupling, gains_along, left_over
+from gradlint.signal.norm_energies import INFLATED, apart, damping_of, unequal
+from gradlint.signal.norm_gains import affine_gradients, coupling, left_over
 from gradlint.signal.norm_plan import Plan, normalised_axes, planned
 from gradlint.signal.patterns import Array
 from gradlint.signal.scalar import IDENTITY, affine, compose
@@ -56,7 +56,7 @@ def normalised(site: Site, plan: Plan, value: int) -> Flow:
     variance = np.maximum(centred.reshape(len(centred), -1)[:, -1], 0.0)
     still = variance <= COLLAPSED * np.maximum(table.squares, 1e-300)
     live = table.squares > 0.0  # entries that are zero by structure divide nothing
-    if np.all(still) or (plan.eps == 0.0 and np.any(still & live)):
+    if still.all() or (plan.eps == 0.0 and (still & live).any()):
         raise Unanswered("the norm's input does not vary over the axes that it normalises")
     inverse = plan.scale / (variance + plan.eps)
     unit = centred * outer(table, np.sqrt(inverse))
@@ -66,7 +66,7 @@ def normalised(site: Site, plan: Plan, value: int) -> Flow:
     unit, inflation, level = _divided(unit, plan)
     damping = damping_of(plan, inflation)
     common = 1.0 - float(variance.mean()) / max(table.square, 1e-300)
-    edges = centred_edges(plan.x.edges, plan.x.drift, common) if by_channel(plan) else ()
+    edges = centred_edges(plan.x.edges, plan.x.drift, common) if plan.by_channel else ()
     y = _affine_field(plan, table.with_values(unit), inverse, damped(plan.x.sway, damping), edges, plan.x.spike - level)
 
     def backward(cotangents: Sequence[Cotangent | None]) -> Contributions:
@@ -89,10 +89,7 @@ def _as_shape(y: Field, shape: tuple[int, ...]) -> Field:
 def _centred(values: Array, plan: Plan) -> Array:
     if not plan.centred:
         return values
-    mean = patterns.average(values, plan.over, plan.x.table.sizes)
-    for axis in sorted(plan.over):
-        mean = patterns.insert(mean, axis)
-    return values - mean
+    return values - patterns.across(patterns.average(values, plan.over, plan.x.table.sizes), plan.over)
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,15 +109,13 @@ def _evened(plan: Plan) -> Evened | None:
         return None
     sizes = [size for axis, size in enumerate(plan.x.table.sizes) if axis != along[0]]
     over = [axis - (axis > along[0]) for axis in plan.over]
-    mean = patterns.average(rows, over, sizes)
-    for axis in sorted(over):
-        mean = patterns.insert(mean, axis)
-    centred = rows - mean
+    centred = rows - patterns.across(patterns.average(rows, over, sizes), over)
     variance = np.maximum(centred.reshape(len(centred), -1)[:, -1], 0.0) + plan.eps
-    if not np.all(variance > 0.0):
+    if not (variance > 0.0).all():
         return None
     inverse, level = 1.0 / variance, float(variance.mean())
-    same = np.tensordot(inverse, centred, (0, 0))[None] * (plan.scale / len(inverse))
+    same = inverse.dot(centred.reshape(len(inverse), -1)).reshape((1, *centred.shape[1:]))
+    same *= plan.scale / len(inverse)
     average = float(inverse.mean())
     return Evened(same, inverse / average, average * level, float(np.sqrt(inverse).mean()) ** 2 * level)
 
@@ -135,14 +130,11 @@ def _divided(unit: Array, plan: Plan) -> tuple[Array, Array, float]:
     over = sorted(plan.over)
     inside = patterns.take_all(unit, plan.others)
     level = inside.reshape(len(inside), -1)[:, -1]
-    moments, inflation = divided(inside, [sizes[axis] for axis in over])
+    moments, inflation = divided(inside, tuple([sizes[axis] for axis in over]))
     out = unit.copy()
-    index: list[slice | int] = [slice(None)] * unit.ndim
-    for axis in plan.others:
-        index[axis + 1] = 1
-    out[tuple(index)] = moments * level.reshape((-1,) + (1,) * len(over))
-    own = math.log(max(float(np.mean(inflation)), 1.0))
-    tail = np.where(level > 0.0, np.clip(inflation + plan.x.tail, 1.0, INFLATED), 1.0)
+    out[patterns.shared(unit.ndim, plan.others)] = moments * level.reshape((-1,) + (1,) * len(over))
+    own = math.log(max(float(inflation.mean()), 1.0))
+    tail = np.where(level > 0.0, np.minimum(np.maximum(inflation + plan.x.tail, 1.0), INFLATED), 1.0)
     return out, tail, min(own, math.log(INFLATED))
 
 
@@ -157,16 +149,14 @@ def _averaged(values: Array, plan: Plan) -> Array:
 def _along(values: Array, plan: Plan, same: float, different: float) -> Array:
     """Multiply by one number where the axes of the gain agree and by another where they do not."""
     out = values * different
-    index: list[slice | int] = [slice(None)] * values.ndim
-    for axis in plan.along:
-        index[axis + 1] = 1
-    out[tuple(index)] = values[tuple(index)] * same
+    index = patterns.shared(values.ndim, plan.along)
+    out[index] = values[index] * same
     return out
 
 
 def _affine_field(plan: Plan, unit: Table, inverse: Array, sway: Sway, edges: Edges, spike: float) -> Field:
     gain, bias = plan.gain, plan.bias
-    gains = gains_along(plan)
+    gains = plan.gains
     if gains is not None:
         return _by_channel(plan, unit, gains, sway, edges, spike)
     values: Array = unit.values
@@ -186,7 +176,7 @@ def _affine_field(plan: Plan, unit: Table, inverse: Array, sway: Sway, edges: Ed
         _law(plan, inverse, mean),
         _source(plan),
         sway=sway,
-        fixed=by_channel(plan),
+        fixed=plan.by_channel,
         spike=spike,
         edges=edges,
     )
@@ -208,7 +198,7 @@ def _by_channel(plan: Plan, unit: Table, gains: Array, sway: Sway, edges: Edges,
     if bias is not None and bias.square > 0:
         mean = np.full(len(gains), bias.mean) if bias.values is None else bias.values
         table = shifted(table, axis, mean)
-    return Field(table, mean, sway=sway, fixed=by_channel(plan), spike=spike, edges=edges)
+    return Field(table, mean, sway=sway, fixed=plan.by_channel, spike=spike, edges=edges)
 
 
 def _law(plan: Plan, inverse: Array, mean: Array) -> Base | None:
@@ -243,13 +233,14 @@ def _norm_backward(
         given = given.collapse()
     given, unit_table = tables.same_classes(given, table.with_values(unit))
     g, h = given.values, unit_table.values
-    g, h = np.broadcast_arrays(g, h)
+    if len(g) != len(h):
+        g, h = np.broadcast_arrays(g, h)
     profile = given.profile or unit_table.profile
     pairs = g * h if coupled is None else np.broadcast_to(coupled, g.shape)
     pairs = pairs * together(table.axes, plan.along, cotangent.lean, y.sway)
     out: dict[int, Cotangent | Square] = dict(affine_gradients(site, plan, given, g, pairs))
     out |= left_over(site, plan, y, cotangent, out)
-    gain, gains = plan.gain, gains_along(plan)
+    gain, gains = plan.gain, plan.gains
     if gains is not None:
         axis = plan.along[0]
         given, weighted, unit_table = (
@@ -260,16 +251,18 @@ def _norm_backward(
     elif gain is not None:
         g, pairs = _along(g, plan, gain.square, gain.cross), _along(pairs, plan, gain.square, gain.cross)
     g = _centred(g, plan)
-    removed = _removed(plan, g, h, pairs)
-    g = _projected(plan, given, g, h, pairs)
+    coherent = np.maximum(_averaged(pairs, plan), 0.0)
+    removed = _removed(g, h, coherent)
+    g = _projected(plan, given, g, h, pairs, coherent)
     into = Table(table.dims, g, profile)
-    scales = outer(into, np.sqrt(np.broadcast_to(_expanded(inverse, table, into), len(g))))
+    roots = np.sqrt(_expanded(inverse, table, into))
+    scales = outer(into, roots if len(roots) == len(g) else np.broadcast_to(roots, len(g)))
     into = into.with_values(g * scales * between)
     if evened is not None:
         into = into.with_values(_along(into.values, plan, evened.factor, evened.root_factor))
     original = site.known(source)
     rest = _rest_of_scale(plan, given, pairs, inverse, evened)
-    per_channel = plan.centred and by_channel(plan)
+    per_channel = plan.centred and plan.by_channel
     out[source] = Cotangent(
         _on_shape(into, original),
         edges=cotangent.edges,
@@ -302,19 +295,18 @@ def _rest_of_scale(plan: Plan, given: Table, pairs: Array, inverse: Array, evene
     return rest
 
 
-def _removed(plan: Plan, g: Array, h: Array, pairs: Array) -> float:
+def _removed(g: Array, h: Array, kappa: Array) -> float:
     """Share r of E[D²] that lies along x̂: E[m²]E[x̂²]/E[D²] for the mean m of D x̂ over a normalised set.
 
     Of D² ∝ v^a at a sample of energy v the projection leaves v^a − 2r v^(1+a) + r v: to first order in r it leans by
     a − r(1 + a) on v.
     """
-    kappa = np.maximum(_averaged(pairs, plan), 0.0)
     full, scale = (values.reshape(len(values), -1)[:, -1] for values in (g, h))
     share = kappa / np.maximum(full * scale, 1e-300)
     return min(float(share.mean()), 1.0)
 
 
-def _projected(plan: Plan, given: Table, g: Array, h: Array, pairs: Array) -> Array:
+def _projected(plan: Plan, given: Table, g: Array, h: Array, pairs: Array, kappa: Array) -> Array:
     """(D − x̂m)(D′ − x̂′m′), m the mean of D x̂ over a normalised set.
 
     Inside a set −κ x̂x̂′ with κ = E[m²]; between two sets −2 E[m D′] x̂ + E[mm′] x̂x̂′, which keeps what a sum over sets
@@ -325,20 +317,16 @@ def _projected(plan: Plan, given: Table, g: Array, h: Array, pairs: Array) -> Ar
     full = given.per_class(g.reshape(len(g), -1)[:, -1])
     sizes = plan.x.table.sizes
     over = sorted(plan.over)
-    coupled = _spread_over(patterns.average(pairs, over, sizes), over)
-    kappa = np.minimum(np.maximum(given.per_class(_averaged(pairs, plan)), 0.0) / scale, full)
+    coupled = patterns.across(patterns.average(pairs, over, sizes), over)
+    kappa = np.minimum(given.per_class(kappa) / scale, full)
     same, different = patterns.joint(g, over, sizes)
     count = math.prod(sizes[axis] for axis in over)
-    inside = _spread_over(patterns.take_all(h, plan.others), plan.others)
-    between = coupled / scale**2 * h - 2.0 * _spread_over((same - different) / count, over) * inside / scale
-    return g + np.where(_shared(g.shape, plan) > 0, -kappa / scale * h, between)
-
-
-def _spread_over(values: Array, axes: Sequence[int]) -> Array:
-    """The values of the other axes, whatever these axes are."""
-    for axis in sorted(axes):
-        values = patterns.insert(values, axis)
-    return values
+    inside = patterns.across(patterns.take_all(h, plan.others), plan.others)
+    apart = patterns.across((same - different) / count, over)
+    projected: Array = g + (coupled / scale**2 * h - 2.0 * apart * inside / scale)
+    within = patterns.shared(g.ndim, plan.others)
+    projected[within] = (g - kappa / scale * h)[within]
+    return projected
 
 
 def _expanded(vector: Array, table: Table, target: Table) -> Array:
@@ -351,13 +339,3 @@ def _expanded(vector: Array, table: Table, target: Table) -> Array:
 def _on_shape(table: Table, field: Field) -> Table:
     """Undo the split of a group norm."""
     return tables.regroup(table, field.dims)
-
-
-def _shared(shape: tuple[int, ...], plan: Plan) -> Array:
-    """1 on pairs inside one normalised set: only they feel the same projection."""
-    mask = np.zeros(shape)
-    index: list[slice | int] = [slice(None)] * len(shape)
-    for axis in plan.others:
-        index[axis + 1] = 1
-    mask[tuple(index)] = 1.0
-    return mask

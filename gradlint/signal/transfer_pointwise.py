@@ -74,12 +74,12 @@ def applied(x: Field, law: Base, function: Scalar) -> Field:
     """function(x), remembered as a function of the Gaussian under x."""
     whole = compose(function, law.function)
     table, first = push(law, whole)
-    if not np.all(np.isfinite(table.values)):
+    if not np.isfinite(table.values).all():
         raise Unanswered(f"{function.key} has no finite second moment here")
     table = tables.Table(x.dims, table.values, x.table.profile)
     sway = x.sway
     if swaying(x):
-        mean, variance = _average(law)
+        mean, variance = law.moments
         entry = scales(function, mean, variance, max(x.sway.variance + x.spike, NEGLIGIBLE))
         values = table.values + table.per_class(first**2) * _shared_mean(x, function, mean, variance, entry.mean)
         values.reshape(len(values), -1)[:, -1] = table.squares * entry.square
@@ -107,7 +107,7 @@ def _along_edges(x: Field, function: Scalar, kept: Edges, arrived: Edges) -> tup
     """
     if not x.edges or x.base is not None:
         return 1.0, kept
-    mean, variance = _average(x.law)
+    mean, variance = x.law.moments
     if abs(mean) <= 1e-3 * math.sqrt(variance) and (function.slopes is not None or function.steps is not None):
         return 1.0, kept
     square = expectation(function, mean, variance)[1]
@@ -138,28 +138,19 @@ def swaying(x: Field) -> bool:
     return mixed and x.base is None
 
 
-def _average(law: Base) -> tuple[float, float]:
-    """Mean and variance of the Gaussian, averaged over its classes."""
-    weights = law.table.weights
-    return float(weights @ law.mean), float(weights @ law.variance)
-
-
 def into(x: Field, function: Scalar, cotangent: Cotangent) -> Cotangent:
     """δ_x = δ_y·φ′(x), coherent with what δ_y already went through of the same Gaussian."""
     law = x.law
     slope = outside_slope(function, law.function)
     factor, tilt = cotangent.factor, cotangent.tilt
     if factor is not None and factor.base.source == law.source and not factor.partial:
-        return replace(
-            through(law, factor.independent, product(factor.function, slope)),
-            edges=cotangent.edges,
-            lean=cotangent.lean,
-        )
+        whole = product(factor.function, slope)
+        return through(law, factor.independent, whole, edges=cotangent.edges, lean=cotangent.lean)
     given = tables.regroup(cotangent.table, x.dims)
     given, lean = _leant(x, function, slope, given, cotangent.lean)
     level, edges = _along_edges(x, slope, cotangent.edges, cotangent.edges)
     given = _same_entry(given, level) if level != 1.0 else given
-    passed = replace(through(law, given, slope), edges=edges, lean=lean)
+    passed = through(law, given, slope, edges=edges, lean=lean)
     if tilt is None or tilt.source != law.source:
         return passed
     return _with_tilt(given, passed, tilted(law, slope, tilt), float((tilt.values * _squares(slope, law)).mean()))
@@ -182,7 +173,7 @@ def _leant(x: Field, function: Scalar, slope: Scalar, given: Table, lean: float)
     """δ and its lean, scaled so that E[δ²]E[φ′²] is right over all scales of x."""
     if not swaying(x):
         return given, lean
-    mean, variance = _average(x.law)
+    mean, variance = x.law.moments
     total = max(x.sway.variance + x.spike, NEGLIGIBLE)
     share = x.sway.variance / total
     lean = lean * scales(function, mean, variance, total).elasticity
