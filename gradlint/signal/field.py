@@ -68,6 +68,7 @@ class Field:
     near: Near = ()  # E[x(p)x(q)] over its mean over p ≠ q
     tail: float = 0.0  # what heavy tails add to the relative variance of a channel's own variance over the batch
     spike: float = 0.0  # variance of the log scale of single entries: few taps leave the tails of what they read
+    multiple: Hashable = None  # the tensor that this one is a multiple of, channel by channel
     fixed: bool = False  # a norm has fixed Σz and Σz² of the Gaussian z under it in every channel of the batch
     terms: tuple[tuple[float, Field], ...] = ()  # a sum's independent parts and their coefficients; () of itself
     causal: bool = False  # logits of which each row only counts the keys up to its own position
@@ -204,14 +205,15 @@ class Tilt:
 
 @dataclass(frozen=True, eq=False)
 class Orthogonal:
-    """Σ δ = 0 and Σ δx ≈ 0 in every channel of the tensor x of this source: ε leaves E[(Σ δx)²] = `rest` by channel.
+    """Σ δx ≈ 0 in every channel of the tensor x of this source: ε leaves E[(Σ δx)²] = `rest` by channel.
 
-    That is so of a part of the gradient with this `share` of E[δ²].
+    That is so of a part of the gradient with this `share` of E[δ²], of which E[(Σ δ)²] is `level`.
     """
 
     source: Hashable
     rest: Array
     share: float = 1.0
+    level: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -219,8 +221,7 @@ class Spanned:
     """`Orthogonal` seen through the function of the Gaussian under it that made x."""
 
     function: Scalar
-    rest: float
-    share: float = 1.0
+    part: Orthogonal
 
 
 @dataclass(frozen=True, eq=False)
@@ -231,6 +232,7 @@ class Cotangent:
     factor: Factor | None = None
     tilt: Tilt | None = None
     orthogonal: Orthogonal | None = None  # to which tensor: what a norm sends back
+    stream: Orthogonal | None = None  # of a branch, to the x that it is added to; its `rest` is that of x/σ
     edges: Edges = ()
     lean: float = 0.0  # E[δ²] grows with this power of the tensor's own energy at a sample and position (see `sway`)
     inverse: tuple[Hashable, Array] | None = (
@@ -257,12 +259,13 @@ class Cotangent:
         if a is not None and b is not None and a.base.source == b.base.source and a.independent is b.independent:
             both = through(a.base, a.independent, weighted_sum(a.function, b.function))
             edges, lean = self.edges or other.edges, _leaning(self, other)
-            return replace(both, edges=edges, lean=lean, orthogonal=_orthogonal(self, other))
+            orthogonal, stream = _orthogonal(self, other)
+            return replace(both, edges=edges, lean=lean, orthogonal=orthogonal, stream=stream)
         first, second = tables.same_classes(self.table, tables.regroup(other.table, self.table.dims))
         edges = blended([(self.table.square, self.edges), (other.table.square, other.edges)])
         total = tables.combine(first, second, np.add)
         lean = _leaning(self, other) if self.lean or other.lean else 0.0
-        return Cotangent(total, None, _mixed(self, other), _orthogonal(self, other), edges=edges, lean=lean)
+        return Cotangent(total, None, _mixed(self, other), *_orthogonal(self, other), edges=edges, lean=lean)
 
 
 def none(shape: Sequence[int]) -> Cotangent:
@@ -299,15 +302,22 @@ def tilted(base: Base, function: Scalar, before: Tilt | None = None) -> Tilt | N
     return Tilt(base.source, squares / level) if level > 0 else None
 
 
-def _orthogonal(first: Cotangent, second: Cotangent) -> Orthogonal | None:
-    """To what a sum of independent gradients is orthogonal: to what both are, or the one that is by its share."""
-    parts = [(part.table.square, part.orthogonal) for part in (first, second)]
-    known = [orthogonal for _, orthogonal in parts if orthogonal is not None]
-    total = sum(square for square, _ in parts)
-    if not known or known[0].source != known[-1].source or not total > 0.0:
+def _orthogonal(first: Cotangent, second: Cotangent) -> tuple[Orthogonal | None, Orthogonal | None]:
+    """To what a sum of independent gradients is orthogonal: the tensor itself, and the stream that it is added to."""
+    squares = first.table.square, second.table.square
+    own = _joined(squares, (first.orthogonal, second.orthogonal))
+    return own, _joined(squares, (first.stream, second.stream))
+
+
+def _joined(squares: Sequence[float], parts: Sequence[Orthogonal | None]) -> Orthogonal | None:
+    """To what both are orthogonal, or the one that is by its share."""
+    known = [(square, part) for square, part in zip(squares, parts, strict=True) if part is not None]
+    total = sum(squares)
+    if not known or len({part.source for _, part in known}) > 1 or not total > 0.0:
         return None
-    share = sum(square * orthogonal.share for square, orthogonal in parts if orthogonal is not None) / total
-    return Orthogonal(known[0].source, sum((part.rest for part in known[1:]), start=known[0].rest), share)
+    share = sum(square * part.share for square, part in known) / total
+    rest = sum((part.rest for _, part in known[1:]), start=known[0][1].rest)
+    return Orthogonal(known[0][1].source, rest, share, sum(part.level for _, part in known))
 
 
 def _leaning(first: Cotangent, second: Cotangent) -> float:

@@ -23,6 +23,7 @@ from gradlint.signal.site import Contribution, Contributions, Flow, Site, Square
 from gradlint.signal.sway import Sway, drawn, sampling, together
 from gradlint.signal.sway import Window as Averaged
 from gradlint.signal.table import Axis, Dims, Table
+from gradlint.signal.undone import Reading, by_single_channels, reading
 from gradlint.signal.weights import Vector, Weight
 from gradlint.signal.windows import Window, windows
 
@@ -113,15 +114,17 @@ def convolution(site: Site, x: Field, weight: Weight, bias: Vector | None, geome
             out[own.id] = tangent(found, weight, cotangent)
         if isinstance(into, Cotangent) and cotangent.tilt is not None and cotangent.tilt.source == field.law.source:
             out[source] = into = replace(into, tilt=passed(cotangent.tilt, x, counted))
-        if depthwise and isinstance(into, Cotangent) and orthogonal and orthogonal.source == field.source:
-            out[source] = replace(into, orthogonal=replace(orthogonal, source=site.known(source).source))
+        if single and isinstance(into, Cotangent) and orthogonal and orthogonal.source == field.source:
+            out[source] = by_single_channels(into, cotangent, site.known(source), _reading(geometry, cotangent))
         return out
 
-    depthwise = geometry.groups == geometry.n_in == geometry.n_out
+    single = geometry.groups == geometry.n_in
+    depthwise = single and geometry.n_in == geometry.n_out
     stride = site.integers("stride", geometry.rank, 1)
     window = Averaged(weight.shape[2:], stride, math.prod(window.size for window in geometry.windows))
     sway, local = drawn(x.sway, noise_of(x, geometry.n_in), window)
     tail = tail_of(x, counted) if depthwise else 0.0
+    alone = depthwise and all(size == 1 for size in weight.shape[2:]) and bias is None
     edges, drift = tuple(along(over_mean, read)), tuple(along(Window.drift, geometry.windows, borders))
     field = Field(
         y,
@@ -133,8 +136,16 @@ def convolution(site: Site, x: Field, weight: Weight, bias: Vector | None, geome
         near=near,
         tail=tail,
         spike=spike_of(x, counted),
+        multiple=x.source if alone else None,
     )
     return Flow((field,), backward)
+
+
+def _reading(geometry: Geometry, cotangent: Cotangent) -> Reading:
+    """How the taps read the map, and what of the gradient is where they do."""
+    borders = even(cotangent.edges, [window.out for window in geometry.windows])
+    energy = along(Window.kept, geometry.windows, borders)
+    return reading([np.array(window.inside) for window in geometry.windows], energy)
 
 
 def _relative(cotangent: Cotangent, y: Field) -> Array | None:

@@ -87,6 +87,11 @@ class Window:
         mean = self._taken(np.sqrt(edge))
         return levelled(mean @ (mean.sum(0) / len(mean)))
 
+    def kept(self, edge: Array) -> Array:
+        """The share of outputs of these moments (of mean 1) at which each tap is in bounds, (taps,)."""
+        kept: Array = ((self.at < self.size) * edge[:, None]).mean(0)
+        return kept
+
     def written(self, edge: Array) -> Array:
         """The adjoint: what every input position gets from outputs of these moments, (size,)."""
         taps = self.at.shape[1]
