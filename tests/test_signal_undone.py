@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gradlint.signal.undone import reading
+from gradlint.signal import table as tables
+from gradlint.signal.undone import Reading
 from gradlint.signal.windows import windows
 from tests.test_signal_mechanisms import conv, errors, head
 
@@ -68,6 +69,17 @@ def test_the_sum_that_zeros_around_a_map_leave_by_draws() -> None:
     taps = torch.randn(4096, 1, 5, 5, generator=random, dtype=torch.float64)
     back = F.conv_transpose2d(delta.transpose(0, 1), taps, padding=2, groups=4096).transpose(0, 1)
     window = windows([8], [8], [5], [1], [2.0], [1])[0]
-    found = reading([np.array(window.inside)] * 2, [window.kept(edge.numpy() / float(edge.mean()))] * 2)
+    found = Reading([np.array(window.inside)] * 2, [window.kept(edge.numpy() / float(edge.mean()))] * 2)
+    given = tables.constant(tables.dims_of((64, 1, 8, 8), batch=0), 1.0)
     measured = float(back.sum((1, 2, 3)).square().mean() / back.square().sum((1, 2, 3)).mean())
-    assert found.outside / found.energy == pytest.approx(measured, rel=0.08)
+    assert found.left(given) / found.kept == pytest.approx(measured, rel=0.08)
+
+
+def test_a_norm_after_patches_takes_the_whole_shift_before_it() -> None:
+    torch.manual_seed(0)
+    patches = [*conv(3, 64, 3), nn.GELU(), nn.BatchNorm2d(64), nn.Conv2d(64, 96, 2, 2, bias=False), nn.BatchNorm2d(96)]
+    mix = [nn.GELU(), *conv(96, 96, 3), nn.GELU()]
+    found, signal = errors(nn.Sequential(*patches, *mix, *head(96)), (8, 3, 16, 16))
+    assert "3.bias" not in found
+    assert signal.profile.params["3.bias"] == float("-inf")
+    assert signal.profile.params["5.bias"] > -10.0

@@ -23,7 +23,7 @@ from gradlint.signal.site import Contribution, Contributions, Flow, Site, Square
 from gradlint.signal.sway import Sway, drawn, sampling, together
 from gradlint.signal.sway import Window as Averaged
 from gradlint.signal.table import Axis, Dims, Table
-from gradlint.signal.undone import Reading, by_single_channels, reading
+from gradlint.signal.undone import Reading, before_padding, by_single_channels
 from gradlint.signal.weights import Vector, Weight
 from gradlint.signal.windows import Window, windows
 
@@ -108,14 +108,18 @@ def convolution(site: Site, x: Field, weight: Weight, bias: Vector | None, geome
         met = sums if relative is None else FilterSums(weighed(weight, relative), geometry.groups)
         out = dict(_backward(site, x, y, met, geometry, cotangent, sway, local))
         into, source = out[site.id("input")], site.id("input")
-        orthogonal = cotangent.orthogonal
+        normed = cotangent.orthogonal is not None and cotangent.orthogonal.source == field.source
         own, found = site.value("weight"), out.get(site.id("weight"))
-        if own is not None and isinstance(found, Square) and orthogonal and orthogonal.source == field.source:
+        if own is not None and isinstance(found, Square) and normed:
             out[own.id] = tangent(found, weight, cotangent)
         if isinstance(into, Cotangent) and cotangent.tilt is not None and cotangent.tilt.source == field.law.source:
             out[source] = into = replace(into, tilt=passed(cotangent.tilt, x, counted))
-        if single and isinstance(into, Cotangent) and orthogonal and orthogonal.source == field.source:
-            out[source] = by_single_channels(into, cotangent, site.known(source), _reading(geometry, cotangent))
+        if normed and isinstance(into, Cotangent):
+            read = _reading(geometry, cotangent)
+            if single:
+                out[source] = by_single_channels(into, cotangent, site.known(source), read)
+            else:
+                out[source] = before_padding(into, cotangent, read)[0]
         return out
 
     single = geometry.groups == geometry.n_in
@@ -145,7 +149,7 @@ def _reading(geometry: Geometry, cotangent: Cotangent) -> Reading:
     """How the taps read the map, and what of the gradient is where they do."""
     borders = even(cotangent.edges, [window.out for window in geometry.windows])
     energy = along(Window.kept, geometry.windows, borders)
-    return reading([np.array(window.inside) for window in geometry.windows], energy)
+    return Reading([np.array(window.inside) for window in geometry.windows], energy)
 
 
 def _relative(cotangent: Cotangent, y: Field) -> Array | None:

@@ -6,6 +6,7 @@ what its ε leaves; a convolution of single channels on the way keeps that. Σ �
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ from statistics import NormalDist
 import numpy as np
 
 from gradlint.signal import patterns
+from gradlint.signal import table as tables
 from gradlint.signal.field import Cotangent, Field, Orthogonal
 from gradlint.signal.kernels import GRID, GRID_WEIGHT
 from gradlint.signal.norm_gains import unit_of
@@ -116,57 +118,84 @@ def summed(given: Table, along: tuple[int, ...] | range) -> float:
     return float(patterns.pair_sum(own, range(len(axes)), [given.sizes[axis] for axis in axes])[0])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Reading:
-    """How single channels of a map are read, by the taps of the reading filter."""
+    """How a filter reads a map: by axis and tap, the shares of outputs, and of their E[δ²], that have it in bounds."""
 
-    positions: float  # share of what reads that has the tap in bounds, the mean over taps of its square
-    energy: float  # the same of E[δ²], the mean over taps
-    outside: float  # E[(Σ δ)²]/Σ E[δ²] over what has the tap out of bounds, where Σ δ = 0 over all
+    inside: Sequence[Array]
+    energy: Sequence[Array]
+
+    @property
+    def kept(self) -> float:
+        """The share of Σ E[δ²] that goes back, the mean over taps."""
+        return float(reduce(np.multiply.outer, self.energy).mean())
 
     @property
     def passed(self) -> float:
-        """The part of (Σ δ)² that is not lost at the borders."""
-        return self.positions / max(self.energy, 1e-300)
+        """The share of (Σ δ)² that goes back."""
+        return float((reduce(np.multiply.outer, self.inside) ** 2).mean())
+
+    def left(self, given: Table) -> float:
+        """E[(Σ δ)²] over what goes back, the mean over taps, over Σ E[δ²], where a norm has made Σ δ = 0 over all.
+
+        δ is a sum of independent components, one for every set of axes that it varies along, less Σ δ spread evenly
+        over all positions: what varies along no axis leaves nothing.
+        """
+        if all(share.min() == 1.0 for share in self.inside):
+            return 0.0
+        table = tables.merge_dims(given.collapse())
+        values = patterns.take_all(table.values, table.at(1))
+        if table.at(0):
+            values = patterns.take(values, 0, 1) - patterns.take(values, 0, 0)
+        sizes, share = table.shape[2:], reduce(np.multiply.outer, self.inside)
+        found = 0.0
+        for varying in itertools.product((True, False), repeat=len(sizes)):
+            axes = list(zip(varying, self.inside, self.energy, sizes, strict=True))
+            own = reduce(np.multiply.outer, [n * k if varies else (n * f) ** 2 for varies, f, k, n in axes])
+            cross = reduce(np.multiply.outer, [n * k if varies else n * n * f for varies, f, k, n in axes])
+            whole = math.prod(n if varies else n * n for varies, _, _, n in axes)
+            part = own - 2.0 * share * cross + share**2 * whole
+            found += _component(values, varying, sizes) * float(part.mean())
+        return max(found, 0.0) / max(math.prod(sizes) * table.square, 1e-300)
 
 
-def reading(inside: Sequence[Array], energy: Sequence[Array]) -> Reading:
-    """By axis and tap, the shares of positions and of E[δ²] that are in bounds.
+def _component(values: Array, varying: Sequence[bool], sizes: Sequence[int]) -> float:
+    """The variance component that varies along these axes; one of size 1 has no entry, and counts as varying."""
+    for varies, size in zip(varying, sizes, strict=True):
+        if size == 1 and not varies:
+            return 0.0
+        if size > 1:
+            same, different = patterns.take(values, 0, 1), patterns.take(values, 0, 0)
+            values = same - different if varies else different
+    return float(values.reshape(-1)[0])
 
-    With Σ δ taken off evenly, over a share f of the positions with the share φ of the energy E[(Σ δ)²] is
-    φ − 2fφ + f² of Σ E[δ²].
+
+def before_padding(into: Cotangent, given: Cotangent, read: Reading) -> tuple[Cotangent, float]:
+    """The gradient at a map that a filter reads in front of a norm by channel, and its E[(Σ δ)²] in a channel.
+
+    Σ δ, zero where it is read, is zero but for what meets the zeros around the map.
     """
-    held, kept = (reduce(np.multiply.outer, shares).ravel() for shares in (inside, energy))
-    out, lost = 1.0 - held, 1.0 - kept
-    return Reading(float((held**2).mean()), float(kept.mean()), float((lost * (1.0 - 2.0 * out) + out**2).mean()))
+    orthogonal, table, before = given.orthogonal, into.table, given.table
+    assert orthogonal is not None
+    sizes = [math.prod(part.shape) / part.shape[1] for part in (table, before)]
+    arrived = orthogonal.level / max(sizes[1] * before.square, 1e-300)
+    left = orthogonal.share * read.left(before) + arrived * read.passed
+    level = sizes[0] * table.square * left / max(read.kept, 1e-300)
+    return (replace(into, table=_with_sum(table, level)) if orthogonal.share == 1.0 else into), level
 
 
 def by_single_channels(into: Cotangent, given: Cotangent, x: Field, read: Reading) -> Cotangent:
     """The gradient at an x that is read channel by channel, as it is orthogonal to what is made of it: to x as well.
 
-    Every channel of x may be read by several. Σ δ, zero where it is read, is zero but for what meets the zeros around
-    x: entries that a sample's positions have in common do not, as they have none with Σ δ = 0.
+    Every channel of x may be read by several.
     """
-    orthogonal = given.orthogonal
+    orthogonal, channels = given.orthogonal, x.shape[1]
     assert orthogonal is not None
-    rest, channels = orthogonal.rest, x.shape[1]
+    into, level = before_padding(into, given, read)
+    rest = orthogonal.rest
     if len(rest) % channels == 0:
         rest = rest.reshape(channels, -1).sum(1)
-    table, before = into.table, given.table
-    sizes = [math.prod(part.shape) / part.shape[1] for part in (table, before)]
-    free = 1.0 - _common(before) / max(before.square, 1e-300)
-    arrived = orthogonal.level / max(sizes[1] * before.square, 1e-300)
-    energy = sizes[0] * table.square
-    level = energy * (free * read.outside / max(read.energy, 1e-300) * orthogonal.share + arrived * read.passed)
-    found = replace(orthogonal, source=x.source, rest=rest, level=level)
-    return replace(into, orthogonal=found, table=_with_sum(table, level) if orthogonal.share == 1.0 else table)
-
-
-def _common(given: Table) -> float:
-    """E[δδ′] at two positions of one sample and channel; 0 where there is one position."""
-    axes = [axis for dim in range(2, len(given.dims)) for axis in given.at(dim)]
-    values = patterns.take_all(given.collapse().values, [axis for axis in range(len(given.axes)) if axis not in axes])
-    return float(patterns.joint(values, range(len(axes)), [given.sizes[axis] for axis in axes])[1][0]) if axes else 0.0
+    return replace(into, orthogonal=replace(orthogonal, source=x.source, rest=rest, level=level))
 
 
 def _with_sum(given: Table, total: float) -> Table:
