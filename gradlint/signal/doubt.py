@@ -99,8 +99,8 @@ class Doubt:
         self.backward[value] = sum(map(math.sqrt, parts)) ** 2 if self.together else sum(parts)
         self._weights[value] = total
 
-    def parameter(self, op: Op, size: int) -> float:
-        """Variance of a parameter's gradient at this op: what arrives, what it multiplies, the size of the tensor."""
+    def parameter(self, op: Op, size: float) -> float:
+        """Variance of a parameter's gradient at this op: what arrives, what it multiplies, the entries that count."""
         arrived = max((self.backward.get(value, 0.0) for value in op.outputs), default=0.0)
         inputs = [self.forward.get(value, 0.0) for value in self.graph.data_inputs(op)]
         return arrived + sum(inputs) + FLOOR + DECADE**2 * 2.0 / max(size, 1)

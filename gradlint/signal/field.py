@@ -75,6 +75,7 @@ class Field:
     near: Near = ()  # E[x(p)x(q)] over its mean over p ≠ q
     tail: float = 0.0  # what heavy tails add to the relative variance of a channel's own variance over the batch
     spike: float = 0.0  # variance of the log scale of single entries: few taps leave the tails of what they read
+    multiple: Hashable = None  # the tensor that this one is a multiple of, channel by channel
     fixed: bool = False  # a norm has fixed Σz and Σz² of the Gaussian z under it in every channel of the batch
     terms: tuple[tuple[float, Field], ...] = ()  # a sum's independent parts and their coefficients; () of itself
     causal: bool = False  # logits of which each row only counts the keys up to its own position
@@ -210,14 +211,15 @@ class Tilt:
 
 @dataclass(frozen=True, eq=False)
 class Orthogonal:
-    """Σ δ = 0 and Σ δx ≈ 0 in every channel of the tensor x of this source: ε leaves E[(Σ δx)²] = `rest` by channel.
+    """Σ δx ≈ 0 in every channel of the tensor x of this source: ε leaves E[(Σ δx)²] = `rest` by channel.
 
-    That is so of a part of the gradient with this `share` of E[δ²].
+    That is so of a part of the gradient with this `share` of E[δ²], of which E[(Σ δ)²] is `level`.
     """
 
     source: Hashable
     rest: Array
     share: float = 1.0
+    level: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -225,8 +227,7 @@ class Spanned:
     """`Orthogonal` seen through the function of the Gaussian under it that made x."""
 
     function: Scalar
-    rest: float
-    share: float = 1.0
+    part: Orthogonal
 
 
 @dataclass(frozen=True, eq=False)
@@ -237,6 +238,7 @@ class Cotangent:
     factor: Factor | None = None
     tilt: Tilt | None = None
     orthogonal: Orthogonal | None = None  # to which tensor: what a norm sends back
+    stream: Orthogonal | None = None  # of a branch, to the x that it is added to; its `rest` is that of x/σ
     edges: Edges = ()
     lean: float = 0.0  # E[δ²] grows with this power of the tensor's own energy at a sample and position (see `sway`)
     inverse: tuple[Hashable, Array] | None = (
@@ -284,7 +286,8 @@ def _coherent(first: Cotangent, second: Cotangent) -> Cotangent:
         weighted_sum(a.function, b.function),
         edges=first.edges or second.edges,
         lean=_leaning(parts),
-        orthogonal=_orthogonal(parts),
+        orthogonal=_joined(parts, [part.orthogonal for part in parts]),
+        stream=_joined(parts, [part.stream for part in parts]),
     )
 
 
@@ -292,7 +295,15 @@ def _independent(parts: Sequence[Cotangent]) -> Cotangent:
     dims = parts[0].table.dims
     total = tables.added([tables.regroup(part.table, dims) for part in parts])
     edges = blended([(part.table.square, part.edges) for part in parts])
-    return Cotangent(total, None, _mixed(parts), _orthogonal(parts), edges=edges, lean=_leaning(parts))
+    return Cotangent(
+        total,
+        None,
+        _mixed(parts),
+        _joined(parts, [part.orthogonal for part in parts]),
+        _joined(parts, [part.stream for part in parts]),
+        edges=edges,
+        lean=_leaning(parts),
+    )
 
 
 def none(shape: Sequence[int]) -> Cotangent:
@@ -319,10 +330,11 @@ def through(
     edges: Edges = (),
     lean: float = 0.0,
     orthogonal: Orthogonal | None = None,
+    stream: Orthogonal | None = None,
 ) -> Cotangent:
     """The cotangent ε·function(z), for ε with the second moments `independent`."""
     factor = Factor(base, independent, function)
-    return Cotangent(factor.table, factor, tilted(base, function), orthogonal, edges, lean)
+    return Cotangent(factor.table, factor, tilted(base, function), orthogonal, stream, edges, lean)
 
 
 def tilted(base: Base, function: Scalar, before: Tilt | None = None) -> Tilt | None:
@@ -336,14 +348,15 @@ def tilted(base: Base, function: Scalar, before: Tilt | None = None) -> Tilt | N
     return Tilt(base.source, squares / level) if level > 0 else None
 
 
-def _orthogonal(parts: Sequence[Cotangent]) -> Orthogonal | None:
+def _joined(parts: Sequence[Cotangent], tensors: Sequence[Orthogonal | None]) -> Orthogonal | None:
     """To what a sum of independent gradients is orthogonal: to what all are, or those that are by their share."""
-    known = [(part.table.square, part.orthogonal) for part in parts if part.orthogonal is not None]
+    known = [(part.table.square, one) for part, one in zip(parts, tensors, strict=True) if one is not None]
     total = sum([part.table.square for part in parts])
     if not known or not total > 0.0 or any(one.source != known[0][1].source for _, one in known):
         return None
+    share = sum([square * one.share for square, one in known]) / total
     rest = sum((one.rest for _, one in known[1:]), start=known[0][1].rest)
-    return Orthogonal(known[0][1].source, rest, sum([square * one.share for square, one in known]) / total)
+    return Orthogonal(known[0][1].source, rest, share, sum([one.level for _, one in known]))
 
 
 def _leaning(parts: Sequence[Cotangent]) -> float:

@@ -12,18 +12,22 @@ from gradlint.signal.patterns import Array
 INFLATED = 4.0  # a norm over two or three degrees of freedom has no finite E[1/s²]
 
 
-def damping_of(plan: Plan, inflation: Array) -> float:
-    """Change of a sample's log energy over what it was: it weighs in its own divisor, or is divided out whole."""
+def damping_of(plan: Plan, inflation: Array, live: float) -> float:
+    """Change of a sample's log energy over what it was: it weighs in its own divisor, or is divided out whole.
+
+    `live` is σ²/(σ² + ε): what of the divisor is the energy's own.
+    """
     if not plan.by_channel:
-        return 0.0
+        return 1.0 - live
     return max(1.0 - (float(inflation.mean()) - 1.0) * (1.0 + 1.5 * plan.x.sway.variance), 0.0)
 
 
-def apart(plan: Plan, own: float) -> Array:
+def apart(plan: Plan, own: float, live: float) -> Array:
     """E[1/(s s′)] of two normalised sets over E[1/s²] of even ones, by shared axes, where each sample has its own s.
 
     ln s² has the variance `own` of finitely many entries, and that of the energy which they have in common. Of a
     log-normal s² with log variance v, E[s²]E[1/s²] is e^v, and E[s²]E[1/(s s′)] is e^(v(3 + c)/4) at a correlation c.
+    Of ln(s² + ε) that is `live`² of it, with `live` = σ²/(σ² + ε).
     """
     if plan.by_channel:
         return np.ones(())
@@ -32,8 +36,8 @@ def apart(plan: Plan, own: float) -> Array:
     sway = plan.x.sway
     inside = math.prod(axes[axis].size for axis in plan.over if axis not in plan.along)
     across = math.prod(axes[axis].size for axis in plan.others if not axes[axis].batch and axis not in plan.along)
-    variance = sway.variance if inside == 1 else sway.shared(inside)
-    shared = sway.shared(across) if inside == 1 else variance
+    variance = live**2 * (sway.variance if inside == 1 else sway.shared(inside))
+    shared = live**2 * sway.shared(across) if inside == 1 else variance
     index: list[slice | int] = [slice(None)] * found.ndim
     found *= math.exp(0.75 * variance - 0.25 * own)
     for axis in plan.others:

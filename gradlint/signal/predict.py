@@ -268,7 +268,8 @@ class _Run:
     def _add(self, op: Op, value: int, contribution: Cotangent | Square) -> None:
         found = self.graph.values[value]
         if found.origin == "param":
-            variance = self.doubt.parameter(op, math.prod(found.shape))
+            count = contribution.count if isinstance(contribution, Square) else math.inf
+            variance = self.doubt.parameter(op, min(math.prod(found.shape), count))
             self.spread[found.name] = max(self.spread.get(found.name, 0.0), math.sqrt(variance))
         if found.origin == "param" and isinstance(contribution, Cotangent):
             square = contribution.table.square

@@ -91,9 +91,12 @@ def tangent(square: Square, weight: Weight, cotangent: Cotangent) -> Square:
     if cotangent.orthogonal is None or energy is None or not np.all(energy > 0.0):
         return square
     left = square.value * (1.0 - cotangent.orthogonal.share / entries)
-    along = float((cotangent.orthogonal.rest / energy).mean()) / entries
-    alone = entries == 1 and cotangent.orthogonal.share == 1.0
-    return Square(left + along, left + along if alone else square.magnitude)
+    along: Array = cotangent.orthogonal.rest / energy / entries
+    total, alone = left + float(along.mean()), entries == 1 and cotangent.orthogonal.share == 1.0
+    if not total > 0.0:
+        return Square(total, total if alone else square.magnitude)
+    count = len(along) * total**2 / (left**2 / entries + float((along**2).mean()))
+    return Square(total, total if alone else square.magnitude, count)
 
 
 def _entries(weight: Weight) -> int:

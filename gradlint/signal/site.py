@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -35,10 +36,14 @@ class Dependent(Unanswered):
 
 @dataclass(frozen=True)
 class Square:
-    """E[g²] of a parameter's gradient, and the sum of the magnitudes of the terms that it was added up from."""
+    """E[g²] of a parameter's gradient, and the sum of the magnitudes of the terms that it was added up from.
+
+    `count` is how many entries make up E[g²] where they are of very different sizes, (Σ E[g²])²/Σ E[g²]².
+    """
 
     value: float
     magnitude: float
+    count: float = math.inf
 
 
 Contribution = Cotangent | Square

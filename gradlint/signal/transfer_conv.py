@@ -24,6 +24,7 @@ from gradlint.signal.site import Contribution, Contributions, Flow, Site, Square
 from gradlint.signal.sway import Sway, drawn, sampling, together
 from gradlint.signal.sway import Window as Averaged
 from gradlint.signal.table import Axis, Dims, Table
+from gradlint.signal.undone import Reading, before_padding, by_single_channels
 from gradlint.signal.weights import Vector, Weight
 from gradlint.signal.windows import Window, windows
 
@@ -108,21 +109,27 @@ def convolution(site: Site, x: Field, weight: Weight, bias: Vector | None, geome
         met = sums if relative is None else FilterSums(weight, geometry.groups, relative)
         out = dict(_backward(site, x, y, met, geometry, cotangent, read, sway, local))
         into, source = out[site.id("input")], site.id("input")
-        orthogonal = cotangent.orthogonal
+        normed = cotangent.orthogonal is not None and cotangent.orthogonal.source == field.source
         own, found = site.value("weight"), out.get(site.id("weight"))
-        if own is not None and isinstance(found, Square) and orthogonal and orthogonal.source == field.source:
+        if own is not None and isinstance(found, Square) and normed:
             out[own.id] = tangent(found, weight, cotangent)
         if isinstance(into, Cotangent) and cotangent.tilt is not None and cotangent.tilt.source == field.law.source:
             out[source] = into = replace(into, tilt=passed(cotangent.tilt, x, counted))
-        if depthwise and isinstance(into, Cotangent) and orthogonal and orthogonal.source == field.source:
-            out[source] = replace(into, orthogonal=replace(orthogonal, source=site.known(source).source))
+        if normed and isinstance(into, Cotangent):
+            taps = _reading(geometry, cotangent)
+            if single:
+                out[source] = by_single_channels(into, cotangent, site.known(source), taps)
+            else:
+                out[source] = before_padding(into, cotangent, taps)[0]
         return out
 
-    depthwise = geometry.groups == geometry.n_in == geometry.n_out
+    single = geometry.groups == geometry.n_in
+    depthwise = single and geometry.n_in == geometry.n_out
     stride = site.integers("stride", geometry.rank, 1)
     window = Averaged(weight.shape[2:], stride, math.prod(window.size for window in geometry.windows))
     sway, local = drawn(x.sway, noise_of(x, geometry.n_in), window)
     tail = tail_of(x, counted) if depthwise else 0.0
+    alone = depthwise and all(size == 1 for size in weight.shape[2:]) and bias is None
     edges, drift = tuple(along(over_mean, read)), tuple([axis.drift for axis in seen])
     field = Field(
         y,
@@ -134,8 +141,16 @@ def convolution(site: Site, x: Field, weight: Weight, bias: Vector | None, geome
         near=near,
         tail=tail,
         spike=spike_of(x, counted),
+        multiple=x.source if alone else None,
     )
     return Flow((field,), backward)
+
+
+def _reading(geometry: Geometry, cotangent: Cotangent) -> Reading:
+    """How the taps read the map, and what of the gradient is where they do."""
+    borders = even(cotangent.edges, [window.out for window in geometry.windows])
+    energy = along(Window.kept, geometry.windows, borders)
+    return Reading([np.array(window.inside) for window in geometry.windows], energy)
 
 
 def _relative(cotangent: Cotangent, y: Field) -> Array | None:

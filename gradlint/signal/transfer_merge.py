@@ -24,6 +24,7 @@ from gradlint.signal.transfer_concat import PARTS
 from gradlint.signal.transfer_norm import written_norm
 from gradlint.signal.transfer_pointwise import masked_logits, pointwise, scaled, shifted, unchanged
 from gradlint.signal.transfer_pool import less_average
+from gradlint.signal.undone import at_term, by_a_gain
 from gradlint.signal.written_norm import less_mean, written
 
 
@@ -134,12 +135,15 @@ def independent_sum(first: int, second: int, x: Field, y: Field, alpha: float) -
         if cotangent is None:
             return {}
         if values is not None and cotangent.tilt is not None and cotangent.table.dims == table.dims:
+            into_x = split_cotangent(cotangent, field, x, values, first=True)
             into_y = split_cotangent(cotangent, field, y, values, first=False)
-            return {
-                first: split_cotangent(cotangent, field, x, values, first=True),
-                second: into_y if alpha**2 == 1.0 else _to(cotangent, y, alpha**2),
-            }
-        return {first: _to(cotangent, x, 1.0), second: _to(cotangent, y, alpha**2)}
+            into_y = into_y if alpha**2 == 1.0 else _to(cotangent, y, alpha**2)
+        else:
+            into_x, into_y = _to(cotangent, x, 1.0), _to(cotangent, y, alpha**2)
+        return {
+            first: at_term(into_x, cotangent, field, x, y, 1.0),
+            second: at_term(into_y, cotangent, field, y, x, alpha),
+        }
 
     return Flow((field,), backward)
 
@@ -305,6 +309,8 @@ def independent_product(first: int, second: int, x: Field, y: Field) -> Flow:
             coupled = _at_gate(cotangent, field, gate, x if gate is y else y)
             if coupled is not None:
                 out[value] = coupled
+        for value, gain in ((first, y), (second, x)):
+            out[value] = by_a_gain(out[value], cotangent, gain)
         return out
 
     return Flow((field,), backward)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from gradlint.graph import Value
 from gradlint.signal import patterns
 from gradlint.signal import table as tables
 from gradlint.signal.channels import gained, shifted
@@ -15,7 +16,7 @@ from gradlint.signal.edges import Edges
 from gradlint.signal.edges import centred as centred_edges
 from gradlint.signal.field import Base, Cotangent, Field, Orthogonal, Tilt, outer
 from gradlint.signal.norm_energies import INFLATED, apart, damping_of, unequal
-from gradlint.signal.norm_gains import affine_gradients, coupling, left_over
+from gradlint.signal.norm_gains import affine_gradients, coupling
 from gradlint.signal.norm_plan import Plan, normalised_axes, planned
 from gradlint.signal.patterns import Array
 from gradlint.signal.scalar import IDENTITY, affine, compose
@@ -24,6 +25,7 @@ from gradlint.signal.site import Contributions, Flow, Site, Square, Unanswered
 from gradlint.signal.spectrum import divided
 from gradlint.signal.sway import Sway, damped, together
 from gradlint.signal.table import Table
+from gradlint.signal.undone import left_over
 from gradlint.signal.written_norm import Written
 
 COLLAPSED = 1e-12  # centred variance below this share of E[x²]: rounding decides what the norm divides by
@@ -55,8 +57,8 @@ def normalised(site: Site, plan: Plan, value: int) -> Flow:
     centred = _centred(table.values, plan)
     variance = np.maximum(centred.reshape(len(centred), -1)[:, -1], 0.0)
     still = variance <= COLLAPSED * np.maximum(table.squares, 1e-300)
-    live = table.squares > 0.0  # entries that are zero by structure divide nothing
-    if still.all() or (plan.eps == 0.0 and (still & live).any()):
+    varied = table.squares > 0.0  # entries that are zero by structure divide nothing
+    if still.all() or (plan.eps == 0.0 and (still & varied).any()):
         raise Unanswered("the norm's input does not vary over the axes that it normalises")
     inverse = plan.scale / (variance + plan.eps)
     unit = centred * outer(table, np.sqrt(inverse))
@@ -64,7 +66,9 @@ def normalised(site: Site, plan: Plan, value: int) -> Flow:
     if evened is not None:
         unit = patterns.put(plan.along[0], evened.same, patterns.take(unit, plan.along[0], 0))
     unit, inflation, level = _divided(unit, plan)
-    damping = damping_of(plan, inflation)
+    live = float(np.mean(variance / np.maximum(variance + plan.eps, 1e-300)))
+    inflation, level = 1.0 + (inflation - 1.0) * live**2, level * live**2
+    damping = damping_of(plan, inflation, live)
     common = 1.0 - float(variance.mean()) / max(table.square, 1e-300)
     edges = centred_edges(plan.x.edges, plan.x.drift, common) if plan.by_channel else ()
     y = _affine_field(plan, table.with_values(unit), inverse, damped(plan.x.sway, damping), edges, plan.x.spike - level)
@@ -75,7 +79,10 @@ def normalised(site: Site, plan: Plan, value: int) -> Flow:
             return {}
         given = replace(cotangent, lean=cotangent.lean * damping)
         felt = np.minimum(inflation + unequal(plan), INFLATED)
-        return _norm_backward(site, plan, value, y, unit, inverse * felt, given, evened, apart(plan, level))
+        share = _share_of_eps(plan, inverse, felt, evened)
+        return _norm_backward(
+            site, plan, value, y, unit, inverse * felt, given, evened, apart(plan, level, live), share
+        )
 
     shaped = y if y.dims == original.dims else Field(tables.regroup(y.table, y.dims), y.mean, y.base, y.source, y.sway)
     return Flow((_as_shape(shaped, original.shape),), backward)
@@ -225,6 +232,7 @@ def _norm_backward(
     cotangent: Cotangent,
     evened: Evened | None,
     between: Array,
+    share: Array,
 ) -> Contributions:
     table = plan.x.table
     coupled = coupling(plan, y, cotangent)
@@ -239,7 +247,8 @@ def _norm_backward(
     pairs = g * h if coupled is None else np.broadcast_to(coupled, g.shape)
     pairs = pairs * together(table.axes, plan.along, cotangent.lean, y.sway)
     out: dict[int, Cotangent | Square] = dict(affine_gradients(site, plan, given, g, pairs))
-    out |= left_over(site, plan, y, cotangent, out)
+    whole = dict(out)
+    out |= left_over(site, plan, y, cotangent, whole)
     gain, gains = plan.gain, plan.gains
     if gains is not None:
         axis = plan.along[0]
@@ -261,7 +270,7 @@ def _norm_backward(
     if evened is not None:
         into = into.with_values(_along(into.values, plan, evened.factor, evened.root_factor))
     original = site.known(source)
-    rest = _rest_of_scale(plan, given, pairs, inverse, evened)
+    rest = _rest_of_scale(plan, given, pairs, share) * _kept(site.value("weight"), whole, out)
     per_channel = plan.centred and plan.by_channel
     out[source] = Cotangent(
         _on_shape(into, original),
@@ -282,17 +291,31 @@ def _tilt_below(plan: Plan, y: Field, x: Field, cotangent: Cotangent) -> Tilt | 
     return Tilt(x.law.source, tilt.values)
 
 
-def _rest_of_scale(plan: Plan, given: Table, pairs: Array, inverse: Array, evened: Evened | None) -> Array:
+def _share_of_eps(plan: Plan, inverse: Array, felt: Array, evened: Evened | None) -> Array:
+    """ε/(s² + ε) by channel: `inverse` is 1/(σ² + ε), `felt` E[1/s²]σ²."""
+    share = np.full(1, plan.eps * float(inverse.mean()))
+    if evened is not None:
+        share = np.minimum(share * evened.factor * evened.relative, 1.0)
+    grown = share * felt.mean()
+    found: Array = grown / (grown + 1.0 - share)
+    return found
+
+
+def _rest_of_scale(plan: Plan, given: Table, pairs: Array, share: Array) -> Array:
     """E[(Σ δx)²] by channel: ε/(σ² + ε) of Σ γδx̂, as x̂ is not quite free of x's scale."""
     own = patterns.take_all(pairs, plan.along)
     axes = [axis for axis in range(len(given.sizes)) if axis not in plan.along]
-    summed = patterns.pair_sum(own, range(len(axes)), [given.sizes[axis] for axis in axes])
-    share = np.full(1, plan.eps * float(inverse.mean()))
-    if evened is not None:
-        share = share * evened.factor * evened.relative
-    share = np.minimum(share, 1.0)
-    rest: Array = max(float(summed.mean()), 0.0) * share**2 * (1.0 - share) / max(float(1.0 - share.mean()), 1e-300)
+    total = patterns.pair_sum(own, range(len(axes)), [given.sizes[axis] for axis in axes])
+    rest: Array = max(float(total.mean()), 0.0) * share**2 * (1.0 - share) / max(float(1.0 - share.mean()), 1e-300)
     return rest
+
+
+def _kept(gain: Value | None, whole: Contributions, left: Contributions) -> float:
+    """What a later norm leaves of (Σ δx̂)², relative to that."""
+    before, after = (None if gain is None else of.get(gain.id) for of in (whole, left))
+    if not isinstance(before, Square) or not isinstance(after, Square) or not before.value > 0.0:
+        return 1.0
+    return min(max(after.value / before.value, 0.0), 1.0)
 
 
 def _removed(g: Array, h: Array, kappa: Array) -> float:

@@ -60,9 +60,7 @@ def pointwise(site: Site, role: str, function: Scalar) -> Flow:
         passed = into(x, function, cotangent)
         orthogonal = cotangent.orthogonal
         if orthogonal is not None and orthogonal.source == field.source:
-            rest = float(orthogonal.rest.mean())
-            spanned = Spanned(compose(function, law.function), rest, orthogonal.share)
-            passed = replace(passed, spanned=spanned)
+            passed = replace(passed, spanned=Spanned(compose(function, law.function), orthogonal))
         out: dict[int, Cotangent | Square] = {value: passed}
         return out | _slope_gradient(site, x, cotangent)
 
