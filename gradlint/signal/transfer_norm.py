@@ -14,6 +14,7 @@ from gradlint.signal import table as tables
 from gradlint.signal.channels import gained, shifted
 from gradlint.signal.edges import Edges
 from gradlint.signal.edges import centred as centred_edges
+from gradlint.signal.faint import after_norm, doubt_behind
 from gradlint.signal.field import Base, Cotangent, Field, Orthogonal, Tilt, outer
 from gradlint.signal.norm_energies import INFLATED, apart, by_channel, damping_of, unequal
 from gradlint.signal.norm_gains import affine_gradients, coupling, gains_along
@@ -85,7 +86,10 @@ def normalised(site: Site, plan: Plan, value: int) -> Flow:
         )
 
     shaped = y if y.dims == original.dims else Field(tables.regroup(y.table, y.dims), y.mean, y.base, y.source, y.sway)
-    return Flow((_as_shape(shaped, original.shape),), backward)
+    faint = None if by_channel(plan) else original.faint
+    own = float(variance.mean()), plan.eps
+    found = replace(_as_shape(shaped, original.shape), faint=after_norm(faint, *own))
+    return Flow((found,), backward, returned=doubt_behind(faint, *own))
 
 
 def _as_shape(y: Field, shape: tuple[int, ...]) -> Field:
