@@ -13,6 +13,7 @@ import numpy as np
 from gradlint.signal import patterns
 from gradlint.signal import table as tables
 from gradlint.signal.edges import Edges, Near, blended
+from gradlint.signal.faint import Faint, Mixture
 from gradlint.signal.kernels import SCORES, kernel
 from gradlint.signal.patterns import Array
 from gradlint.signal.scalar import IDENTITY, Scalar, weighted_sum
@@ -80,6 +81,7 @@ class Field:
     terms: tuple[tuple[float, Field], ...] = ()  # a sum's independent parts and their coefficients; () of itself
     causal: bool = False  # logits of which each row only counts the keys up to its own position
     hidden: Field | None = None  # how often an entry stands for minus infinity to the exponential that reads it
+    faint: Faint | None = None  # rows that are nearly zero
     features: float = math.inf  # of what a weight made this from: products of two tokens vary by 1/features about 0
 
     @property
@@ -110,6 +112,11 @@ class Field:
     def variance(self) -> float:
         """Variance over all entries."""
         return max(self.table.square - self.average**2, 0.0)
+
+    @property
+    def mixture(self) -> Mixture:
+        """E[x²] and the rows of which it is not."""
+        return Mixture(self.table.square, self.faint)
 
     def relabelled(self, relabel: Relabel, key: Hashable) -> Field:
         """The same entries in another layout; `key` tells one relabelling from another."""

@@ -12,6 +12,7 @@ from gradlint.signal import masks, patterns
 from gradlint.signal import table as tables
 from gradlint.signal.distribution import law_of, split_cotangent, summed
 from gradlint.signal.edges import blended
+from gradlint.signal.faint import of_product, of_sum
 from gradlint.signal.field import Base, Cotangent, Field, push, through, white
 from gradlint.signal.kernels import kernel
 from gradlint.signal.patterns import Array
@@ -128,7 +129,8 @@ def independent_sum(first: int, second: int, x: Field, y: Field, alpha: float) -
     sway = mixed([(x.variance / whole, x.sway), (alpha**2 * y.variance / whole, y.sway)])
     edges = blended([(x.table.square, x.edges), (alpha**2 * y.table.square, y.edges)])
     kept = terms if len(terms) <= TERMS else ()
-    field = Field(table, mean, base, sway=sway, edges=edges, causal=x.causal or y.causal, terms=kept)
+    faint = of_sum(x.mixture, replace(y.mixture, square=alpha**2 * y.table.square))
+    field = Field(table, mean, base, sway=sway, edges=edges, causal=x.causal or y.causal, terms=kept, faint=faint)
 
     def backward(cotangents: Sequence[Cotangent | None]) -> Contributions:
         cotangent = cotangents[0]
@@ -289,9 +291,8 @@ def independent_product(first: int, second: int, x: Field, y: Field) -> Flow:
     a, b = tables.aligned(x.table, y.table)
     table = tables.combine(a, b, np.multiply)
     mean = _means(a, x.mean) * _means(b, y.mean)
-    field = Field(
-        table, _means(table, mean), _scaled_law(x, y) or _scaled_law(y, x), sway=_gated(x, y), edges=x.edges or y.edges
-    )
+    law, faint = _scaled_law(x, y) or _scaled_law(y, x), of_product(x.mixture, y.mixture)
+    field = Field(table, _means(table, mean), law, sway=_gated(x, y), edges=x.edges or y.edges, faint=faint)
 
     def backward(cotangents: Sequence[Cotangent | None]) -> Contributions:
         cotangent = cotangents[0]

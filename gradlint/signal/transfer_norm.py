@@ -14,6 +14,7 @@ from gradlint.signal import table as tables
 from gradlint.signal.channels import gained, shifted
 from gradlint.signal.edges import Edges
 from gradlint.signal.edges import centred as centred_edges
+from gradlint.signal.faint import after_norm, doubt_behind
 from gradlint.signal.field import Base, Cotangent, Field, Orthogonal, Tilt, outer
 from gradlint.signal.norm_energies import INFLATED, apart, damping_of, unequal
 from gradlint.signal.norm_gains import affine_gradients, coupling
@@ -66,9 +67,9 @@ def normalised(site: Site, plan: Plan, value: int) -> Flow:
     if evened is not None:
         unit = patterns.put(plan.along[0], evened.same, patterns.take(unit, plan.along[0], 0))
     unit, inflation, level = _divided(unit, plan)
-    live = float(np.mean(variance / np.maximum(variance + plan.eps, 1e-300)))
-    inflation, level = 1.0 + (inflation - 1.0) * live**2, level * live**2
-    damping = damping_of(plan, inflation, live)
+    alone = float(np.mean(variance / np.maximum(variance + plan.eps, 1e-300)))
+    inflation, level = 1.0 + (inflation - 1.0) * alone**2, level * alone**2
+    damping = damping_of(plan, inflation, alone)
     common = 1.0 - float(variance.mean()) / max(table.square, 1e-300)
     edges = centred_edges(plan.x.edges, plan.x.drift, common) if plan.by_channel else ()
     y = _affine_field(plan, table.with_values(unit), inverse, damped(plan.x.sway, damping), edges, plan.x.spike - level)
@@ -81,11 +82,14 @@ def normalised(site: Site, plan: Plan, value: int) -> Flow:
         felt = np.minimum(inflation + unequal(plan), INFLATED)
         share = _share_of_eps(plan, inverse, felt, evened)
         return _norm_backward(
-            site, plan, value, y, unit, inverse * felt, given, evened, apart(plan, level, live), share
+            site, plan, value, y, unit, inverse * felt, given, evened, apart(plan, level, alone), share
         )
 
     shaped = y if y.dims == original.dims else Field(tables.regroup(y.table, y.dims), y.mean, y.base, y.source, y.sway)
-    return Flow((_as_shape(shaped, original.shape),), backward)
+    faint = None if plan.by_channel else original.faint
+    own = float(variance.mean()), plan.eps
+    found = replace(_as_shape(shaped, original.shape), faint=after_norm(faint, *own))
+    return Flow((found,), backward, returned=doubt_behind(faint, *own))
 
 
 def _as_shape(y: Field, shape: tuple[int, ...]) -> Field:

@@ -225,6 +225,7 @@ def shifted(x: Field, scale: float, shift: float) -> Field:
         mean + shift,
         Base(base.table, base.mean, compose(affine(scale, shift), base.function), base.source),
         sway=x.sway,
+        faint=None if shift else x.faint,
     )
 
 
@@ -330,7 +331,7 @@ def dropout(site: Site) -> Flow:
         cotangent = cotangents[0]
         return {} if cotangent is None else {value: Cotangent(thinned(tables.regroup(cotangent.table, x.dims)))}
 
-    return Flow((Field(thinned(x.table), x.mean, sway=x.sway),), backward)
+    return Flow((Field(thinned(x.table), x.mean, sway=x.sway, faint=x.faint),), backward)
 
 
 def _shared_mask(site: Site, x: Field) -> list[int]:
