@@ -15,7 +15,7 @@ from gradlint.signal.edges import Edges, Near, blended
 from gradlint.signal.kernels import SCORES, kernel
 from gradlint.signal.patterns import Array
 from gradlint.signal.scalar import IDENTITY, Scalar, weighted_sum
-from gradlint.signal.sway import NONE, Sway
+from gradlint.signal.sway import NONE, Law, Sway, Tokens
 from gradlint.signal.table import Dims, Table
 
 _fresh = itertools.count()
@@ -51,6 +51,27 @@ class Base:
 
 
 @dataclass(frozen=True, eq=False)
+class Response:
+    """What rows of a softmax along `dim`, or gradients of its logits, know of the tokens that their entries stand for.
+
+    Where they are summed up with what the same tokens were made into, `table` over the tokens' features and `aligned`
+    add to the moments of independent rows.
+    """
+
+    table: Table
+    dim: int
+    aligned: Table  # rows are large where their tokens are
+    variance: Array  # of the logits in a row, by class
+    tokens: Tokens
+    law: Law
+    lean: float  # the gradients that go back to the tokens go with this power of those tokens' energies
+
+    def scaled(self, factor: float) -> Response:
+        """The same of rows times a number whose square is `factor`."""
+        return replace(self, table=self.table.scaled(factor), aligned=self.aligned.scaled(factor))
+
+
+@dataclass(frozen=True, eq=False)
 class Field:
     """Second moments and mean (per class of the table's profile) of a tensor's entries.
 
@@ -73,6 +94,8 @@ class Field:
     causal: bool = False  # logits of which each row only counts the keys up to its own position
     hidden: Field | None = None  # how often an entry stands for minus infinity to the exponential that reads it
     features: float = math.inf  # of what a weight made this from: products of two tokens vary by 1/features about 0
+    width: float = math.inf  # of a product: the features that it is summed over, in all heads
+    response: Response | None = None  # of a softmax's rows to their logits
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -237,6 +260,8 @@ class Cotangent:
         None  # relative sizes by channel of the tensor of this source: 1/σ² of a norm
     )
     spanned: Spanned | None = None  # the same, seen from the Gaussian of `factor` before the function that made x
+    response: Response | None = None  # of a softmax's logits: their gradient varies along a row as the tokens do
+    features: float = math.inf  # of the tokens that the tensor was multiplied with
     echo: float = 0.0  # what pairs of tokens add to Σ δδ′xx′ for the x that made the tensor: δδ′ varies as xx′ does
 
     def relabelled(self, relabel: Relabel) -> Cotangent:
@@ -245,7 +270,8 @@ class Cotangent:
 
     def scaled(self, factor: float) -> Cotangent:
         """The gradient times a number whose square is `factor`."""
-        return Cotangent(self.table.scaled(factor), lean=self.lean)
+        response = None if self.response is None else self.response.scaled(factor)
+        return Cotangent(self.table.scaled(factor), lean=self.lean, response=response, features=self.features)
 
     def on(self, dims: Dims) -> Cotangent:
         """The cotangent on another factorisation of its shape."""
@@ -256,13 +282,20 @@ class Cotangent:
         a, b = self.factor, other.factor
         if a is not None and b is not None and a.base.source == b.base.source and a.independent is b.independent:
             both = through(a.base, a.independent, weighted_sum(a.function, b.function))
-            edges, lean = self.edges or other.edges, _leaning(self, other)
-            return replace(both, edges=edges, lean=lean, orthogonal=_orthogonal(self, other))
+            edges, lean, echo = self.edges or other.edges, _leaning(self, other), _echoing(self, other)
+            return replace(both, edges=edges, lean=lean, orthogonal=_orthogonal(self, other), echo=echo)
         first, second = tables.same_classes(self.table, tables.regroup(other.table, self.table.dims))
         edges = blended([(self.table.square, self.edges), (other.table.square, other.edges)])
         total = tables.combine(first, second, np.add)
         lean = _leaning(self, other) if self.lean or other.lean else 0.0
-        return Cotangent(total, None, _mixed(self, other), _orthogonal(self, other), edges=edges, lean=lean)
+        echo = _echoing(self, other) if self.echo or other.echo else 0.0
+        return Cotangent(total, None, _mixed(self, other), _orthogonal(self, other), edges=edges, lean=lean, echo=echo)
+
+
+def fewer(*features: float) -> float:
+    """The features over which independent fluctuations of products of tokens add up: 1/n = Σ 1/n_i."""
+    total = sum(1.0 / count for count in features)
+    return 1.0 / total if total > 0.0 else math.inf
 
 
 def none(shape: Sequence[int]) -> Cotangent:
@@ -314,6 +347,12 @@ def _leaning(first: Cotangent, second: Cotangent) -> float:
     """The lean of a sum of independent gradients."""
     a, b = first.table.square, second.table.square
     return (a * first.lean + b * second.lean) / (a + b) if a + b > 0.0 else 0.0
+
+
+def _echoing(first: Cotangent, second: Cotangent) -> float:
+    """The echo of a sum of independent gradients."""
+    a, b = first.table.square, second.table.square
+    return (a * first.echo + b * second.echo) / (a + b) if a + b > 0.0 else 0.0
 
 
 def _mixed(first: Cotangent, second: Cotangent) -> Tilt | None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from gradlint.signal import table as tables
 from gradlint.signal.field import Field
+from gradlint.signal.samples import by_sample
 from gradlint.signal.site import Site, Unanswered
 from gradlint.signal.weights import Vector
 
@@ -24,6 +25,11 @@ class Plan:
     bias: Vector | None
     centred: bool
     scale: float = 1.0  # E[x̂²] of the output
+
+    @property
+    def unequal(self) -> bool:
+        """Whether samples of unequal energy are normalised over together."""
+        return by_sample(self.x.table) and self.x.table.profile is not None and self.x.table.profile.axis in self.over
 
     @property
     def others(self) -> list[int]:
@@ -93,7 +99,7 @@ def _normalize(site: Site) -> Plan:
 
 
 def _plan(site: Site, x: Field, over: tuple[int, ...], along: tuple[int, ...]) -> Plan:
-    if x.table.profile is not None and x.table.profile.axis in over:
+    if x.table.profile is not None and x.table.profile.axis in over and not by_sample(x.table):
         x = x.collapse()
     if not over:
         raise Unanswered("a norm over a single entry")

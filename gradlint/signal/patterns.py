@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -64,6 +65,16 @@ def joint(values: Array, axes: Sequence[int], sizes: Sequence[int]) -> tuple[Arr
         return same, same
     mean = average(values, axes, sizes)
     return same, (mean * count - same) / (count - 1)
+
+
+@lru_cache(maxsize=256)
+def products(sizes: tuple[int, ...]) -> Array:
+    """c[p, a, b] with Σ_l x_il y_lj = Σ_ab c[p, a, b] x_a y_b for indices i and j of pattern p over these axes."""
+    whole: Array = np.ones((1, 1, 1))
+    for size in sizes:
+        axis = np.array([[[size - 2.0, 1.0], [1.0, 0.0]], [[size - 1.0, 0.0], [0.0, 1.0]]])
+        whole = np.einsum("pab,qcd->pqacbd", whole, axis).reshape((2 * len(whole),) * 3)
+    return whole
 
 
 def pair_sum(values: Array, axes: Sequence[int], sizes: Sequence[int]) -> Array:

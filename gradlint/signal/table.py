@@ -120,7 +120,8 @@ class Table:
         """One class for all: the average over the profile axis."""
         if self.profile is None:
             return self
-        return Table(self.dims, np.tensordot(self.weights, self.values, (0, 0))[None])
+        flat = self.weights @ self.values.reshape(len(self.values), -1)
+        return Table(self.dims, flat.reshape(1, *self.values.shape[1:]))
 
     def collapse_along(self, axes: Iterable[int]) -> Table:
         """Collapsed when the profile runs along one of these axes."""
