@@ -35,11 +35,6 @@ def _unequal(table: Table, plan: Plan) -> bool:
     return samples.by_sample(table) and table.profile is not None and table.profile.axis in plan.over
 
 
-def _averaged(table: Table, values: Array, plan: Plan) -> Array:
-    """Average over pairs inside one normalised set (the other axes the same), per class."""
-    return patterns.take_all(_over_pairs(table, values, plan), range(len(plan.others)))
-
-
 def _over_pairs(table: Table, values: Array, plan: Plan) -> Array:
     """Average over all pairs of the axes that are normalised over, by the other axes."""
     if _unequal(table, plan):
@@ -47,31 +42,23 @@ def _over_pairs(table: Table, values: Array, plan: Plan) -> Array:
     return patterns.average(values, sorted(plan.over), plan.x.table.sizes)
 
 
-def removed(plan: Plan, given: Table, g: Array, h: Array, pairs: Array) -> float:
-    """Share r of E[D²] that lies along x̂: E[m²]E[x̂²]/E[D²] for the mean m of D x̂ over a normalised set.
-
-    Of D² ∝ v^a at a sample of energy v the projection leaves v^a − 2r v^(1+a) + r v: to first order in r it leans by
-    a − r(1 + a) on v.
-    """
-    kappa = np.maximum(_averaged(given, pairs, plan), 0.0)
-    full, scale = (over_set(given, plan, values.reshape(len(values), -1)[:, -1]) for values in (g, h))
-    share = kappa / np.maximum(full * scale, 1e-300)
-    return min(float(share.mean()), 1.0)
-
-
-def projected(plan: Plan, given: Table, g: Array, h: Array, pairs: Array) -> Array:
-    """(D − x̂m)(D′ − x̂′m′), m the mean of D x̂ over a normalised set.
+def projected(plan: Plan, given: Table, g: Array, h: Array, pairs: Array) -> tuple[Array, float]:
+    """(D − x̂m)(D′ − x̂′m′), m the mean of D x̂ over a normalised set, and the share of E[D²] that lies along x̂.
 
     Inside a set −2 E[m D]x̂′ + κ x̂x̂′ with κ = E[m²]; between two sets −2 E[m D′] x̂ + E[mm′] x̂x̂′, which keeps what a
     sum over sets of centred gradients leaves.
+
+    Of D² ∝ v^a at a sample of energy v the projection leaves v^a − 2r v^(1+a) + r v for the share r that it takes: to
+    first order in r that leans by a − r(1 + a) on v.
     """
     scale = given.per_class(over_set(given, plan, h.reshape(len(h), -1)[:, -1]))
     scale = np.where(scale > 0.0, scale, np.inf)  # entries that are zero have no direction to project out
     full = given.per_class(over_set(given, plan, g.reshape(len(g), -1)[:, -1]))
     sizes = plan.x.table.sizes
     over = sorted(plan.over)
-    coupled = _spread_over(_over_pairs(given, pairs, plan), over)
-    kappa = np.minimum(np.maximum(given.per_class(_averaged(given, pairs, plan)), 0.0) / scale, full)
+    summed = _over_pairs(given, pairs, plan)
+    coupled, own = _spread_over(summed, over), summed.reshape(len(summed), -1)[:, -1]
+    kappa = np.minimum(np.maximum(given.per_class(own), 0.0) / scale, full)
     inside = _spread_over(patterns.take_all(h, plan.others), plan.others)
     met = _met(g, h, plan)
     known = given.per_class(over_set(given, plan, met.reshape(len(met), -1)[:, -1]))
@@ -79,7 +66,8 @@ def projected(plan: Plan, given: Table, g: Array, h: Array, pairs: Array) -> Arr
     same, different = patterns.joint(g, over, sizes)
     count = math.prod(sizes[axis] for axis in over)
     between = coupled / scale**2 * h - 2.0 * _spread_over((same - different) / count, over) * inside / scale
-    return g + np.where(_shared(g.shape, plan) > 0, kappa / scale * h - 2.0 * crossed, between)
+    left = g + np.where(_shared(g.shape, plan) > 0, kappa / scale * h - 2.0 * crossed, between)
+    return left, min(float((kappa / np.maximum(full, 1e-300)).mean()), 1.0)
 
 
 def _met(g: Array, h: Array, plan: Plan) -> Array:

@@ -68,6 +68,15 @@ def joint(values: Array, axes: Sequence[int], sizes: Sequence[int]) -> tuple[Arr
 
 
 @lru_cache(maxsize=256)
+def chances(sizes: tuple[int, ...]) -> Array:
+    """How often two indices of these axes, drawn at random, are of every pattern; flat."""
+    whole: Array = np.ones(1)
+    for size in sizes:
+        whole = np.multiply.outer(whole, np.array([1.0 - 1.0 / size, 1.0 / size])).reshape(-1)
+    return whole
+
+
+@lru_cache(maxsize=256)
 def products(sizes: tuple[int, ...]) -> Array:
     """c[p, a, b] with Σ_l x_il y_lj = Σ_ab c[p, a, b] x_a y_b for indices i and j of pattern p over these axes."""
     whole: Array = np.ones((1, 1, 1))

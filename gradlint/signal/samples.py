@@ -121,12 +121,23 @@ def _log_variance(own: Array, weights: Array) -> float:
 
 def varying(table: Table, axes: Sequence[int]) -> Array:
     """The share that every class has in what entries which differ along these axes do not have in common."""
-    order = [axis for axis in range(len(table.axes)) if axis in axes]
-    inside = patterns.take_all(table.values, [axis for axis in range(len(table.axes)) if axis not in axes])
-    same, different = patterns.joint(inside, range(len(order)), [table.sizes[axis] for axis in order])
+    same, different = _met(table, axes, [])
     own = table.weights * np.maximum(same - different, 0.0)
     total = float(own.sum())
     return own / total if total > 0.0 else table.weights
+
+
+def _met(table: Table, axes: Sequence[int], apart: Sequence[int]) -> tuple[Array, Array]:
+    """E[x x′] by class of entries that also agree along these axes, and of those that differ, `apart` different.
+
+    All other axes agree.
+    """
+    index = tuple(slice(None) if axis in axes else 0 if axis in apart else 1 for axis in range(len(table.axes)))
+    values = table.values[(slice(None), *index)].reshape(len(table.values), -1)
+    sizes = tuple(table.sizes[axis] for axis in sorted(axes))
+    count = math.prod(sizes)
+    same, mean = values[:, -1], values @ patterns.chances(sizes)
+    return same, same if count == 1 else (mean * count - same) / (count - 1)
 
 
 class Shares(NamedTuple):
@@ -140,19 +151,11 @@ def with_others(table: Table, axes: Sequence[int]) -> Shares:
     """How much of a tensor's entries is their own, against others that differ along these axes."""
     if not axes:
         return Shares(1.0, 1.0)
-    flat = table.collapse()
-    batch = [axis for axis, known in enumerate(flat.axes) if known.batch]
-    kept = [axis for axis in range(len(flat.axes)) if axis not in axes and axis not in batch]
-    order = [axis for axis in range(len(flat.axes)) if axis not in kept]
-    inside = patterns.take_all(flat.values, kept)
-    places, samples = [order.index(axis) for axis in axes], [order.index(axis) for axis in batch]
-    places, sizes = _without_all(places, samples), [flat.sizes[axis] for axis in axes]
-    same, different = (float(part[0]) for part in patterns.joint(patterns.take_all(inside, samples), places, sizes))
-    apart = float(patterns.average(patterns.take_all(inside, samples, 0), places, sizes)[0]) if samples else 0.0
+    batch = [axis for axis, known in enumerate(table.axes) if known.batch]
+    same, different = (float(table.weights @ part) for part in _met(table, axes, []))
+    count = math.prod(table.sizes[axis] for axis in axes)
+    one, other = (float(table.weights @ part) for part in _met(table, axes, batch)) if batch else (0.0, 0.0)
+    apart = other + (one - other) / count
     varied = max(same - different, 0.0)
     shares = (min(varied / max(whole, 1e-300), 1.0) for whole in (same - max(apart, 0.0), same))
     return Shares(*shares)
-
-
-def _without_all(places: Sequence[int], gone: Sequence[int]) -> list[int]:
-    return [place - sum(other < place for other in gone) for place in places]

@@ -17,7 +17,7 @@ from gradlint.signal.field import Base, Cotangent, Field, Orthogonal, Tilt, oute
 from gradlint.signal.norm_energies import INFLATED, apart, by_channel, damping_of, freed, unequal
 from gradlint.signal.norm_gains import affine_gradients, coupling, gains_along, left_over
 from gradlint.signal.norm_plan import Plan, normalised_axes, planned
-from gradlint.signal.norm_projection import centred, over_set, projected, removed
+from gradlint.signal.norm_projection import centred, over_set, projected
 from gradlint.signal.patterns import Array
 from gradlint.signal.samples import by_sample, pooled
 from gradlint.signal.scalar import IDENTITY, affine, compose
@@ -268,8 +268,7 @@ def _norm_backward(
         g, pairs = _along(g, plan, gain.square, gain.cross), _along(pairs, plan, gain.square, gain.cross)
     whole = Table(table.dims, g, profile)
     g = centred(whole, plan)
-    taken = removed(plan, whole, g, h, pairs)
-    g = projected(plan, whole, g, h, pairs)
+    g, taken = projected(plan, whole, g, h, pairs)
     into = Table(table.dims, g, profile)
     scales = outer(into, np.sqrt(np.broadcast_to(_expanded(inverse, table, into), len(g))))
     into = into.with_values(g * scales * between)
