@@ -17,7 +17,7 @@ from gradlint.signal.faint import Faint, Mixture
 from gradlint.signal.kernels import SCORES, kernel
 from gradlint.signal.patterns import Array
 from gradlint.signal.scalar import IDENTITY, Scalar, weighted_sum
-from gradlint.signal.sway import NONE, Sway
+from gradlint.signal.sway import NONE, Law, Sway, Tokens
 from gradlint.signal.table import Dims, Table
 
 _fresh = itertools.count()
@@ -59,6 +59,27 @@ class Base:
 
 
 @dataclass(frozen=True, eq=False)
+class Response:
+    """What rows of a softmax along `dim`, or gradients of its logits, know of the tokens that their entries stand for.
+
+    Where they are summed up with what the same tokens were made into, `table` over the tokens' features and `aligned`
+    add to the moments of independent rows.
+    """
+
+    table: Table
+    dim: int
+    aligned: Table  # rows are large where their tokens are
+    variance: Array  # of the logits in a row, by class
+    tokens: Tokens
+    law: Law
+    lean: float  # the gradients that go back to the tokens go with this power of those tokens' energies
+
+    def scaled(self, factor: float) -> Response:
+        """The same of rows times a number whose square is `factor`."""
+        return replace(self, table=self.table.scaled(factor), aligned=self.aligned.scaled(factor))
+
+
+@dataclass(frozen=True, eq=False)
 class Field:
     """Second moments and mean (per class of the table's profile) of a tensor's entries.
 
@@ -83,6 +104,8 @@ class Field:
     hidden: Field | None = None  # how often an entry stands for minus infinity to the exponential that reads it
     faint: Faint | None = None  # rows that are nearly zero
     features: float = math.inf  # of what a weight made this from: products of two tokens vary by 1/features about 0
+    width: float = math.inf  # of a product: the features that it is summed over, in all heads
+    response: Response | None = None  # of a softmax's rows to their logits
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -252,6 +275,8 @@ class Cotangent:
         None  # relative sizes by channel of the tensor of this source: 1/σ² of a norm
     )
     spanned: Spanned | None = None  # the same, seen from the Gaussian of `factor` before the function that made x
+    response: Response | None = None  # of a softmax's logits: their gradient varies along a row as the tokens do
+    features: float = math.inf  # of the tokens that the tensor was multiplied with
     echo: float = 0.0  # what pairs of tokens add to Σ δδ′xx′ for the x that made the tensor: δδ′ varies as xx′ does
 
     def relabelled(self, relabel: Relabel) -> Cotangent:
@@ -260,7 +285,8 @@ class Cotangent:
 
     def scaled(self, factor: float) -> Cotangent:
         """The gradient times a number whose square is `factor`."""
-        return Cotangent(self.table.scaled(factor), lean=self.lean)
+        response = None if self.response is None else self.response.scaled(factor)
+        return Cotangent(self.table.scaled(factor), lean=self.lean, response=response, features=self.features)
 
     def on(self, dims: Dims) -> Cotangent:
         """The cotangent on another factorisation of its shape."""
@@ -295,6 +321,7 @@ def _coherent(first: Cotangent, second: Cotangent) -> Cotangent:
         lean=_leaning(parts),
         orthogonal=_joined(parts, [part.orthogonal for part in parts]),
         stream=_joined(parts, [part.stream for part in parts]),
+        echo=_echoing(parts),
     )
 
 
@@ -310,7 +337,14 @@ def _independent(parts: Sequence[Cotangent]) -> Cotangent:
         _joined(parts, [part.stream for part in parts]),
         edges=edges,
         lean=_leaning(parts),
+        echo=_echoing(parts),
     )
+
+
+def fewer(*features: float) -> float:
+    """The features over which independent fluctuations of products of tokens add up: 1/n = Σ 1/n_i."""
+    total = sum(1.0 / count for count in features)
+    return 1.0 / total if total > 0.0 else math.inf
 
 
 def none(shape: Sequence[int]) -> Cotangent:
@@ -338,10 +372,11 @@ def through(
     lean: float = 0.0,
     orthogonal: Orthogonal | None = None,
     stream: Orthogonal | None = None,
+    echo: float = 0.0,
 ) -> Cotangent:
     """The cotangent ε·function(z), for ε with the second moments `independent`."""
     factor = Factor(base, independent, function)
-    return Cotangent(factor.table, factor, tilted(base, function), orthogonal, stream, edges, lean)
+    return Cotangent(factor.table, factor, tilted(base, function), orthogonal, stream, edges, lean, echo=echo)
 
 
 def tilted(base: Base, function: Scalar, before: Tilt | None = None) -> Tilt | None:
@@ -368,9 +403,24 @@ def _joined(parts: Sequence[Cotangent], tensors: Sequence[Orthogonal | None]) ->
 
 def _leaning(parts: Sequence[Cotangent]) -> float:
     """The lean of a sum of independent gradients."""
-    leaning = sum([part.table.square * part.lean for part in parts])
+    return _by_share(parts, [part.lean for part in parts])
+
+
+def _echoing(parts: Sequence[Cotangent]) -> float:
+    """The echo of a sum of independent gradients."""
+    return _by_share(parts, [part.echo for part in parts])
+
+
+def _by_share(parts: Sequence[Cotangent], numbers: Sequence[float]) -> float:
+    """A number of every gradient as that of their sum, by second moments."""
+    if not any(numbers):
+        return 0.0
     total = sum([part.table.square for part in parts])
-    return leaning / total if leaning and total > 0.0 else 0.0
+    return (
+        sum([part.table.square * number for part, number in zip(parts, numbers, strict=True)]) / total
+        if total > 0.0
+        else 0.0
+    )
 
 
 def _mixed(parts: Sequence[Cotangent]) -> Tilt | None:

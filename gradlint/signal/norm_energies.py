@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
 from gradlint.signal.norm_plan import Plan
 from gradlint.signal.patterns import Array
+from gradlint.signal.samples import with_others
+from gradlint.signal.sway import LARGEST, NEGLIGIBLE, Sway, concentrated, crossed, diluted
+from gradlint.signal.table import Table
 
 INFLATED = 4.0  # a norm over two or three degrees of freedom has no finite E[1/s²]
 
@@ -19,7 +23,25 @@ def damping_of(plan: Plan, inflation: Array, live: float) -> float:
     """
     if not plan.by_channel:
         return 1.0 - live
-    return max(1.0 - (float(inflation.mean()) - 1.0) * (1.0 + 1.5 * plan.x.sway.variance), 0.0)
+    excess = float(inflation.mean()) - 1.0
+    if plan.unequal:
+        table = plan.x.table
+        uneven = float(table.weights @ table.squares**2) / max(table.square, 1e-300) ** 2
+        excess = live**2 * 2.0 * uneven / math.prod(table.sizes[axis] for axis in plan.over)
+    return max(1.0 - excess * (1.0 + 1.5 * plan.x.sway.variance), 0.0)
+
+
+def freed(sway: Sway, x: Table, unit: Table, plan: Plan) -> Sway:
+    """The sway of what a norm over unequal samples leaves of x.
+
+    What all positions have in common does not sway, and is divided by more than what they do not.
+    """
+    if not plan.unequal or sway.variance <= NEGLIGIBLE:
+        return sway
+    positions = [axis for axis in plan.over if not x.axes[axis].batch]
+    before, after = with_others(x, positions), with_others(unit, positions)
+    own = concentrated(max(sway.variance - crossed(before.all, plan.x.features), 0.0), before.own)
+    return replace(sway, variance=min(diluted(own, after.own) + crossed(after.own, plan.x.features), LARGEST))
 
 
 def apart(plan: Plan, own: float, live: float) -> Array:

@@ -11,6 +11,7 @@ from gradlint.signal import table as tables
 from gradlint.signal.channels import gains_of
 from gradlint.signal.field import Field
 from gradlint.signal.patterns import Array
+from gradlint.signal.samples import by_sample
 from gradlint.signal.site import Site, Unanswered
 from gradlint.signal.weights import Vector
 
@@ -27,6 +28,11 @@ class Plan:
     bias: Vector | None
     centred: bool
     scale: float = 1.0  # E[x̂²] of the output
+
+    @cached_property
+    def unequal(self) -> bool:
+        """Whether samples of unequal energy are normalised over together."""
+        return by_sample(self.x.table) and self.x.table.profile is not None and self.x.table.profile.axis in self.over
 
     @cached_property
     def others(self) -> tuple[int, ...]:
@@ -108,7 +114,7 @@ def _normalize(site: Site) -> Plan:
 
 
 def _plan(site: Site, x: Field, over: tuple[int, ...], along: tuple[int, ...]) -> Plan:
-    if x.table.profile is not None and x.table.profile.axis in over:
+    if x.table.profile is not None and x.table.profile.axis in over and not by_sample(x.table):
         x = x.collapse()
     if not over:
         raise Unanswered("a norm over a single entry")

@@ -79,7 +79,7 @@ def _across(ndim: int, axes: tuple[int, ...]) -> tuple[slice | None, ...]:
 
 def average(values: Array, axes: Iterable[int], sizes: Sequence[int]) -> Array:
     """Average over all index pairs of the given axes, which go away. Collapse a profile along them first."""
-    return _contracted(values, tuple(axes), sizes, _shares)
+    return _contracted(values, tuple(axes), sizes, chances)
 
 
 def joint(values: Array, axes: Iterable[int], sizes: Sequence[int]) -> tuple[Array, Array]:
@@ -87,6 +87,16 @@ def joint(values: Array, axes: Iterable[int], sizes: Sequence[int]) -> tuple[Arr
     axes = tuple(axes)
     same = take_all(values, axes)
     return same, same if all(sizes[axis] == 1 for axis in axes) else _contracted(values, axes, sizes, _different)
+
+
+@lru_cache(maxsize=256)
+def products(sizes: tuple[int, ...]) -> Array:
+    """c[p, a, b] with Σ_l x_il y_lj = Σ_ab c[p, a, b] x_a y_b for indices i and j of pattern p over these axes."""
+    whole: Array = np.ones((1, 1, 1))
+    for size in sizes:
+        axis = np.array([[[size - 2.0, 1.0], [1.0, 0.0]], [[size - 1.0, 0.0], [0.0, 1.0]]])
+        whole = np.einsum("pab,qcd->pqacbd", whole, axis).reshape((2 * len(whole),) * 3)
+    return whole
 
 
 def pair_sum(values: Array, axes: Iterable[int], sizes: Sequence[int]) -> Array:
@@ -123,15 +133,15 @@ def _pairs(sizes: tuple[int, ...]) -> Array:
 
 
 @lru_cache(maxsize=4096)
-def _shares(sizes: tuple[int, ...]) -> Array:
-    """Share of index pairs by pattern."""
+def chances(sizes: tuple[int, ...]) -> Array:
+    """How often two indices of these axes, drawn at random, are of every pattern; flat."""
     return _product([((size - 1.0) / size, 1.0 / size) for size in sizes])
 
 
 @lru_cache(maxsize=4096)
 def _different(sizes: tuple[int, ...]) -> Array:
     """Share of the pairs that differ along some of the axes, by pattern."""
-    shares = _shares(sizes).copy()
+    shares = chances(sizes).copy()
     shares[-1] = 0.0
     different: Array = shares / shares.sum()
     return different

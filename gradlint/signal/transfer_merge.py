@@ -130,7 +130,20 @@ def independent_sum(first: int, second: int, x: Field, y: Field, alpha: float) -
     edges = blended([(x.table.square, x.edges), (alpha**2 * y.table.square, y.edges)])
     kept = terms if len(terms) <= TERMS else ()
     faint = of_sum(x.mixture, replace(y.mixture, square=alpha**2 * y.table.square))
-    field = Field(table, mean, base, sway=sway, edges=edges, causal=x.causal or y.causal, terms=kept, faint=faint)
+    root = x.variance / whole / math.sqrt(x.features) + alpha**2 * y.variance / whole / math.sqrt(y.features)
+    features = 1.0 / root**2 if root > 0.0 else math.inf  # what tokens have in common, they have in both
+    field = Field(
+        table,
+        mean,
+        base,
+        sway=sway,
+        edges=edges,
+        causal=x.causal or y.causal,
+        terms=kept,
+        faint=faint,
+        features=features,
+        width=min(x.width, y.width),
+    )
 
     def backward(cotangents: Sequence[Cotangent | None]) -> Contributions:
         cotangent = cotangents[0]

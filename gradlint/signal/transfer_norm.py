@@ -16,14 +16,16 @@ from gradlint.signal.edges import Edges
 from gradlint.signal.edges import centred as centred_edges
 from gradlint.signal.faint import after_norm, doubt_behind
 from gradlint.signal.field import Base, Cotangent, Field, Orthogonal, Tilt, outer
-from gradlint.signal.norm_energies import INFLATED, apart, damping_of, unequal
+from gradlint.signal.norm_energies import INFLATED, apart, damping_of, freed, unequal
 from gradlint.signal.norm_gains import affine_gradients, coupling
 from gradlint.signal.norm_plan import Plan, normalised_axes, planned
+from gradlint.signal.norm_projection import centred, over_set, projected
 from gradlint.signal.patterns import Array
+from gradlint.signal.samples import by_sample, pooled
 from gradlint.signal.scalar import IDENTITY, affine, compose
 from gradlint.signal.single_entry import biased
 from gradlint.signal.site import Contributions, Flow, Site, Square, Unanswered
-from gradlint.signal.spectrum import divided
+from gradlint.signal.spectrum import divided, divided_by_sample
 from gradlint.signal.sway import Sway, damped, together
 from gradlint.signal.table import Table
 from gradlint.signal.undone import left_over
@@ -55,14 +57,15 @@ def normalised(site: Site, plan: Plan, value: int) -> Flow:
     """x̂ = (x − mean)/σ, y = γ x̂ + β; σ² is taken at its expectation, E[1/s²] inflated by its degrees of freedom."""
     original = site.known(value)
     table = plan.x.table
-    centred = _centred(table.values, plan)
-    variance = np.maximum(centred.reshape(len(centred), -1)[:, -1], 0.0)
-    still = variance <= COLLAPSED * np.maximum(table.squares, 1e-300)
-    varied = table.squares > 0.0  # entries that are zero by structure divide nothing
+    around = centred(table, plan)
+    variance = over_set(table, plan, np.maximum(around.reshape(len(around), -1)[:, -1], 0.0))
+    squares = over_set(table, plan, table.squares)
+    still = variance <= COLLAPSED * np.maximum(squares, 1e-300)
+    varied = squares > 0.0  # entries that are zero by structure divide nothing
     if still.all() or (plan.eps == 0.0 and (still & varied).any()):
         raise Unanswered("the norm's input does not vary over the axes that it normalises")
     inverse = plan.scale / (variance + plan.eps)
-    unit = centred * outer(table, np.sqrt(inverse))
+    unit = around * outer(table, np.sqrt(inverse))
     evened = _evened(plan)
     if evened is not None:
         unit = patterns.put(plan.along[0], evened.same, patterns.take(unit, plan.along[0], 0))
@@ -72,7 +75,8 @@ def normalised(site: Site, plan: Plan, value: int) -> Flow:
     damping = damping_of(plan, inflation, alone)
     common = 1.0 - float(variance.mean()) / max(table.square, 1e-300)
     edges = centred_edges(plan.x.edges, plan.x.drift, common) if plan.by_channel else ()
-    y = _affine_field(plan, table.with_values(unit), inverse, damped(plan.x.sway, damping), edges, plan.x.spike - level)
+    sway = freed(damped(plan.x.sway, damping), table, table.with_values(unit), plan)
+    y = _affine_field(plan, table.with_values(unit), inverse, sway, edges, plan.x.spike - level)
 
     def backward(cotangents: Sequence[Cotangent | None]) -> Contributions:
         cotangent = cotangents[0]
@@ -95,12 +99,6 @@ def normalised(site: Site, plan: Plan, value: int) -> Flow:
 def _as_shape(y: Field, shape: tuple[int, ...]) -> Field:
     assert y.shape == shape
     return y
-
-
-def _centred(values: Array, plan: Plan) -> Array:
-    if not plan.centred:
-        return values
-    return values - patterns.across(patterns.average(values, plan.over, plan.x.table.sizes), plan.over)
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,7 +139,11 @@ def _divided(unit: Array, plan: Plan) -> tuple[Array, Array, float]:
     over = sorted(plan.over)
     inside = patterns.take_all(unit, plan.others)
     level = inside.reshape(len(inside), -1)[:, -1]
-    moments, inflation = divided(inside, tuple([sizes[axis] for axis in over]))
+    if plan.unequal:
+        moments, inflation = _divided_by_sample(inside, plan)
+        level = pooled(plan.x.table, level)
+    else:
+        moments, inflation = divided(inside, tuple([sizes[axis] for axis in over]))
     out = unit.copy()
     out[patterns.shared(unit.ndim, plan.others)] = moments * level.reshape((-1,) + (1,) * len(over))
     own = math.log(max(float(inflation.mean()), 1.0))
@@ -149,12 +151,14 @@ def _divided(unit: Array, plan: Plan) -> tuple[Array, Array, float]:
     return out, tail, min(own, math.log(INFLATED))
 
 
-def _averaged(values: Array, plan: Plan) -> Array:
-    """Average over pairs inside one normalised set (the other axes the same), per class."""
-    sizes = plan.x.table.sizes
-    inside = patterns.take_all(values, plan.others)
-    order = range(len(plan.over))
-    return patterns.average(inside, order, [sizes[axis] for axis in sorted(plan.over)])
+def _divided_by_sample(inside: Array, plan: Plan) -> tuple[Array, Array]:
+    """`divided` inside one normalised set whose samples are told apart, by the axes that are normalised over."""
+    assert plan.x.table.profile is not None
+    over = sorted(plan.over)
+    place = over.index(plan.x.table.profile.axis)
+    sizes = [plan.x.table.sizes[axis] for axis in [over[place], *over[:place], *over[place + 1 :]]]
+    moments, inflation = divided_by_sample(np.moveaxis(inside, place + 1, 1), sizes, plan.x.table.weights)
+    return np.moveaxis(moments, 1, place + 1), np.full(len(inside), inflation)
 
 
 def _along(values: Array, plan: Plan, same: float, different: float) -> Array:
@@ -190,7 +194,13 @@ def _affine_field(plan: Plan, unit: Table, inverse: Array, sway: Sway, edges: Ed
         fixed=plan.by_channel,
         spike=spike,
         edges=edges,
+        features=_features(plan),
     )
+
+
+def _features(plan: Plan) -> float:
+    """A norm by channel leaves what tokens have in common; of others that is not followed."""
+    return plan.x.features if plan.by_channel else math.inf
 
 
 def _source(plan: Plan) -> Hashable:
@@ -209,7 +219,7 @@ def _by_channel(plan: Plan, unit: Table, gains: Array, sway: Sway, edges: Edges,
     if bias is not None and bias.square > 0:
         mean = np.full(len(gains), bias.mean) if bias.values is None else bias.values
         table = shifted(table, axis, mean)
-    return Field(table, mean, sway=sway, fixed=plan.by_channel, spike=spike, edges=edges)
+    return Field(table, mean, sway=sway, fixed=plan.by_channel, spike=spike, edges=edges, features=_features(plan))
 
 
 def _law(plan: Plan, inverse: Array, mean: Array) -> Base | None:
@@ -241,7 +251,7 @@ def _norm_backward(
     table = plan.x.table
     coupled = coupling(plan, y, cotangent)
     given = tables.regroup(cotangent.table, table.dims)
-    if given.profile is not None and given.profile.axis in plan.over:
+    if given.profile is not None and given.profile.axis in plan.over and not by_sample(given):
         given = given.collapse()
     given, unit_table = tables.same_classes(given, table.with_values(unit))
     g, h = given.values, unit_table.values
@@ -263,10 +273,9 @@ def _norm_backward(
         g, pairs, h, profile = given.values, weighted.values, unit_table.values, given.profile
     elif gain is not None:
         g, pairs = _along(g, plan, gain.square, gain.cross), _along(pairs, plan, gain.square, gain.cross)
-    g = _centred(g, plan)
-    coherent = np.maximum(_averaged(pairs, plan), 0.0)
-    removed = _removed(g, h, coherent)
-    g = _projected(plan, given, g, h, pairs, coherent)
+    arrived = Table(table.dims, g, profile)
+    g = centred(arrived, plan)
+    g, taken = projected(plan, arrived, g, h, pairs)
     into = Table(table.dims, g, profile)
     roots = np.sqrt(_expanded(inverse, table, into))
     scales = outer(into, roots if len(roots) == len(g) else np.broadcast_to(roots, len(g)))
@@ -279,10 +288,11 @@ def _norm_backward(
     out[source] = Cotangent(
         _on_shape(into, original),
         edges=cotangent.edges,
-        lean=cotangent.lean - removed * (1.0 + cotangent.lean) if per_channel else cotangent.lean,
+        lean=cotangent.lean - taken * (1.0 + cotangent.lean) if per_channel else cotangent.lean,
         orthogonal=Orthogonal(original.source, rest) if per_channel else None,
         inverse=None if evened is None else (original.source, evened.relative),
         tilt=_tilt_below(plan, y, original, cotangent) if per_channel else None,
+        echo=cotangent.echo if per_channel else 0.0,
     )
     return out
 
@@ -320,40 +330,6 @@ def _kept(gain: Value | None, whole: Contributions, left: Contributions) -> floa
     if not isinstance(before, Square) or not isinstance(after, Square) or not before.value > 0.0:
         return 1.0
     return min(max(after.value / before.value, 0.0), 1.0)
-
-
-def _removed(g: Array, h: Array, kappa: Array) -> float:
-    """Share r of E[D²] that lies along x̂: E[m²]E[x̂²]/E[D²] for the mean m of D x̂ over a normalised set.
-
-    Of D² ∝ v^a at a sample of energy v the projection leaves v^a − 2r v^(1+a) + r v: to first order in r it leans by
-    a − r(1 + a) on v.
-    """
-    full, scale = (values.reshape(len(values), -1)[:, -1] for values in (g, h))
-    share = kappa / np.maximum(full * scale, 1e-300)
-    return min(float(share.mean()), 1.0)
-
-
-def _projected(plan: Plan, given: Table, g: Array, h: Array, pairs: Array, kappa: Array) -> Array:
-    """(D − x̂m)(D′ − x̂′m′), m the mean of D x̂ over a normalised set.
-
-    Inside a set −κ x̂x̂′ with κ = E[m²]; between two sets −2 E[m D′] x̂ + E[mm′] x̂x̂′, which keeps what a sum over sets
-    of centred gradients leaves.
-    """
-    scale = given.per_class(h.reshape(len(h), -1)[:, -1])
-    scale = np.where(scale > 0.0, scale, np.inf)  # entries that are zero have no direction to project out
-    full = given.per_class(g.reshape(len(g), -1)[:, -1])
-    sizes = plan.x.table.sizes
-    over = sorted(plan.over)
-    coupled = patterns.across(patterns.average(pairs, over, sizes), over)
-    kappa = np.minimum(given.per_class(kappa) / scale, full)
-    same, different = patterns.joint(g, over, sizes)
-    count = math.prod(sizes[axis] for axis in over)
-    inside = patterns.across(patterns.take_all(h, plan.others), plan.others)
-    apart = patterns.across((same - different) / count, over)
-    projected: Array = g + (coupled / scale**2 * h - 2.0 * apart * inside / scale)
-    within = patterns.shared(g.ndim, plan.others)
-    projected[within] = (g - kappa / scale * h)[within]
-    return projected
 
 
 def _expanded(vector: Array, table: Table, target: Table) -> Array:

@@ -13,7 +13,7 @@ from gradlint.signal import table as tables
 from gradlint.signal.edges import Edges
 from gradlint.signal.edges import through as through_edges
 from gradlint.signal.field import Base, Cotangent, Field, Spanned, Tilt, push, through, tilted
-from gradlint.signal.kernels import SCORES, expectation
+from gradlint.signal.kernels import SCORES, expectation, linear_share
 from gradlint.signal.patterns import Array
 from gradlint.signal.scalar import IDENTITY, Scalar, affine, compose, outside_slope, product, scalar_function
 from gradlint.signal.site import Contributions, Flow, Site, Square, Unanswered
@@ -88,7 +88,10 @@ def applied(x: Field, law: Base, function: Scalar) -> Field:
     if level != 1.0:
         table = _same_entry(table, level)
     base = Base(law.table, law.mean, whole, law.source)
-    return Field(table, first, base, sway=sway, fixed=x.fixed, edges=edges, near=x.near)
+    features = x.features
+    if x.base is None and math.isfinite(features):
+        features /= max(linear_share(function, *law.moments) ** 2, 1e-300)
+    return Field(table, first, base, sway=sway, fixed=x.fixed, edges=edges, near=x.near, features=features)
 
 
 def _same_entry(table: Table, factor: float) -> Table:
@@ -208,6 +211,8 @@ def scaled(site: Site, value: int, scale: float, shift: float = 0.0) -> Flow:
             return {}
         if cotangent.factor is not None and cotangent.factor.base.source == x.law.source:
             return {value: into(x, function, cotangent)}
+        if cotangent.table.dims == x.dims:
+            return {value: cotangent.scaled(scale**2)}
         return {value: Cotangent(tables.regroup(cotangent.table, x.dims).scaled(scale**2))}
 
     return Flow((shifted(x, scale, shift),), backward)
@@ -226,6 +231,8 @@ def shifted(x: Field, scale: float, shift: float) -> Field:
         Base(base.table, base.mean, compose(affine(scale, shift), base.function), base.source),
         sway=x.sway,
         faint=None if shift else x.faint,
+        features=x.features,
+        width=x.width,
     )
 
 
