@@ -42,6 +42,28 @@ def test_of_a_gain_on_the_stream_itself_only_what_its_mean_does_is_left() -> Non
         assert abs(found[name]) < 0.1, name
 
 
+class Ghost(nn.Module):
+    """Channels beside what single channels of a filter make of them, read together by single channels of another."""
+
+    def __init__(self, width: int = 64) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.own = nn.Sequential(*conv(3, width, 3), nn.Hardswish())
+        self.cheap = nn.Sequential(*conv(width, width, 3, groups=width), nn.Hardswish())
+        self.read = nn.Sequential(*conv(2 * width, 2 * width, 5, groups=2 * width, stride=2), nn.ReLU())
+        self.head = nn.Sequential(*head(2 * width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        own = self.own(x)
+        return self.head(self.read(torch.cat([own, self.cheap(own)], 1)))
+
+
+def test_what_zeros_leave_of_a_shift_in_channels_side_by_side() -> None:
+    found, _ = errors(Ghost(), (8, 3, 4, 4), passes=16)
+    for name in ("own.1.bias", "cheap.1.bias"):
+        assert abs(found[name]) < 0.1, name
+
+
 def test_what_zeros_around_a_map_leave_of_a_shift() -> None:
     found, _ = errors(Stream(), (8, 3, 16, 16))
     for name in ("norm.bias", "tap.1.bias", "filter.1.bias", "stem.1.bias"):

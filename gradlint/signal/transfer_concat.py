@@ -63,7 +63,7 @@ def _of_channels(orthogonal: Orthogonal | None, joined: Field, part: Field, star
         return None
     rest = orthogonal.rest
     own = rest if len(rest) == 1 else rest[start : start + part.shape[1]]
-    return Orthogonal(part.source, own, orthogonal.share)
+    return Orthogonal(part.source, own, orthogonal.share, orthogonal.level)
 
 
 def _at_part(cotangent: Cotangent, given: Cotangent, joined: Field, part: Field, dim: int, start: int) -> Cotangent:
