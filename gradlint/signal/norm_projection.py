@@ -55,16 +55,16 @@ def projected(plan: Plan, given: Table, g: Array, h: Array, pairs: Array) -> tup
     summed = _over_pairs(given, pairs, plan)
     coupled, own = patterns.across(summed, over), summed.reshape(len(summed), -1)[:, -1]
     kappa = np.minimum(np.maximum(given.per_class(own), 0.0) / scale, full)
-    inside = patterns.across(patterns.take_all(h, plan.others), plan.others)
-    met = _met(g, h, plan)
+    alike = patterns.take_all(h, plan.others)
+    inside, met = patterns.across(alike, plan.others), _met(g, h, plan)
     known = given.per_class(over_set(given, plan, met.reshape(len(met), -1)[:, -1]))
-    crossed = patterns.across(met, plan.others) / scale + (kappa - known / scale) / scale * inside
+    along = patterns.take_all((kappa - 2.0 * known / scale) / scale, plan.others, 0)
     same, different = patterns.joint(g, over, sizes)
     count = math.prod(sizes[axis] for axis in over)
     between = coupled / scale**2 * h - 2.0 * patterns.across((same - different) / count, over) * inside / scale
     left: Array = g + between
     within = patterns.shared(g.ndim, plan.others)
-    left[within] = (g + kappa / scale * h - 2.0 * crossed)[within]
+    left[within] = g[within] - along * alike - 2.0 * met / patterns.take_all(scale, plan.others, 0)
     return left, min(float((kappa / np.maximum(full, 1e-300)).mean()), 1.0)
 
 

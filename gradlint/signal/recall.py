@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
 P = ParamSpec("P")
-R = TypeVar("R", bound=tuple[object, ...])
+R = TypeVar("R", bound=tuple[object, ...] | np.ndarray[Any, Any])
 
 LARGEST = 1024  # entries of an array that a result is remembered for
 KEPT = 4096  # results of one function
 
 
 def recalled(function: Callable[P, R]) -> Callable[P, R]:
-    """The function, which gives a tuple, with its results kept for equal arguments.
+    """The function, which gives an array or a tuple, with its results kept for equal arguments.
 
     Arguments are positional: arrays, of which the entries count, or hashable. Arrays in a result cannot be written to.
     """
@@ -39,7 +39,7 @@ def recalled(function: Callable[P, R]) -> Callable[P, R]:
         found = known.get(tuple(key))
         if found is None:
             found = function(*args, **kwargs)
-            for part in found:
+            for part in found if isinstance(found, tuple) else (found,):
                 if isinstance(part, np.ndarray):
                     part.setflags(write=False)
             if len(known) >= KEPT:

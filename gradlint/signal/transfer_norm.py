@@ -70,7 +70,7 @@ def normalised(site: Site, plan: Plan, value: int) -> Flow:
     if evened is not None:
         unit = patterns.put(plan.along[0], evened.same, patterns.take(unit, plan.along[0], 0))
     unit, inflation, level = _divided(unit, plan)
-    alone = float(np.mean(variance / np.maximum(variance + plan.eps, 1e-300)))
+    alone = float((variance / np.maximum(variance + plan.eps, 1e-300)).mean())
     inflation, level = 1.0 + (inflation - 1.0) * alone**2, level * alone**2
     damping = damping_of(plan, inflation, alone)
     common = 1.0 - float(variance.mean()) / max(table.square, 1e-300)
@@ -92,7 +92,9 @@ def normalised(site: Site, plan: Plan, value: int) -> Flow:
     shaped = y if y.dims == original.dims else Field(tables.regroup(y.table, y.dims), y.mean, y.base, y.source, y.sway)
     faint = None if plan.by_channel else original.faint
     own = float(variance.mean()), plan.eps
-    found = replace(_as_shape(shaped, original.shape), faint=after_norm(faint, *own))
+    found = _as_shape(shaped, original.shape)
+    if faint is not None:
+        found = replace(found, faint=after_norm(faint, *own))
     return Flow((found,), backward, returned=doubt_behind(faint, *own))
 
 

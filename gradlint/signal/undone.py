@@ -17,11 +17,13 @@ import numpy as np
 
 from gradlint.signal import patterns
 from gradlint.signal import table as tables
+from gradlint.signal.edges import mean_of
 from gradlint.signal.field import Cotangent, Field, Orthogonal
 from gradlint.signal.kernels import GRID, GRID_WEIGHT
 from gradlint.signal.norm_gains import unit_of
 from gradlint.signal.norm_plan import Plan
 from gradlint.signal.patterns import Array
+from gradlint.signal.recall import recalled
 from gradlint.signal.site import Contribution, Site, Square
 from gradlint.signal.table import Table
 
@@ -129,12 +131,12 @@ class Reading:
     @property
     def kept(self) -> float:
         """The share of Σ E[δ²] that goes back, the mean over taps."""
-        return float(reduce(np.multiply.outer, self.energy).mean())
+        return math.prod(mean_of(energy) for energy in self.energy)
 
     @property
     def passed(self) -> float:
         """The share of (Σ δ)² that goes back."""
-        return float((reduce(np.multiply.outer, self.inside) ** 2).mean())
+        return math.prod(mean_of(share**2) for share in self.inside)
 
     def left(self, given: Table) -> float:
         """E[(Σ δ)²] over what goes back, the mean over taps, over Σ E[δ²], where a norm has made Σ δ = 0 over all.
@@ -148,27 +150,34 @@ class Reading:
         values = patterns.take_all(table.values, table.at(1))
         if table.at(0):
             values = patterns.take(values, 0, 1) - patterns.take(values, 0, 0)
-        sizes, share = table.shape[2:], reduce(np.multiply.outer, self.inside)
-        found = 0.0
-        for varying in itertools.product((True, False), repeat=len(sizes)):
-            axes = list(zip(varying, self.inside, self.energy, sizes, strict=True))
-            own = reduce(np.multiply.outer, [n * k if varies else (n * f) ** 2 for varies, f, k, n in axes])
-            cross = reduce(np.multiply.outer, [n * k if varies else n * n * f for varies, f, k, n in axes])
-            whole = math.prod(n if varies else n * n for varies, _, _, n in axes)
-            part = own - 2.0 * share * cross + share**2 * whole
-            found += _component(values, varying, sizes) * float(part.mean())
+        sizes = table.shape[2:]
+        found = float(values.reshape(-1) @ _leaving(sizes, *self.inside, *self.energy))
         return max(found, 0.0) / max(math.prod(sizes) * table.square, 1e-300)
 
 
-def _component(values: Array, varying: Sequence[bool], sizes: Sequence[int]) -> float:
-    """The variance component that varies along these axes; one of size 1 has no entry, and counts as varying."""
-    for varies, size in zip(varying, sizes, strict=True):
-        if size == 1 and not varies:
-            return 0.0
-        if size > 1:
-            same, different = patterns.take(values, 0, 1), patterns.take(values, 0, 0)
-            values = same - different if varies else different
-    return float(values.reshape(-1)[0])
+@recalled
+def _leaving(sizes: tuple[int, ...], *shares: Array) -> Array:
+    """What E[(Σ δ)²] over what goes back counts of the moments of δ, by pattern of the axes of more than one entry."""
+    inside, energy = shares[: len(sizes)], shares[len(sizes) :]
+    share = reduce(np.multiply.outer, inside)
+    counted = np.zeros(2 ** sum(size > 1 for size in sizes))
+    for varying in itertools.product((True, False), repeat=len(sizes)):
+        axes = list(zip(varying, inside, energy, sizes, strict=True))
+        own = reduce(np.multiply.outer, [n * k if varies else (n * f) ** 2 for varies, f, k, n in axes])
+        cross = reduce(np.multiply.outer, [n * k if varies else n * n * f for varies, f, k, n in axes])
+        whole = math.prod(n if varies else n * n for varies, _, _, n in axes)
+        part = own - 2.0 * share * cross + share**2 * whole
+        counted += _component(varying, sizes) * float(part.mean())
+    return counted
+
+
+def _component(varying: Sequence[bool], sizes: Sequence[int]) -> Array:
+    """The variance component that varies along these axes, by pattern; one of size 1 counts as varying."""
+    if not all(varies or size > 1 for varies, size in zip(varying, sizes, strict=True)):
+        return np.zeros(1)
+    signs = [[-1.0, 1.0] if varies else [1.0, 0.0] for varies, size in zip(varying, sizes, strict=True) if size > 1]
+    component: Array = reduce(np.kron, np.array(signs), np.ones(1))
+    return component
 
 
 def before_padding(into: Cotangent, given: Cotangent, read: Reading) -> tuple[Cotangent, float]:

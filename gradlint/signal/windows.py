@@ -99,6 +99,7 @@ class Window:
         found = padded[self.at[:, :, None], self.at[:, None, :]]
         return float(found[pairs].mean()) if pairs.any() else 1.0
 
+    @recalled
     def kept(self, edge: Array) -> Array:
         """The share of outputs of these moments (of mean 1) at which each tap is in bounds, (taps,)."""
         kept: Array = ((self.at < self.size) * edge[:, None]).mean(0)
