@@ -72,6 +72,6 @@ def _met(g: Array, h: Array, plan: Plan) -> Array:
     """E[D_i x̂_j m] inside one normalised set, m its mean of D x̂: the mean over l of E[D_i D_l]E[x̂_j x̂_l]."""
     sizes = tuple(plan.x.table.sizes[axis] for axis in sorted(plan.over))
     first, second = (patterns.take_all(values, plan.others) for values in (g, h))
-    flat = (values.reshape(len(values), -1) for values in (first, second))
-    product: Array = np.einsum("pab,ka,kb->kp", patterns.products(sizes), *flat)
+    known, other = (values.reshape(len(values), -1).T for values in (first, second))
+    product: Array = (patterns.products(sizes).dot(other) * known).sum(1).T
     return product.reshape(first.shape) / float(math.prod(sizes))

@@ -214,14 +214,16 @@ def _with_sum(given: Table, total: float) -> Table:
     if count < 2.0:
         return given
     excess = (summed(given, along) - total) / (count * (count - 1.0))
-    values = given.values.copy()
-    own = patterns.take_all(np.ones_like(values), along) * excess
-    own.reshape(len(own), -1)[:, -1] = 0.0
-    index: list[slice | int] = [slice(None)] * values.ndim
-    for axis in along:
-        index[axis + 1] = 1
-    values[tuple(index)] -= own
-    return given.with_values(values)
+    return given.with_values(given.values - excess * _different(given.values.ndim, tuple(along)))
+
+
+@lru_cache(maxsize=256)
+def _different(ndim: int, along: tuple[int, ...]) -> Array:
+    """1 at the patterns of two different entries that share these axes."""
+    found = np.zeros((1,) + (2,) * (ndim - 1))
+    found[patterns.shared(ndim, along)] = 1.0
+    found[(0,) + (1,) * (ndim - 1)] = 0.0
+    return found
 
 
 def at_term(into: Cotangent, given: Cotangent, whole: Field, own: Field, other: Field, scale: float) -> Cotangent:
