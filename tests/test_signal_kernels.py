@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gradlint.signal.kernels import expectation, kernel
+from gradlint.signal import table as tables
+from gradlint.signal.distribution import _interpolated, law_of
+from gradlint.signal.kernels import SCORES, expectation, kernel
 from gradlint.signal.scalar import FUNCTIONS, Scalar, compose, erf, product, scalar_function, weighted_sum
 from gradlint.signal.transfer_maximum import _density
 
@@ -93,3 +95,12 @@ def test_the_weight_of_being_the_largest_of_a_mean_number_of_entries_averages_to
     at, density = _density(count, share)
     normal = np.exp(-0.5 * at**2) / math.sqrt(2.0 * math.pi)
     assert float((density * normal).sum() * (at[1] - at[0])) == pytest.approx(1.0, abs=0.02)
+
+
+@pytest.mark.parametrize("rounding", [-4e-16, 0.0, 4e-16])
+def test_an_entry_of_a_sum_that_a_rectifier_made_zero_is_zero(rounding: float) -> None:
+    rectified = np.maximum(SCORES, 0.0)
+    mean, square = expectation(_interpolated(rectified), 0.0, 1.0)
+    law = law_of(rectified, tables.constant(tables.dims_of((4, 8)), square, mean**2), mean * (1.0 + rounding))
+    assert law is not None
+    assert np.all(law.function.value(SCORES[SCORES < 0.0]) == 0.0)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gradlint.signal import layout
+from gradlint.signal import layout, patterns
 from gradlint.signal import table as tables
 from gradlint.signal.field import Field, from_sums, outer
 from gradlint.signal.patterns import Array
@@ -123,3 +123,24 @@ def test_what_is_put_back_is_zero_elsewhere() -> None:
     assert whole.square == pytest.approx(part.square * 2.0 / 6.0)
     assert layout.restricted(whole, 1, 3, 2).square == pytest.approx(part.square)
     assert layout.restricted(whole, 1, 0, 3).square == 0.0
+
+
+@pytest.mark.parametrize("axes", [(0,), (1,), (2, 0), (0, 1, 2)])
+def test_pairs_of_indices_are_counted_by_the_axes_that_they_share(axes: tuple[int, ...]) -> None:
+    sizes = (2, 3, 4)
+    values = np.random.default_rng(0).normal(size=(2, 2, 2, 2))
+    pairs = [list(itertools.product(range(sizes[axis]), repeat=2)) for axis in axes]
+    kept = [axis for axis in range(3) if axis not in axes]
+    everything, different = [], []
+    for chosen in itertools.product(*pairs):
+        index: list[slice | int] = [slice(None)] * 4
+        for axis, (i, j) in zip(axes, chosen, strict=True):
+            index[axis + 1] = int(i == j)
+        everything.append(values[tuple(index)])
+        if any(i != j for i, j in chosen):
+            different.append(values[tuple(index)])
+    assert np.shape(everything[0]) == (2, *(2 for _ in kept))
+    np.testing.assert_allclose(patterns.pair_sum(values, axes, sizes), np.sum(everything, axis=0))
+    np.testing.assert_allclose(patterns.average(values, axes, sizes), np.mean(everything, axis=0))
+    np.testing.assert_allclose(patterns.joint(values, axes, sizes)[1], np.mean(different, axis=0))
+    np.testing.assert_allclose(patterns.across(values[:, 1], [0]), values[:, None, 1])

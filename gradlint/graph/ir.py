@@ -191,14 +191,11 @@ class Graph:
 
     def data_inputs(self, op: Op) -> tuple[int, ...]:
         """Value ids of the op's activations: its inputs that are neither parameters, buffers nor constants."""
-        return tuple(v for v in op.inputs if self.values[v].origin in ("op", "input"))
+        return tuple([v for v in op.inputs if self.values[v].origin in ("op", "input")])
 
     def operand(self, op: Op, role: str) -> Value | None:
         """The value that the op takes in this role, or None."""
-        for value, given in zip(op.inputs, op.roles, strict=True):
-            if given == role:
-                return self.values[value]
-        return None
+        return self.values[op.inputs[op.roles.index(role)]] if role in op.roles else None
 
     def param(self, op: Op, role: str = "weight") -> Param | None:
         """The parameter that the op takes in this role, or None when it is absent or computed by another op."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import functools
 import weakref
-from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from collections.abc import Callable, Hashable
+from typing import Concatenate, ParamSpec, TypeVar
 
 P = ParamSpec("P")
+Q = ParamSpec("Q")
 R = TypeVar("R")
+T = TypeVar("T")
 
 
 def remembered(function: Callable[P, R]) -> Callable[P, R]:
@@ -27,5 +29,26 @@ def remembered(function: Callable[P, R]) -> Callable[P, R]:
         result = function(*args, **kwargs)
         known[key] = (tuple(weakref.ref(arg, lambda _: known.pop(key, None)) for arg in args), result)
         return result
+
+    return look_up
+
+
+def attached(function: Callable[Concatenate[T, Q], R]) -> Callable[Concatenate[T, Q], R]:
+    """The function with its results kept as long as its first argument, which is told apart by identity.
+
+    The other arguments are told apart by value; all must be positional.
+    """
+    known: dict[int, tuple[weakref.ref[object], dict[Hashable, R]]] = {}
+
+    @functools.wraps(function)
+    def look_up(owner: T, /, *values: Q.args, **kwargs: Q.kwargs) -> R:
+        key = id(owner)
+        found = known.get(key)
+        if found is None or found[0]() is not owner:
+            found = known[key] = (weakref.ref(owner, lambda _: known.pop(key, None)), {})
+        results = found[1]
+        if values not in results:
+            results[values] = function(owner, *values, **kwargs)
+        return results[values]
 
     return look_up

@@ -55,6 +55,8 @@ def shifted(table: Table, axis: int, shift: Array) -> Table:
 
 def gains_of(gain: Vector | None, size: int) -> Array | None:
     """The gains of a norm by channel, where they are known and vary."""
-    if gain is None or gain.values is None or len(gain.values) != size or not varied(gain.values**2):
+    if gain is None or gain.values is None or gain.uniform or len(gain.values) != size:
+        return None
+    if not varied(gain.values**2):
         return None
     return gain.values

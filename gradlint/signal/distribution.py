@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import math
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from gradlint.signal.scalar import Scalar
 from gradlint.signal.table import Table
 
 _fresh = itertools.count()
+ROUNDING = 1e-12  # of the largest entry
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,9 +76,19 @@ def law_of(quantiles: Array, table: Table, mean: float) -> Base | None:
     function = _interpolated((quantiles - quantiles.mean()) * (math.sqrt(variance) / spread) + mean)
     level, second = expectation(function, 0.0, 1.0)
     scale = math.sqrt(variance / max(second - level**2, 1e-300))
-    function = _interpolated(scale * (function.value(SCORES) - level) + mean)
+    function = _interpolated(_without_rounding(scale * (function.value(SCORES) - level) + mean))
     rho = _matched(function, table, mean)
     return Base(table.with_values(rho), np.zeros(1), function, ("sum", next(_fresh)))
+
+
+def _named(values: Array) -> str:
+    """A name that only a function through these values has."""
+    return hashlib.blake2b(values.tobytes(), digest_size=12).hexdigest()
+
+
+def _without_rounding(values: Array) -> Array:
+    """Entries that are zero up to rounding as zero: a rectifier asks on which side of it they lie."""
+    return np.where(np.abs(values) > ROUNDING * np.abs(values).max(), values, 0.0)
 
 
 def _interpolated(values: Array) -> Scalar:
@@ -89,12 +101,12 @@ def _interpolated(values: Array) -> Scalar:
         extended: Array = inside + slope[0] * low + slope[-1] * high
         return extended
 
-    return Scalar(f"quantiles{next(_fresh)}", value, lambda z: np.interp(z, SCORES, slope))
+    return Scalar(f"quantiles[{_named(values)}]", value, lambda z: np.interp(z, SCORES, slope))
 
 
 def interpolated(values: Array) -> Scalar:
     """The function of a standard Gaussian that takes these values at the normal scores, flat beyond them."""
-    return Scalar(f"points{next(_fresh)}", lambda z: np.interp(z, SCORES, values), np.zeros_like)
+    return Scalar(f"points[{_named(values)}]", lambda z: np.interp(z, SCORES, values), np.zeros_like)
 
 
 def _matched(function: Scalar, table: Table, mean: float) -> Array:

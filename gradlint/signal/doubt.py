@@ -99,8 +99,8 @@ class Doubt:
         self.backward[value] = sum(map(math.sqrt, parts)) ** 2 if self.together else sum(parts)
         self._weights[value] = total
 
-    def parameter(self, op: Op, size: int) -> float:
-        """Variance of a parameter's gradient at this op: what arrives, what it multiplies, the size of the tensor."""
+    def parameter(self, op: Op, size: float) -> float:
+        """Variance of a parameter's gradient at this op: what arrives, what it multiplies, the entries that count."""
         arrived = max((self.backward.get(value, 0.0) for value in op.outputs), default=0.0)
         inputs = [self.forward.get(value, 0.0) for value in self.graph.data_inputs(op)]
         return arrived + sum(inputs) + FLOOR + DECADE**2 * 2.0 / max(size, 1)
@@ -111,7 +111,7 @@ def elasticity(op: Op, x: Field) -> float:
     function = scalar_function(op.function, op.attrs)
     if function is None or x.law.function is not IDENTITY:
         return 1.0
-    mean, variance = x.average, float(x.law.table.weights @ x.law.variance)
+    mean, variance = x.average, x.law.moments[1]
     if not variance > 0.0 or not math.isfinite(variance):
         return 1.0
     return growth(function, mean, variance)

@@ -6,6 +6,7 @@ more often than its border, so what they make of it is larger than the mean over
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
 from functools import lru_cache, reduce
 from typing import TypeVar
@@ -24,7 +25,7 @@ def along(function: Callable[..., T], *axes: Sequence[object]) -> list[T]:
     found: list[T] = []
     before: tuple[object, ...] = ()
     for given in zip(*axes, strict=True):
-        same = bool(found) and all(a is b for a, b in zip(given, before, strict=True))
+        same = bool(found) and all(map(operator.is_, given, before))
         found.append(found[-1] if same else function(*given))
         before = given
     return found
@@ -39,7 +40,7 @@ def _ones(size: int) -> Array:
 
 def even(edges: Edges, sizes: Sequence[int]) -> Edges:
     """The edges, or ones where there are none (or none of these sizes)."""
-    if tuple(len(vector) for vector in edges) == tuple(sizes):
+    if [*map(len, edges)] == [*sizes]:
         return edges
     return tuple(_ones(size) for size in sizes)
 
@@ -69,15 +70,14 @@ def blended(parts: Sequence[tuple[float, Edges]]) -> Edges:
     total = sum(share for share, _ in parts)
     if not known or not total > 0.0:
         return ()
-    sizes = [len(vector) for vector in known]
-    whole = [(share / total, even(edges, sizes)) for share, edges in parts]
-    shares = [share for share, _ in whole]
+    sizes = [*map(len, known)]
+    shares = np.array([share for share, _ in parts]) / total
 
     def total_of(*vectors: Array) -> Array:
-        mixed: Array = np.dot(shares, vectors)
+        mixed: Array = shares.dot(vectors)
         return mixed
 
-    return tuple(along(total_of, *(edges for _, edges in whole)))
+    return tuple(along(total_of, *[even(edges, sizes) for _, edges in parts]))
 
 
 def centred(edges: Edges, drift: Edges, common: float) -> Edges:
@@ -95,9 +95,14 @@ def centred(edges: Edges, drift: Edges, common: float) -> Edges:
     return tuple(along(less, edges, drift))
 
 
+def mean_of(vector: Array) -> float:
+    """The mean of the entries."""
+    return float(vector.dot(_ones(len(vector)))) / len(vector)
+
+
 def levelled(vector: Array) -> Array:
     """The vector over its mean."""
-    even: Array = vector / max(float(vector.sum()) / len(vector), 1e-300)
+    even: Array = vector / max(mean_of(vector), 1e-300)
     return even
 
 

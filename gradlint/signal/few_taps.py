@@ -33,8 +33,7 @@ def in_reach(shares: Sequence[float]) -> float:
 def spike_of(x: Field, taps: float) -> float:
     """Variance s of the log scale of a sum over n taps: 3/(n + 2) of the excess kurtosis of x, as 3(e^s − 1)."""
     law = x.law
-    weights = law.table.weights
-    excess = kurtosis(law.function, float(weights @ law.mean), float(weights @ law.variance), fixed=False) - 3.0
+    excess = kurtosis(law.function, *law.moments, fixed=False) - 3.0
     return math.log1p(max(excess, 0.0) / (taps + 2.0))
 
 
@@ -47,9 +46,7 @@ def tail_of(x: Field, taps: float) -> float:
     over Gaussian weights, which the mean correlations, being 0, leave out.
     """
     law = x.law
-    weights = law.table.weights
-    mean, variance = float(weights @ law.mean), float(weights @ law.variance)
-    excess = kurtosis(law.function, mean, variance, fixed=x.fixed) * (1.0 + x.sway.variance) - 3.0
+    excess = kurtosis(law.function, *law.moments, fixed=x.fixed) * (1.0 + x.sway.variance) - 3.0
     excess -= 2.0 if x.fixed else 0.0
     excess += 2.0 * (taps - 1.0) / (taps + 2.0)
     return max(excess, 0.0) / math.prod(size for dim, size in enumerate(x.shape) if dim != 1)

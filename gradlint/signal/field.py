@@ -6,16 +6,18 @@ import itertools
 import math
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 
 from gradlint.signal import patterns
 from gradlint.signal import table as tables
 from gradlint.signal.edges import Edges, Near, blended
+from gradlint.signal.faint import Faint, Mixture
 from gradlint.signal.kernels import SCORES, kernel
 from gradlint.signal.patterns import Array
 from gradlint.signal.scalar import IDENTITY, Scalar, weighted_sum
-from gradlint.signal.sway import NONE, Sway
+from gradlint.signal.sway import NONE, Law, Sway, Tokens
 from gradlint.signal.table import Dims, Table
 
 _fresh = itertools.count()
@@ -33,21 +35,48 @@ class Base:
     function: Scalar
     source: Hashable
 
-    @property
+    @cached_property
     def variance(self) -> Array:
         """Var[z] per class."""
         result: Array = np.maximum(self.table.squares - self.mean**2, 0.0)
         return result
 
-    @property
+    @cached_property
+    def moments(self) -> tuple[float, float]:
+        """Mean and variance of z, averaged over the classes."""
+        weights = self.table.weights
+        return float(weights @ self.mean), float(weights @ self.variance)
+
+    @cached_property
     def rho(self) -> Array:
         """Correlation of z for every entry of the table; 1 where z does not vary."""
         covariance = self.table.values - outer(self.table, self.mean)
         scale = outer(self.table, np.sqrt(self.variance))
-        if not np.all(scale > 0):
+        if not (scale > 0).all():
             covariance = np.where(scale > 0, covariance, 1.0)
             scale = np.where(scale > 0, scale, 1.0)
         return np.minimum(np.maximum(covariance / scale, -1.0), 1.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Response:
+    """What rows of a softmax along `dim`, or gradients of its logits, know of the tokens that their entries stand for.
+
+    Where they are summed up with what the same tokens were made into, `table` over the tokens' features and `aligned`
+    add to the moments of independent rows.
+    """
+
+    table: Table
+    dim: int
+    aligned: Table  # rows are large where their tokens are
+    variance: Array  # of the logits in a row, by class
+    tokens: Tokens
+    law: Law
+    lean: float  # the gradients that go back to the tokens go with this power of those tokens' energies
+
+    def scaled(self, factor: float) -> Response:
+        """The same of rows times a number whose square is `factor`."""
+        return replace(self, table=self.table.scaled(factor), aligned=self.aligned.scaled(factor))
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,11 +97,15 @@ class Field:
     near: Near = ()  # E[x(p)x(q)] over its mean over p ≠ q
     tail: float = 0.0  # what heavy tails add to the relative variance of a channel's own variance over the batch
     spike: float = 0.0  # variance of the log scale of single entries: few taps leave the tails of what they read
+    multiple: Hashable = None  # the tensor that this one is a multiple of, channel by channel
     fixed: bool = False  # a norm has fixed Σz and Σz² of the Gaussian z under it in every channel of the batch
     terms: tuple[tuple[float, Field], ...] = ()  # a sum's independent parts and their coefficients; () of itself
     causal: bool = False  # logits of which each row only counts the keys up to its own position
     hidden: Field | None = None  # how often an entry stands for minus infinity to the exponential that reads it
+    faint: Faint | None = None  # rows that are nearly zero
     features: float = math.inf  # of what a weight made this from: products of two tokens vary by 1/features about 0
+    width: float = math.inf  # of a product: the features that it is summed over, in all heads
+    response: Response | None = None  # of a softmax's rows to their logits
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -84,14 +117,14 @@ class Field:
         """The atomic axes of every dimension."""
         return self.table.dims
 
-    @property
+    @cached_property
     def average(self) -> float:
         """E[x] over all entries."""
         if self.table.profile is not None:
             return float(self.table.weights @ self.mean)
         return float(self.mean[0]) if len(self.mean) == 1 else float(self.mean.mean())
 
-    @property
+    @cached_property
     def law(self) -> Base:
         """The entries as a function of a Gaussian: their own one when nothing else is known, or it is too long."""
         if self.base is None or len(self.base.function.key) > LONGEST:
@@ -102,6 +135,11 @@ class Field:
     def variance(self) -> float:
         """Variance over all entries."""
         return max(self.table.square - self.average**2, 0.0)
+
+    @property
+    def mixture(self) -> Mixture:
+        """E[x²] and the rows of which it is not."""
+        return Mixture(self.table.square, self.faint)
 
     def relabelled(self, relabel: Relabel, key: Hashable) -> Field:
         """The same entries in another layout; `key` tells one relabelling from another."""
@@ -136,12 +174,11 @@ def outer(table: Table, vector: Array) -> Array:
     """
     if table.profile is None:
         return table.per_class(vector**2)
-    count = table.sizes[table.profile.axis]
-    others = (count * (table.weights @ vector) - vector) / max(count - 1, 1)
-    same = np.broadcast_to(table.per_class(vector**2), table.values.shape)
-    other = np.broadcast_to(table.per_class(vector * others), table.values.shape)
     axis = table.profile.axis
-    return patterns.put(axis, patterns.take(same, axis, 1), patterns.take(other, axis, 0))
+    count = table.sizes[axis]
+    others = (count * (table.weights @ vector) - vector) / max(count - 1, 1)
+    products = np.array([vector * others, vector**2]).T
+    return products.reshape((-1,) + (1,) * axis + (2,) + (1,) * (table.values.ndim - axis - 2))
 
 
 def _relabelled_mean(relabel: Relabel, mean: Array, before: Table, after: Table) -> Array:
@@ -204,14 +241,15 @@ class Tilt:
 
 @dataclass(frozen=True, eq=False)
 class Orthogonal:
-    """Σ δ = 0 and Σ δx ≈ 0 in every channel of the tensor x of this source: ε leaves E[(Σ δx)²] = `rest` by channel.
+    """Σ δx ≈ 0 in every channel of the tensor x of this source: ε leaves E[(Σ δx)²] = `rest` by channel.
 
-    That is so of a part of the gradient with this `share` of E[δ²].
+    That is so of a part of the gradient with this `share` of E[δ²], of which E[(Σ δ)²] is `level`.
     """
 
     source: Hashable
     rest: Array
     share: float = 1.0
+    level: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -219,8 +257,7 @@ class Spanned:
     """`Orthogonal` seen through the function of the Gaussian under it that made x."""
 
     function: Scalar
-    rest: float
-    share: float = 1.0
+    part: Orthogonal
 
 
 @dataclass(frozen=True, eq=False)
@@ -231,12 +268,15 @@ class Cotangent:
     factor: Factor | None = None
     tilt: Tilt | None = None
     orthogonal: Orthogonal | None = None  # to which tensor: what a norm sends back
+    stream: Orthogonal | None = None  # of a branch, to the x that it is added to; its `rest` is that of x/σ
     edges: Edges = ()
     lean: float = 0.0  # E[δ²] grows with this power of the tensor's own energy at a sample and position (see `sway`)
     inverse: tuple[Hashable, Array] | None = (
         None  # relative sizes by channel of the tensor of this source: 1/σ² of a norm
     )
     spanned: Spanned | None = None  # the same, seen from the Gaussian of `factor` before the function that made x
+    response: Response | None = None  # of a softmax's logits: their gradient varies along a row as the tokens do
+    features: float = math.inf  # of the tokens that the tensor was multiplied with
     echo: float = 0.0  # what pairs of tokens add to Σ δδ′xx′ for the x that made the tensor: δδ′ varies as xx′ does
 
     def relabelled(self, relabel: Relabel) -> Cotangent:
@@ -245,24 +285,66 @@ class Cotangent:
 
     def scaled(self, factor: float) -> Cotangent:
         """The gradient times a number whose square is `factor`."""
-        return Cotangent(self.table.scaled(factor), lean=self.lean)
+        response = None if self.response is None else self.response.scaled(factor)
+        return Cotangent(self.table.scaled(factor), lean=self.lean, response=response, features=self.features)
 
     def on(self, dims: Dims) -> Cotangent:
         """The cotangent on another factorisation of its shape."""
         return self if self.table.dims == dims else replace(self, table=tables.regroup(self.table, dims), factor=None)
 
     def __add__(self, other: Cotangent) -> Cotangent:
-        """Gradients of two consumers add; those that came from one ε through one Gaussian add coherently."""
-        a, b = self.factor, other.factor
-        if a is not None and b is not None and a.base.source == b.base.source and a.independent is b.independent:
-            both = through(a.base, a.independent, weighted_sum(a.function, b.function))
-            edges, lean = self.edges or other.edges, _leaning(self, other)
-            return replace(both, edges=edges, lean=lean, orthogonal=_orthogonal(self, other))
-        first, second = tables.same_classes(self.table, tables.regroup(other.table, self.table.dims))
-        edges = blended([(self.table.square, self.edges), (other.table.square, other.edges)])
-        total = tables.combine(first, second, np.add)
-        lean = _leaning(self, other) if self.lean or other.lean else 0.0
-        return Cotangent(total, None, _mixed(self, other), _orthogonal(self, other), edges=edges, lean=lean)
+        """Gradients of two consumers add."""
+        return added([self, other])
+
+
+def added(parts: Sequence[Cotangent]) -> Cotangent:
+    """Gradients of several consumers add; those that came from one ε through one Gaussian add coherently."""
+    whole, *rest = parts
+    while rest and _of_one(whole, rest[0]):
+        whole = _coherent(whole, rest.pop(0))
+    return _independent([whole, *rest]) if rest else whole
+
+
+def _of_one(first: Cotangent, second: Cotangent) -> bool:
+    a, b = first.factor, second.factor
+    return a is not None and b is not None and a.base.source == b.base.source and a.independent is b.independent
+
+
+def _coherent(first: Cotangent, second: Cotangent) -> Cotangent:
+    a, b, parts = first.factor, second.factor, (first, second)
+    assert a is not None and b is not None
+    return through(
+        a.base,
+        a.independent,
+        weighted_sum(a.function, b.function),
+        edges=first.edges or second.edges,
+        lean=_leaning(parts),
+        orthogonal=_joined(parts, [part.orthogonal for part in parts]),
+        stream=_joined(parts, [part.stream for part in parts]),
+        echo=_echoing(parts),
+    )
+
+
+def _independent(parts: Sequence[Cotangent]) -> Cotangent:
+    dims = parts[0].table.dims
+    total = tables.added([tables.regroup(part.table, dims) for part in parts])
+    edges = blended([(part.table.square, part.edges) for part in parts])
+    return Cotangent(
+        total,
+        None,
+        _mixed(parts),
+        _joined(parts, [part.orthogonal for part in parts]),
+        _joined(parts, [part.stream for part in parts]),
+        edges=edges,
+        lean=_leaning(parts),
+        echo=_echoing(parts),
+    )
+
+
+def fewer(*features: float) -> float:
+    """The features over which independent fluctuations of products of tokens add up: 1/n = Σ 1/n_i."""
+    total = sum(1.0 / count for count in features)
+    return 1.0 / total if total > 0.0 else math.inf
 
 
 def none(shape: Sequence[int]) -> Cotangent:
@@ -275,17 +357,26 @@ def push(base: Base, function: Scalar) -> tuple[Table, Array]:
     values, first = kernel(function, base.mean, base.variance, base.rho)
     table = base.table
     if table.profile is not None:
-        axis = table.profile.axis
         values = values.copy()
-        shift = table.per_class(first * (table.weights @ first) - first**2)
-        values = patterns.put(axis, patterns.take(values, axis, 1), patterns.take(values + shift, axis, 0))
+        different = patterns.take(values, table.profile.axis, 0)
+        different += table.per_class(first * (table.weights @ first) - first**2)[..., 0]
     return table.with_values(values), first
 
 
-def through(base: Base, independent: Table, function: Scalar) -> Cotangent:
+def through(
+    base: Base,
+    independent: Table,
+    function: Scalar,
+    *,
+    edges: Edges = (),
+    lean: float = 0.0,
+    orthogonal: Orthogonal | None = None,
+    stream: Orthogonal | None = None,
+    echo: float = 0.0,
+) -> Cotangent:
     """The cotangent ε·function(z), for ε with the second moments `independent`."""
     factor = Factor(base, independent, function)
-    return Cotangent(factor.table, factor, tilted(base, function))
+    return Cotangent(factor.table, factor, tilted(base, function), orthogonal, stream, edges, lean, echo=echo)
 
 
 def tilted(base: Base, function: Scalar, before: Tilt | None = None) -> Tilt | None:
@@ -299,32 +390,47 @@ def tilted(base: Base, function: Scalar, before: Tilt | None = None) -> Tilt | N
     return Tilt(base.source, squares / level) if level > 0 else None
 
 
-def _orthogonal(first: Cotangent, second: Cotangent) -> Orthogonal | None:
-    """To what a sum of independent gradients is orthogonal: to what both are, or the one that is by its share."""
-    parts = [(part.table.square, part.orthogonal) for part in (first, second)]
-    known = [orthogonal for _, orthogonal in parts if orthogonal is not None]
-    total = sum(square for square, _ in parts)
-    if not known or known[0].source != known[-1].source or not total > 0.0:
+def _joined(parts: Sequence[Cotangent], tensors: Sequence[Orthogonal | None]) -> Orthogonal | None:
+    """To what a sum of independent gradients is orthogonal: to what all are, or those that are by their share."""
+    known = [(part.table.square, one) for part, one in zip(parts, tensors, strict=True) if one is not None]
+    total = sum([part.table.square for part in parts])
+    if not known or not total > 0.0 or any(one.source != known[0][1].source for _, one in known):
         return None
-    share = sum(square * orthogonal.share for square, orthogonal in parts if orthogonal is not None) / total
-    return Orthogonal(known[0].source, sum((part.rest for part in known[1:]), start=known[0].rest), share)
+    share = sum([square * one.share for square, one in known]) / total
+    rest = sum((one.rest for _, one in known[1:]), start=known[0][1].rest)
+    return Orthogonal(known[0][1].source, rest, share, sum([one.level for _, one in known]))
 
 
-def _leaning(first: Cotangent, second: Cotangent) -> float:
+def _leaning(parts: Sequence[Cotangent]) -> float:
     """The lean of a sum of independent gradients."""
-    a, b = first.table.square, second.table.square
-    return (a * first.lean + b * second.lean) / (a + b) if a + b > 0.0 else 0.0
+    return _by_share(parts, [part.lean for part in parts])
 
 
-def _mixed(first: Cotangent, second: Cotangent) -> Tilt | None:
+def _echoing(parts: Sequence[Cotangent]) -> float:
+    """The echo of a sum of independent gradients."""
+    return _by_share(parts, [part.echo for part in parts])
+
+
+def _by_share(parts: Sequence[Cotangent], numbers: Sequence[float]) -> float:
+    """A number of every gradient as that of their sum, by second moments."""
+    if not any(numbers):
+        return 0.0
+    total = sum([part.table.square for part in parts])
+    return (
+        sum([part.table.square * number for part, number in zip(parts, numbers, strict=True)]) / total
+        if total > 0.0
+        else 0.0
+    )
+
+
+def _mixed(parts: Sequence[Cotangent]) -> Tilt | None:
     """The tilt of a sum of independent gradients: each counts by its second moment, 1 where it has none."""
-    known = first.tilt or second.tilt
-    if known is None:
+    known = next((part.tilt for part in parts if part.tilt is not None), None)
+    total = sum([part.table.square for part in parts])
+    if known is None or not total > 0.0:
         return None
-    total, parts = first.table.square + second.table.square, []
-    for part in (first, second):
+    values = np.zeros_like(known.values)
+    for part in parts:
         even = part.tilt is None or part.tilt.source != known.source
-        parts.append(
-            part.table.square * (np.ones_like(known.values) if even or part.tilt is None else part.tilt.values)
-        )
-    return Tilt(known.source, (parts[0] + parts[1]) / total) if total > 0 else None
+        values += part.table.square * (1.0 if even or part.tilt is None else part.tilt.values)
+    return Tilt(known.source, values / total)

@@ -9,6 +9,7 @@ from statistics import NormalDist
 import numpy as np
 
 from gradlint.signal.patterns import Array
+from gradlint.signal.recall import recalled
 from gradlint.signal.scalar import IDENTITY, Scalar
 
 GRID = np.linspace(-8.0, 8.0, 640)  # an even number of points: none of them is the kink at 0
@@ -81,6 +82,7 @@ def _near_one(function: Scalar, mean: float, variance: float, rho: float) -> flo
     return square - 0.5 * float(weight @ ((first - second) ** 2) @ COARSE_WEIGHT)
 
 
+@recalled
 def kernel(function: Scalar, mean: Array, variance: Array, rho: Array) -> tuple[Array, Array]:
     """E[f(z₁)f(z₂)] for every entry of ρ, shape (K, 2, …, 2), and E[f(z)], shape (K,).
 
@@ -88,8 +90,9 @@ def kernel(function: Scalar, mean: Array, variance: Array, rho: Array) -> tuple[
     (Cho & Saul 2009); otherwise Mehler's series, and quadrature in the difference above |ρ| = 0.9.
     """
     variance = np.maximum(variance, 0.0)
-    centred = np.abs(mean) <= CENTRED * np.sqrt(variance)
-    closed = centred if function.slopes is not None or function.steps is not None else np.zeros(len(mean), bool)
+    if function.slopes is None and function.steps is None:
+        return _by_series(function, mean, variance, rho)
+    closed = np.abs(mean) <= CENTRED * np.sqrt(variance)
     if closed.all():
         return _closed(function, variance, rho)
     if not closed.any():

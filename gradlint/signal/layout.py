@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import bisect
 import itertools
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 
@@ -23,48 +25,59 @@ def unsqueezed(table: Table, dim: int) -> Table:
 
 def restricted(table: Table, dim: int, start: int, length: int) -> Table:
     """`length` consecutive indices of a dimension (kept, with size 1 it has no axis)."""
+    return parts_of(table, dim, [(start, length)])[0]
+
+
+def parts_of(table: Table, dim: int, runs: Sequence[tuple[int, int]]) -> list[Table]:
+    """`restricted` to several runs of indices, each by its start and length."""
     dim %= len(table.dims)
     size = table.shape[dim]
-    if length == size:
-        return table
-    table = tables.merge_dim(table, dim)
-    axis = table.starts[dim]
-    if table.profile is not None and table.profile.axis == axis:
-        table = _classes(table, start, length)
-    dims = (*table.dims[:dim], (Axis(length, table.axes[axis].batch),) if length > 1 else (), *table.dims[dim + 1 :])
+    merged = table if len(table.dims[dim]) < 2 else tables.merge_dim(table, dim)
+    return [table if length == size else _run(merged, dim, start, length) for start, length in runs]
+
+
+def _run(table: Table, dim: int, start: int, length: int) -> Table:
+    axis, values, profile = table.starts[dim], table.values, table.profile
+    if profile is not None and profile.axis == axis:
+        values, profile = _classes(table, start, length)
+    own = (Axis(length, table.axes[axis].batch),) if length > 1 else ()
+    dims = (*table.dims[:dim], own, *table.dims[dim + 1 :])
     if length > 1:
-        return Table(dims, table.values, table.profile)
-    profile = table.profile
+        return Table(dims, values, profile)
     if profile is not None and profile.axis > axis:
         profile = Profile(profile.axis - 1, profile.counts)
-    return Table(dims, patterns.take(table.values, axis, 1), profile)
+    return Table(dims, patterns.take(values, axis, 1), profile)
 
 
-def _classes(table: Table, start: int, length: int) -> Table:
+def _classes(table: Table, start: int, length: int) -> tuple[Array, Profile | None]:
     """The classes of a profile that a run of indices touches.
 
     Of a class's pairs with different indices those with a single index that is cut off (a class token) are taken out:
     they are all of that index's own. Others that are cut off count as the average.
     """
     assert table.profile is not None
-    ends = list(itertools.accumulate(table.profile.counts))
-    kept, counts, single = [], [], []
-    for position, (end, count) in enumerate(zip(ends, table.profile.counts, strict=True)):
-        overlap = min(end, start + length) - max(end - count, start)
-        if overlap > 0:
-            kept.append(position)
-            counts.append(overlap)
-        elif count == 1:
-            single.append(position)
-    axis = table.profile.axis
-    profile = Profile(axis, tuple(counts)) if len(kept) > 1 else None
-    values = table.values[kept]
+    axis, whole = table.profile
+    ends, alone = _runs(whole)
+    first, last = bisect.bisect_right(ends, start), bisect.bisect_left(ends, start + length)
+    profile = None
+    if first < last:
+        touched = zip(ends[first : last + 1], whole[first : last + 1], strict=True)
+        overlaps = [min(end, start + length) - max(end - count, start) for end, count in touched]
+        profile = Profile(axis, tuple(overlaps))
+    values = table.values[first : last + 1]
+    single = [position for position in alone if not first <= position <= last]
     if single and length > 1:
-        others = sum(table.profile.counts) - 1 - len(single)
+        others = ends[-1] - 1 - len(single)
         same, different = patterns.take(values, axis, 1), patterns.take(values, axis, 0)
         across = patterns.take(table.values[single], axis, 0).sum(0)
         values = patterns.put(axis, same, different + (len(single) * different - across) / others)
-    return Table(table.dims, values, profile)
+    return values, profile
+
+
+@lru_cache(maxsize=1024)
+def _runs(counts: tuple[int, ...]) -> tuple[list[int], list[int]]:
+    """Where the classes of a profile end, and which of them are a single index."""
+    return list(itertools.accumulate(counts)), [position for position, count in enumerate(counts) if count == 1]
 
 
 def embedded(table: Table, dims: Dims, dim: int, start: int) -> Table:
@@ -113,7 +126,9 @@ def concatenated(fields: Sequence[Field], dim: int) -> Field:
         return fields[0]
     dims = _common_dims(fields, dim)
     parts = [_flat(field, dims, dim) for field in fields]
-    table, mean = _joined([field.table for field in parts], [field.mean for field in parts], dim)
+    table, mean = _joined(
+        [field.table for field in parts], [_by_class(field.table, field.mean) for field in parts], dim
+    )
     shares = [field.variance * field.shape[dim] for field in fields]
     total = max(sum(shares), 1e-300)
     sway = mixed([(share / total, field.sway) for share, field in zip(shares, fields, strict=True)])
@@ -140,11 +155,12 @@ def _common_dims(fields: Sequence[Field], dim: int) -> Dims:
 
 def _flat(field: Field, dims: Dims, dim: int) -> Field:
     """The field with `dim` as one axis (inserted when it has size 1) and the other dimensions as in `dims`."""
+    profile, own = field.table.profile, field.dims
+    alike = len(own[dim]) == 1 and own[:dim] == dims[:dim] and own[dim + 1 :] == dims[dim + 1 :]
+    if alike and (profile is None or profile.axis == field.table.starts[dim]):
+        return field
 
     def relabel(table: Table) -> Table:
-        position = table.starts[dim]
-        if len(table.dims[dim]) == 1 and table.dims[:dim] == dims[:dim] and table.dims[dim + 1 :] == dims[dim + 1 :]:
-            return table if table.profile is None or table.profile.axis == position else table.collapse()
         table = tables.merge_dim(table, dim)
         table = tables.regroup(table, (*dims[:dim], table.dims[dim], *dims[dim + 1 :]))
         position = table.starts[dim]
@@ -158,31 +174,37 @@ def _flat(field: Field, dims: Dims, dim: int) -> Field:
     return field.relabelled(relabel, ("part", dim))
 
 
+def _by_class(table: Table, mean: Array) -> Array:
+    return mean if len(mean) == len(table.values) else np.broadcast_to(mean, (len(table.values),))
+
+
 def _joined(parts: Sequence[Table], means: Sequence[Array], dim: int) -> tuple[Table, Array]:
+    """The parts' classes one after the other: entries of different parts have their means in common."""
     axis = parts[0].starts[dim]
     lengths = [part.sizes[axis] for part in parts]
-    size = sum(lengths)
-    counts: list[int] = []
-    rows: list[Array] = []
-    levels: list[Array] = []
-    averages = [float(part.weights @ mean) for part, mean in zip(parts, means, strict=True)]
-    outside = sum(length * level for length, level in zip(lengths, averages, strict=True))
-    for part, mean, length, level in zip(parts, means, lengths, averages, strict=True):
-        same, within = patterns.take(part.values, axis, 1), patterns.take(part.values, axis, 0)
-        others = part.per_class(mean)[..., 0] * (outside - length * level)
-        different = (within * (length - 1) + others) / (size - 1)
-        rows.append(patterns.put(axis, same, different))
-        counts.extend(part.profile.counts if part.profile is not None else (length,))
-        levels.append(np.broadcast_to(mean, (len(part.values),)))
+    size, classes = sum(lengths), [len(part.values) for part in parts]
+    counts = [
+        count
+        for part, length in zip(parts, lengths, strict=True)
+        for count in (part.profile.counts if part.profile is not None else (length,))
+    ]
+    values, mean = np.concatenate([part.values for part in parts]), np.concatenate(means)
+    own = np.repeat(lengths, classes)
+    sums = np.repeat(np.add.reduceat(mean * counts, np.cumsum([0, *classes[:-1]])), classes)
+    column = (-1,) + (1,) * (values.ndim - 2)
+    different = patterns.take(values, axis, 0)
+    different *= (own - 1).reshape(column)
+    different += (mean * (mean @ counts - sums)).reshape(column)
+    different /= size - 1
     dims = (*parts[0].dims[:dim], (Axis(size, parts[0].axes[axis].batch),), *parts[0].dims[dim + 1 :])
-    return Table(dims, np.concatenate(rows), Profile(axis, tuple(counts))), np.concatenate(levels)
+    return Table(dims, values, Profile(axis, tuple(counts))), mean
 
 
 def _joined_law(parts: Sequence[Field], table: Table, dim: int) -> Base | None:
     laws = [part.law for part in parts]
     if len({law.function for law in laws}) > 1 or laws[0].function.key == "x":
         return None
-    base, mean = _joined([law.table for law in laws], [law.mean for law in laws], dim)
+    base, mean = _joined([law.table for law in laws], [_by_class(law.table, law.mean) for law in laws], dim)
     return Base(base, mean, laws[0].function, ("joined", *(law.source for law in laws)))
 
 

@@ -5,9 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from gradlint.signal import table as tables
+from gradlint.signal.channels import gains_of
 from gradlint.signal.field import Field
+from gradlint.signal.patterns import Array
+from gradlint.signal.samples import by_sample
 from gradlint.signal.site import Site, Unanswered
 from gradlint.signal.weights import Vector
 
@@ -25,10 +29,27 @@ class Plan:
     centred: bool
     scale: float = 1.0  # E[x̂²] of the output
 
-    @property
-    def others(self) -> list[int]:
+    @cached_property
+    def unequal(self) -> bool:
+        """Whether samples of unequal energy are normalised over together."""
+        return by_sample(self.x.table) and self.x.table.profile is not None and self.x.table.profile.axis in self.over
+
+    @cached_property
+    def others(self) -> tuple[int, ...]:
         """Axes that are not normalised over."""
-        return [axis for axis in range(len(self.x.table.axes)) if axis not in self.over]
+        return tuple([axis for axis in range(len(self.x.table.axes)) if axis not in self.over])
+
+    @cached_property
+    def by_channel(self) -> bool:
+        """Whether the norm leaves a sample's energy against others' as it is."""
+        return any(self.x.table.axes[axis].batch for axis in self.over)
+
+    @cached_property
+    def gains(self) -> Array | None:
+        """The gains of a norm with one for every channel that it normalises, where they are known and vary."""
+        if not self.centred or len(self.along) != 1 or self.along[0] in self.over:
+            return None
+        return gains_of(self.gain, self.x.table.sizes[self.along[0]])
 
 
 def planned(site: Site) -> Plan:
@@ -93,7 +114,7 @@ def _normalize(site: Site) -> Plan:
 
 
 def _plan(site: Site, x: Field, over: tuple[int, ...], along: tuple[int, ...]) -> Plan:
-    if x.table.profile is not None and x.table.profile.axis in over:
+    if x.table.profile is not None and x.table.profile.axis in over and not by_sample(x.table):
         x = x.collapse()
     if not over:
         raise Unanswered("a norm over a single entry")

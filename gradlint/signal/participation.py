@@ -14,6 +14,7 @@ from gradlint.signal.patterns import Array
 WIDEST = 24.0  # deviation of the logits beyond which 1 − E[Σ a²] falls as 1/σ: few keys are within e of the largest
 STEP = 0.25  # of the grid of logits: the trapezoidal rule is exact to six digits for these functions of width 1
 REACH = 8.0  # deviations, and logits beyond them, that the grid holds
+SCORES = np.arange(-5.0, 5.25, 0.25)  # of the standard Gaussian under logits that deviate by two or three
 BEYOND = 6.5  # where e^{−e^y} is below 1e-280
 SLIGHT = 1e-3  # variance of the logits up to which weights are as good as equal
 KNOTS = 256  # numbers of keys, evenly spaced by their logarithms, between which moments are interpolated
@@ -24,23 +25,28 @@ class Shares(NamedTuple):
 
     overlap: Array  # Σ_j E[a_j a′_j]
     jacobian: Array  # E[tr J J′], J = diag(a) − a aᵀ
-    rest: float  # E[(1 − Σ a²)²] of a row
+    rest: Array  # E[(1 − Σ a²)²] of a row, (K,)
+    response: Array  # the same times the covariance: E[m m′] for m = Σ a z, as E[m] is Var[z](1 − Σ a²)
 
 
 def shares(covariance: Array, count: int, rows: Sequence[int] | None = None) -> Shares:
-    """The shares of softmax rows over `count` keys, for centred logits of this covariance, (1, 2, …).
+    """The shares of softmax rows over `count` keys, for centred logits of this covariance, (K, 2, …).
 
-    The last entry is a row's own variance. A causal softmax has its rows along the axes `rows`: row i sees i keys, and
-    two rows have the fewer in common, of which each is one over the larger number of keys.
+    The last entry of a class is a row's own variance. A causal softmax has its rows along the axes `rows`: row i sees i
+    keys, and two rows have the fewer in common, of which each is one over the larger number of keys.
     """
+    if len(covariance) > 1:
+        parts = [shares(covariance[k : k + 1], count, rows) for k in range(len(covariance))]
+        return Shares(*(np.concatenate(part) for part in zip(*parts, strict=True)))
     keys = np.arange(1.0 if rows is not None else count, count + 1.0)
     variance = float(covariance.reshape(-1)[-1])
     own = participation(variance, keys)
     shared = _met(covariance[..., None], variance, own.square, keys)
     left = 1.0 - own.square
-    rest = float((1.0 - 2.0 * own.square + own.squared).mean())
+    rest = np.array([float((1.0 - 2.0 * own.square + own.squared).mean())])
+    response = covariance * rest[0]
     if rows is None:
-        return Shares(shared[..., 0], _between(shared, own, keys, left)[..., 0], rest)
+        return Shares(shared[..., 0], _between(shared, own, keys, left)[..., 0], rest, response)
     before = np.concatenate([[0.0], np.cumsum(left)[:-1]]) / np.maximum(keys - 1.0, 1.0)
     alike, unlike = _between(shared, own, keys, left), _between(shared, own, keys, before)
     larger = 2.0 * (keys - 1.0) / max(count * (count - 1.0), 1.0)  # chance that the larger of two rows is this one
@@ -53,7 +59,7 @@ def shares(covariance: Array, count: int, rows: Sequence[int] | None = None) -> 
         found[tuple(same)] = within[tuple(same)].mean(-1)
         return found
 
-    return Shares(averaged(shared, shared), averaged(alike, unlike), rest)
+    return Shares(averaged(shared, shared), averaged(alike, unlike), rest, response)
 
 
 def overlap(covariance: Array, count: float) -> Array:
@@ -134,6 +140,28 @@ def participation(variance: float, keys: Array) -> Participation:
         np.where(alone, 0.0, np.maximum(square - 2.0 * cube + squared, 0.0)),
         np.where(alone, 1.0, np.clip(squared, square**2, square)),
     )
+
+
+class Transforms(NamedTuple):
+    """F, G₁, G₂, G₃ and G₄ for several deviations of the logits, each (deviations, s), on one grid of this step."""
+
+    parts: tuple[Array, ...]
+    step: float
+
+
+def transforms(deviations: tuple[float, ...]) -> Transforms:
+    """The transforms of `participation` for logits of these deviations, of which the widest is the last."""
+    widest = min(deviations[-1], WIDEST)
+    grid = np.arange(-REACH * (widest + 1.0), REACH * (widest + 1.0) + STEP, STEP)
+    weights = np.exp(-0.5 * SCORES**2)
+    weights /= weights.sum()
+    logits = np.multiply.outer(np.minimum(deviations, WIDEST), SCORES)
+    place = np.minimum(grid[None, :, None] + logits[:, None, :], BEYOND)
+    size = np.exp(place)
+    powers = [np.exp(-size)]
+    for _ in range(4):
+        powers.append(powers[-1] * size)
+    return Transforms(tuple(np.maximum(power @ weights, 1e-300) for power in powers), STEP)
 
 
 @lru_cache(maxsize=64)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import gc
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -16,10 +16,10 @@ from gradlint.profile import Gain, Profile, Signal
 from gradlint.signal import known, patterns
 from gradlint.signal import table as tables
 from gradlint.signal.doubt import FLOOR, WIDTH_UNITWISE, Doubt
-from gradlint.signal.field import Cotangent, Field, none, white
+from gradlint.signal.field import Cotangent, Field, added, none, white
 from gradlint.signal.losses import cotangent
-from gradlint.signal.site import Dependent, Flow, Labels, Site, Square, Unanswered, entries, is_complex
-from gradlint.signal.table import Table
+from gradlint.signal.site import Dependent, Flow, Labels, Site, Square, Unanswered, complex_values, entries
+from gradlint.signal.table import Dims, Table
 from gradlint.signal.transfer import DERIVATIVE, RELABELLING, TRANSFER, WEIGHT, transfer_of
 from gradlint.signal.transfer_write import rebased
 from gradlint.signal.unit_run import Unitwise
@@ -65,6 +65,7 @@ class _Run:
     indices: dict[int, Labels] = field(default_factory=dict)
     flows: dict[int, Flow] = field(default_factory=dict)
     cotangents: dict[int, Cotangent | None] = field(default_factory=dict)  # None: unknown
+    further: dict[int, list[Cotangent]] = field(default_factory=dict)  # what has not been added to them yet
     squares: dict[str, Square | None] = field(default_factory=dict)
     unknown: dict[int, str] = field(default_factory=dict)
     gains: dict[int, Gain] = field(default_factory=dict)
@@ -73,6 +74,7 @@ class _Run:
     exact: dict[int, Field] = field(default_factory=dict)  # of what depends on nothing that was fed in
 
     def __post_init__(self) -> None:
+        self.complex = complex_values(self.graph)
         if self.closer is not None:
             self.doubt = Doubt(self.graph, WIDTH_UNITWISE, together=True)
         else:
@@ -131,7 +133,7 @@ class _Run:
         if not known or (op.kind not in RELABELLING and not (op.kind == "add" and len(op.inputs) == 1)):
             self._chance(op)
             return True
-        labelled = {value: labels.field for value, labels in self.indices.items()}
+        labelled = {value: self.indices[value].field for value in op.inputs if value in self.indices}
         try:
             flow = TRANSFER[op.kind](Site(self.graph, op, labelled, {}))
         except Unanswered:
@@ -146,9 +148,10 @@ class _Run:
     def _chance(self, op: Op) -> None:
         """Integers computed in a way that is not followed: two of them are equal by chance."""
         for value in op.outputs:
-            if value in self.indices or not _integer(self.graph.values[value].dtype):
+            found = self.graph.values[value]
+            if value in self.indices or not found.consumers or not _integer(found.dtype):
                 continue
-            dims = tables.dims_of(self.graph.values[value].shape)
+            dims = tables.dims_of(found.shape)
             self.indices[value] = Labels(Field(tables.constant(dims, 1.0), np.zeros(1)), random=True)
 
     def _flow(self, op: Op) -> None:
@@ -198,11 +201,13 @@ class _Run:
         for op in reversed(self.graph.ops):
             reached = [value for value in op.outputs if value in self.cotangents]
             if reached:
+                self._add_up(reached)
                 self._back(op, reached)
+        self._add_up(list(self.further))
 
     def _start(self, loss: str) -> None:
         for value in self._targets(loss):
-            y = None if is_complex(self.graph.values[value]) else self.fields.get(value)
+            y = None if value in self.complex else self.fields.get(value)
             if loss == "own":
                 self.cotangents[value] = Cotangent(tables.constant(tables.dims_of(self.graph.values[value].shape), 1.0))
                 continue
@@ -263,7 +268,8 @@ class _Run:
     def _add(self, op: Op, value: int, contribution: Cotangent | Square) -> None:
         found = self.graph.values[value]
         if found.origin == "param":
-            variance = self.doubt.parameter(op, math.prod(found.shape))
+            count = contribution.count if isinstance(contribution, Square) else math.inf
+            variance = self.doubt.parameter(op, min(math.prod(found.shape), count))
             self.spread[found.name] = max(self.spread.get(found.name, 0.0), math.sqrt(variance))
         if found.origin == "param" and isinstance(contribution, Cotangent):
             square = contribution.table.square
@@ -280,12 +286,17 @@ class _Run:
         if not found.requires_grad and found.origin != "input":
             return
         self.ways.setdefault(value, {})[op.index] = self._size(value, contribution.table)
-        if value not in self.cotangents:
+        if value in self.cotangents:
+            self.further.setdefault(value, []).append(contribution)
+        else:
             self.cotangents[value] = contribution
-            return
-        known_cotangent = self.cotangents[value]
-        if known_cotangent is not None:
-            self.cotangents[value] = known_cotangent + contribution
+
+    def _add_up(self, values: Iterable[int]) -> None:
+        """Everything that has reached these values as one cotangent each."""
+        for value in values:
+            further, first = self.further.pop(value, None), self.cotangents[value]
+            if further is not None and first is not None:
+                self.cotangents[value] = added([first, *further])
 
     def _gain(self, op: Op, arrived: Sequence[Cotangent | None], contributions: Mapping[int, object]) -> None:
         first = next(iter(self.graph.data_inputs(op)), None)
@@ -329,7 +340,7 @@ class _Run:
 
     def _size(self, value: int, table: Table) -> float:
         """log10 RMS of a tensor's entries; the magnitude of a complex one is of two."""
-        return _decades(table.square * (2.0 if is_complex(self.graph.values[value]) else 1.0))
+        return _decades(table.square * (2.0 if value in self.complex else 1.0))
 
     def _spread(self, gradient: Mapping[int, float]) -> dict[int | str, float]:
         spread = dict(self.spread)
@@ -382,10 +393,16 @@ def _decades(square: float) -> float:
 
 def correlation(table: Table) -> float:
     """Mean cosine between samples: E[x x′] over different samples against E[x²]."""
-    batch = [axis for axis, known in enumerate(table.axes) if known.batch]
-    square = table.square
-    if not batch or square <= 0:
+    sizes, same = _samples(table.dims)
+    if not sizes or table.square <= 0:
         return 1.0
-    flat = table.collapse()
-    _, different = patterns.joint(flat.values, batch, flat.sizes)
-    return float(different.reshape(-1)[-1]) / square
+    _, different = patterns.joint(table.values[same], range(len(sizes)), sizes)
+    return float(table.weights @ different) / table.square
+
+
+@lru_cache(maxsize=4096)
+def _samples(dims: Dims) -> tuple[tuple[int, ...], tuple[slice | int, ...]]:
+    """Sizes of the axes that count samples, and the index of the patterns in which all other axes are the same."""
+    axes = tables.layout_of(dims).axes
+    others = [axis for axis, known in enumerate(axes) if not known.batch]
+    return tuple(axis.size for axis in axes if axis.batch), patterns.shared(1 + len(axes), others)

@@ -10,6 +10,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from gradlint.graph.memo import attached
 from gradlint.signal.field import Cotangent
 from gradlint.signal.patterns import Array
 from gradlint.signal.site import Square
@@ -34,11 +35,16 @@ def filtered(parts: Array, maps: Array, weight: Weight, counted: Sequence[float]
     """
     if not weight.filters:
         return None
-    rank = len(weight.shape) - 1
-    shares = [part / size for part, size in zip(counted, weight.shape[2:], strict=True)]
-    sums = np.stack([_within(weight.filters[kept], kept, shares) for kept in _subsets(rank)], axis=-1)
+    sums = _filters(weight, tuple([part / size for part, size in zip(counted, weight.shape[2:], strict=True)]))
     moments: Array = sums @ (parts.T[:, :, None] * maps[:, None]).reshape(len(maps), -1)
     return moments.reshape(len(sums), len(parts), -1)
+
+
+@attached
+def _filters(weight: Weight, shares: tuple[float, ...]) -> Array:
+    """The sums of every filter by subset of (channel, taps) with these shares of the taps in reach, (C, subsets)."""
+    subsets = _subsets(len(weight.shape) - 1)
+    return np.stack([_within(weight.filters[kept], kept, shares) for kept in subsets], axis=-1)
 
 
 def _within(sums: Array, kept: str, shares: Sequence[float]) -> Array:
@@ -85,9 +91,12 @@ def tangent(square: Square, weight: Weight, cotangent: Cotangent) -> Square:
     if cotangent.orthogonal is None or energy is None or not np.all(energy > 0.0):
         return square
     left = square.value * (1.0 - cotangent.orthogonal.share / entries)
-    along = float((cotangent.orthogonal.rest / energy).mean()) / entries
-    alone = entries == 1 and cotangent.orthogonal.share == 1.0
-    return Square(left + along, left + along if alone else square.magnitude)
+    along: Array = cotangent.orthogonal.rest / energy / entries
+    total, alone = left + float(along.mean()), entries == 1 and cotangent.orthogonal.share == 1.0
+    if not total > 0.0:
+        return Square(total, total if alone else square.magnitude)
+    count = len(along) * total**2 / (left**2 / entries + float((along**2).mean()))
+    return Square(total, total if alone else square.magnitude, count)
 
 
 def _entries(weight: Weight) -> int:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from gradlint.graph import Graph, Op, Param, Value
+from gradlint.graph.memo import remembered
 from gradlint.signal import table as tables
 from gradlint.signal.field import Cotangent, Field
 from gradlint.signal.table import Table
@@ -34,10 +36,14 @@ class Dependent(Unanswered):
 
 @dataclass(frozen=True)
 class Square:
-    """E[g²] of a parameter's gradient, and the sum of the magnitudes of the terms that it was added up from."""
+    """E[g²] of a parameter's gradient, and the sum of the magnitudes of the terms that it was added up from.
+
+    `count` is how many entries make up E[g²] where they are of very different sizes, (Σ E[g²])²/Σ E[g²]².
+    """
 
     value: float
     magnitude: float
+    count: float = math.inf
 
 
 Contribution = Cotangent | Square
@@ -186,6 +192,12 @@ class Site:
 def is_complex(value: Value) -> bool:
     """Whether a tensor's numbers are complex."""
     return value.dtype.startswith("complex")
+
+
+@remembered
+def complex_values(graph: Graph) -> frozenset[int]:
+    """The ids of all tensors whose numbers are complex."""
+    return frozenset(value.id for value in graph.values if is_complex(value))
 
 
 def entries(value: Value) -> tuple[int, ...]:

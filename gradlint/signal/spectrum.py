@@ -11,6 +11,7 @@ import numpy as np
 
 from gradlint.signal import patterns
 from gradlint.signal.patterns import Array
+from gradlint.signal.recall import recalled
 
 NODES = 48  # Gauss–Legendre nodes on s/(1 + s); the integrals are smooth there
 
@@ -63,7 +64,8 @@ def spectrum(values: Array, sizes: Sequence[int]) -> Spectrum:
     return Spectrum(values, tuple(sizes))
 
 
-def divided(values: Array, sizes: Sequence[int]) -> tuple[Array, Array]:
+@recalled
+def divided(values: Array, sizes: tuple[int, ...]) -> tuple[Array, Array]:
     """E[x xᵀ/s²] and E[1/s²]E[s²], s² = Σx²/n, for Gaussian x with these moments (the last axes), per leading index.
 
     With eigenvalues λ of multiplicity m and Q = Σ λ ξ²: E[1/Q] = ∫₀^∞ Φ dt and E[λξ²/Q] = ∫ λ/(1 + 2λt) Φ dt with
@@ -71,8 +73,37 @@ def divided(values: Array, sizes: Sequence[int]) -> tuple[Array, Array]:
     """
     found = spectrum(values, sizes)
     lead = values.shape[: values.ndim - len(sizes)]
-    eigen = np.maximum(found.values.reshape((*lead, -1)), 0.0)
-    count = found.multiplicity.reshape(-1)
+    share, inverse = _shares(found.values.reshape((*lead, -1)), found.multiplicity.reshape(-1))
+    kept = Spectrum((share * math.prod(sizes)).reshape(found.values.shape), found.sizes)
+    return kept.moments(), inverse
+
+
+def divided_by_sample(values: Array, sizes: Sequence[int], weights: Array) -> tuple[Array, Array]:
+    """`divided` for x that a norm takes over samples of unequal moments: values (K, 2, …), the first axis the samples'.
+
+    `weights` is the share of the samples in every class. The eigenvalues along the other axes are each class's own;
+    along the samples they are those of unequal entries that have nothing in common but their mean.
+    """
+    samples, inner = sizes[0], sizes[1:]
+    same, different = (spectrum(patterns.take(values, 0, which), inner) for which in (1, 0))
+    varying = same.values - different.values
+    constant = varying / samples + different.values
+    whole = samples * np.tensordot(weights, constant, (0, 0))
+    count = same.multiplicity
+    counts = weights.reshape((-1,) + (1,) * count.ndim) * (samples - 1.0) * count
+    eigen = np.concatenate([varying.reshape(-1), whole.reshape(-1)])
+    share, inverse = _shares(eigen, np.concatenate([counts.reshape(-1), count.reshape(-1)]))
+    kept = np.where(eigen > 0.0, share * math.prod(sizes) / np.where(eigen > 0.0, eigen, 1.0), 0.0)
+    varying = varying * kept[: varying.size].reshape(varying.shape)
+    constant = constant * kept[varying.size :].reshape(whole.shape)
+    own = Spectrum(varying * (1.0 - 1.0 / samples) + constant, same.sizes).moments()
+    other = Spectrum(constant - varying / samples, same.sizes).moments()
+    return patterns.put(0, own, other), inverse
+
+
+def _shares(eigen: Array, count: Array) -> tuple[Array, Array]:
+    """E[λξ²/Q] for every eigenvalue (last axis) of this multiplicity, and E[1/Q] Σ λ."""
+    eigen = np.maximum(eigen, 0.0)
     total = eigen @ count
     safe = np.where(total > 0, total, 1.0)
     relative = eigen / safe[..., None]
@@ -81,6 +112,4 @@ def divided(values: Array, sizes: Sequence[int]) -> tuple[Array, Array]:
     density = np.exp(-0.5 * np.einsum("...kq,k->...q", np.log1p(spread), count)) * weight
     inverse = density.sum(-1)
     share = np.einsum("...kq,...q->...k", relative[..., None] / (1.0 + spread), density)
-    share = share / np.maximum(share @ count, 1e-300)[..., None]
-    kept = Spectrum((share * math.prod(sizes)).reshape(found.values.shape), found.sizes)
-    return kept.moments(), inverse
+    return share / np.maximum(share @ count, 1e-300)[..., None], inverse

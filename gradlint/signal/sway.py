@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from statistics import NormalDist
+from typing import NamedTuple
 
 import numpy as np
 
@@ -42,6 +43,38 @@ class Sway:
 
 
 NONE = Sway()
+
+
+class Tokens(NamedTuple):
+    """Log energies of tokens: their variance in all heads together, and what is added to it in every single head."""
+
+    together: float
+    apart: float
+
+
+EVEN = Tokens(0.0, 0.0)
+
+
+class Law(NamedTuple):
+    """What depends on the energy of a single token, at several energies."""
+
+    energies: Array
+    chances: Array
+    jacobian: Array  # E[tr J²] of its row
+    given: Array  # E[Σ a²] of its row
+    square: Array  # E[Σ a²] of what other rows give to it
+
+    def leaning(self, values: Array, lean: float) -> float:
+        """E[δ² f] over E[δ²]E[f] for numbers f of the rows and a gradient δ² ∝ e^lean of the row's token."""
+        tilted = self.energies**lean
+        return float(self.chances @ (tilted * values)) / float((self.chances @ tilted) * (self.chances @ values))
+
+    def slope(self, values: Array) -> float:
+        """d ln(values)/d ln e."""
+        logs, sizes = np.log(np.maximum(values, 1e-300)), np.log(self.energies)
+        sizes = sizes - float(self.chances @ sizes)
+        spread = float(self.chances @ sizes**2)
+        return float(self.chances @ (logs * sizes)) / spread if spread > 0.0 else 0.0
 
 
 @dataclass(frozen=True)
@@ -129,7 +162,7 @@ class Scales:
 def scales(function: Scalar, mean: float, variance: float, sway: float) -> Scales:
     """f at z ~ N(mean, v) for log-normal v of this log variance."""
     level, square = expectation(function, mean, variance)
-    pairs = [expectation(function, mean, float(v)) for v in variance * _factors(sway)]
+    pairs = [expectation(function, mean, float(v)) for v in variance * factors_of(sway)]
     levels, squares = (np.array([pair[i] for pair in pairs]) for i in (0, 1))
     if not (square > 0.0 and np.all(squares > 0.0)):
         return Scales(1.0, 1.0, 1.0, sway, 1.0)
@@ -143,7 +176,7 @@ def scales(function: Scalar, mean: float, variance: float, sway: float) -> Scale
 
 
 @lru_cache(maxsize=4096)
-def _factors(sway: float) -> Array:
+def factors_of(sway: float) -> Array:
     """v over its mean at the nodes; not to be written to."""
     factors: Array = np.exp(math.sqrt(sway) * NODES)
     return factors / float(factors @ WEIGHTS)
@@ -156,10 +189,10 @@ def leaning(slope: Scalar, mean: float, variance: float, sway: float, lean: floa
     `share` of the log variance `sway` is what all features have in common; δ leans on that alone.
     """
     square = expectation(slope, mean, variance)[1]
-    squares = np.array([expectation(slope, mean, float(v))[1] for v in variance * _factors(sway)])
+    squares = np.array([expectation(slope, mean, float(v))[1] for v in variance * factors_of(sway)])
     if not (square > 0.0 and np.all(squares > 0.0)):
         return 1.0, lean
-    arrived = _factors(sway) ** (lean * share)
+    arrived = factors_of(sway) ** (lean * share)
     logs = np.log(squares)
     own = float(((logs - logs @ WEIGHTS) * NODES) @ WEIGHTS) / math.sqrt(sway)
     return float((arrived * squares) @ WEIGHTS) / float(arrived @ WEIGHTS) / square, lean + own
@@ -174,6 +207,30 @@ def mixed(parts: Sequence[tuple[float, Sway]]) -> Sway:
     weight = sum(share * part.variance for share, part in parts)
     length = sum(share * part.variance * part.length for share, part in parts) / weight if weight > 0 else 1.0
     return Sway(deviation**2, length)
+
+
+@lru_cache(maxsize=4096)
+def diluted(variance: float, share: float) -> float:
+    """Variance of ln(1 − s + s e) for energies e of this log variance that are the share s of all."""
+    logs = np.log(1.0 - share + share * factors_of(variance))
+    return float(((logs - logs @ WEIGHTS) ** 2) @ WEIGHTS)
+
+
+@lru_cache(maxsize=4096)
+def concentrated(variance: float, share: float) -> float:
+    """The log variance of energies that `diluted` makes this of, up to the largest that is told apart."""
+    low, high = 0.0, LARGEST
+    if share <= 0.0 or diluted(high, share) <= variance:
+        return 0.0 if share <= 0.0 else high
+    for _ in range(20):
+        middle = 0.5 * (low + high)
+        low, high = (middle, high) if diluted(middle, share) < variance else (low, middle)
+    return 0.5 * (low + high)
+
+
+def crossed(share: float, features: float) -> float:
+    """Variance of ln |c + d|² by 2 c·d, where d has the share s of the energy and c is the same at all positions."""
+    return 4.0 * share * (1.0 - share) / features
 
 
 def unplaced(sway: Sway, edges: Edges) -> Sway:
@@ -192,9 +249,9 @@ def together(axes: Sequence[Axis], features: Sequence[int], lean: float, sway: S
 
     `features` are the axes that the energy is summed over. Pairs of different samples are as if independent.
     """
-    found: Array = np.ones((1,) + (2,) * len(axes))
     if lean == 0.0 or sway.variance <= NEGLIGIBLE:
-        return found
+        return np.ones(())
+    found: Array = np.ones((1,) + (2,) * len(axes))
     placed = [axis for axis in range(len(axes)) if axis not in features]
     positions = math.prod(axes[axis].size for axis in placed if not axes[axis].batch)
     index: list[slice | int] = [slice(None)] * found.ndim
@@ -211,6 +268,6 @@ def together(axes: Sequence[Axis], features: Sequence[int], lean: float, sway: S
 @lru_cache(maxsize=4096)
 def _grown(lean: float, variance: float) -> float:
     """E[v^(1 + lean)] over E[v]E[v^lean]."""
-    v = _factors(variance)
+    v = factors_of(variance)
     tilted = v**lean
     return float((v * tilted) @ WEIGHTS / (tilted @ WEIGHTS))

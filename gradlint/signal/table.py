@@ -7,7 +7,7 @@ import math
 import operator
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, reduce
 from typing import NamedTuple
 
 import numpy as np
@@ -64,30 +64,36 @@ class Table:
     values: Array
     profile: Profile | None = None
 
+    @cached_property
+    def layout(self) -> Layout:
+        """What follows from the dimensions alone."""
+        return layout_of(self.dims)
+
     @property
     def axes(self) -> tuple[Axis, ...]:
         """All atomic axes in order; axis i is `values` axis i + 1."""
-        return layout_of(self.dims).axes
+        return self.layout.axes
 
     @property
     def sizes(self) -> tuple[int, ...]:
         """Sizes of the atomic axes."""
-        return layout_of(self.dims).sizes
+        return self.layout.sizes
 
     @property
     def shape(self) -> tuple[int, ...]:
         """The tensor's shape."""
-        return layout_of(self.dims).shape
+        return self.layout.shape
 
     @property
     def starts(self) -> tuple[int, ...]:
         """Position of the first atomic axis of every dimension, and the number of axes at the end."""
-        return layout_of(self.dims).starts
+        return self.layout.starts
 
     def at(self, dim: int) -> range:
         """Positions of a dimension's atomic axes."""
         dim %= len(self.dims)
-        return range(self.starts[dim], self.starts[dim + 1])
+        starts = self.starts
+        return range(starts[dim], starts[dim + 1])
 
     @cached_property
     def weights(self) -> Array:
@@ -103,7 +109,7 @@ class Table:
         """E[x²] per class, shape (K,)."""
         return self.values.reshape(len(self.values), -1)[:, -1]
 
-    @property
+    @cached_property
     def square(self) -> float:
         """E[x²] over all entries."""
         return float(self.values.item(-1)) if self.profile is None else float(self.weights @ self.squares)
@@ -120,7 +126,8 @@ class Table:
         """One class for all: the average over the profile axis."""
         if self.profile is None:
             return self
-        return Table(self.dims, np.tensordot(self.weights, self.values, (0, 0))[None])
+        values = self.weights.dot(self.values.reshape(len(self.values), -1))
+        return Table(self.dims, values.reshape((1, *self.values.shape[1:])))
 
     def collapse_along(self, axes: Iterable[int]) -> Table:
         """Collapsed when the profile runs along one of these axes."""
@@ -404,3 +411,10 @@ def combine(first: Table, second: Table, operation: Callable[[Array, Array], Arr
     """Two aligned tables combined entry by entry."""
     values = operation(first.values, second.values)
     return Table(first.dims, values, first.profile or second.profile)
+
+
+def added(parts: Sequence[Table]) -> Table:
+    """The sum of tables of one layout."""
+    if all(part.profile is None for part in parts):
+        return Table(parts[0].dims, reduce(np.add, [part.values for part in parts]))
+    return reduce(lambda first, second: combine(*same_classes(first, second), np.add), parts)

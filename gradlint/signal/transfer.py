@@ -7,8 +7,8 @@ from collections.abc import Callable
 from gradlint.graph import Graph, Op
 from gradlint.signal import transfer_complex as of_complex
 from gradlint.signal.losses import loss
-from gradlint.signal.site import Flow, Site, is_complex
-from gradlint.signal.transfer_attention import attention, matmul, softmax
+from gradlint.signal.site import Flow, Site, complex_values
+from gradlint.signal.transfer_attention import attention, matmul
 from gradlint.signal.transfer_concat import concat, constant
 from gradlint.signal.transfer_deconv import conv
 from gradlint.signal.transfer_embedding import embedding
@@ -25,6 +25,7 @@ from gradlint.signal.transfer_pool import pool, resize
 from gradlint.signal.transfer_ratio import divided
 from gradlint.signal.transfer_reduce import reduce
 from gradlint.signal.transfer_shape import expand, permute, reshape, slice_, split
+from gradlint.signal.transfer_softmax import softmax
 from gradlint.signal.transfer_steps import pack, recurrent, unpack
 from gradlint.signal.transfer_strided import strided
 from gradlint.signal.transfer_unfold import fold
@@ -89,7 +90,7 @@ COMPLEX: dict[str, Transfer] = {
 
 def transfer_of(graph: Graph, op: Op) -> Transfer | None:
     """The transfer function of an op's kind; an op that takes or gives complex numbers is answered by these alone."""
-    if any(is_complex(graph.values[value]) for value in (*op.inputs, *op.outputs)):
+    if not complex_values(graph).isdisjoint((*op.inputs, *op.outputs)):
         return COMPLEX.get(op.kind, of_complex.unfollowed)
     return TRANSFER.get(op.kind)
 

@@ -1,8 +1,7 @@
-"""Softmax, products of two activations, and attention built from them."""
+"""Products of two activations, and attention as one op."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,73 +12,11 @@ from gradlint.signal import table as tables
 from gradlint.signal.field import Cotangent, Field
 from gradlint.signal.participation import Shares, shares
 from gradlint.signal.patterns import Array
-from gradlint.signal.single_entry import certain
 from gradlint.signal.site import Contribution, Contributions, Dependent, Flow, Site, Unanswered, credit
 from gradlint.signal.table import Axis, Dims, Profile, Table
 from gradlint.signal.transfer_einsum import einsum, product_of
 from gradlint.signal.transfer_merge import plus
-
-
-def softmax(site: Site) -> Flow:
-    """softmax and log_softmax along one dimension."""
-    if site.op.function not in ("softmax", "log_softmax"):
-        raise Unanswered(f"no transfer function for {site.op.function}")
-    value = site.id("input")
-    x = site.known(value)
-    dim = int(site.number("dim", -1)) % len(x.dims)
-    table = tables.merge_dim(x.table.collapse(), dim)
-    if not table.dims[dim]:
-        return certain(site, 0.0 if site.op.function == "log_softmax" else 1.0)
-    axis = table.starts[dim]
-    count = table.sizes[axis]
-    same, different = patterns.take(table.values, axis, 1), patterns.take(table.values, axis, 0)
-    rows = table.at(dim - 1) if x.causal and dim > 0 and table.shape[dim - 1] == count else None
-    found = shares(np.maximum(same - different, 0.0), count, rows)
-    shared, log = found.overlap, site.op.function == "log_softmax"
-    probabilities = _rows(table, axis, shared / count, (1.0 - shared) / (count * (count - 1.0)))
-    y = _log_field(table, axis, x) if log else Field(probabilities, np.array([1.0 / count]))
-
-    def backward(cotangents: Sequence[Cotangent | None]) -> Contributions:
-        cotangent = cotangents[0]
-        if cotangent is None:
-            return {}
-        given = tables.regroup(cotangent.table, table.dims).collapse()
-        into = _log_into(given, axis, count, probabilities) if log else softmax_into(given, axis, found.jacobian)
-        return {value: Cotangent(tables.regroup(into, x.dims))}
-
-    return Flow((y if y.dims == x.dims else Field(tables.regroup(y.table, x.dims), y.mean),), backward)
-
-
-def _rows(table: Table, axis: int, same: Array, different: Array) -> Table:
-    return table.with_values(patterns.put(axis, same, different))
-
-
-def _log_field(table: Table, axis: int, x: Field) -> Field:
-    """x − log Σ e^x: centred logits less log T + τ/2."""
-    count = table.sizes[axis]
-    mean = patterns.average(table.values, [axis], table.sizes)
-    centred = table.values - patterns.insert(mean, axis)
-    variance = float(centred.reshape(-1)[-1])
-    level = -(math.log(count) + 0.5 * variance)
-    return Field(table.with_values(centred + level**2), np.array([level]))
-
-
-def softmax_into(given: Table, axis: int, jacobian: Array) -> Table:
-    """δ_j = a_j(g_j − Σ a g): variance (g_s − g_d)·tr(J J′)/T by key, J = diag(a) − a aᵀ, summing to zero over j."""
-    count = given.sizes[axis]
-    excess = patterns.take(given.values, axis, 1) - patterns.take(given.values, axis, 0)
-    same = excess * jacobian / count
-    return given.with_values(patterns.put(axis, same, -same / (count - 1.0)))
-
-
-def _log_into(given: Table, axis: int, count: int, probabilities: Table) -> Table:
-    """δ_k − p_k Σ δ."""
-    same, different = patterns.take(given.values, axis, 1), patterns.take(given.values, axis, 0)
-    total = same + (count - 1.0) * different
-    own, other = patterns.take(probabilities.values, axis, 1), patterns.take(probabilities.values, axis, 0)
-    into_same = same - 2.0 / count * total + own * count * total
-    into_different = different - 2.0 / count * total + other * count * total
-    return given.with_values(patterns.put(axis, into_same, into_different))
+from gradlint.signal.transfer_softmax import softmax_into
 
 
 @dataclass(frozen=True, eq=False)
@@ -233,7 +170,7 @@ class Attended:
         tokens' covariance times δ, and no sum of independent terms. J = diag(a) − a aᵀ, of the trace 1 − s.
         """
         independent = float(self.shares.jacobian.reshape(-1)[-1])
-        return self.shares.rest / independent / self.features if independent > 0.0 else 0.0
+        return float(self.shares.rest[0]) / independent / self.features if independent > 0.0 else 0.0
 
     def backward(self, given: Table) -> tuple[Table, Table, Table]:
         """Cotangents of query, key and value (Noci et al. 2022: they vanish with the alignment of the values)."""
@@ -261,7 +198,7 @@ class Attended:
         on_weights = thinned(on_weights, self.dropped)
         axes = list(self.weights.at(-1))
         merged = tables.merge_dim(on_weights, len(on_weights.dims) - 1)
-        return tables.regroup(softmax_into(merged, axes[0], self.shares.jacobian), self.weights.dims)
+        return tables.regroup(softmax_into(merged, axes[0], self.shares.jacobian, None), self.weights.dims)
 
 
 def thinned(table: Table, share: float) -> Table:

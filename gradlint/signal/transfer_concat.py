@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-
-import numpy as np
 
 from gradlint.graph import HIDING
 from gradlint.signal import layout
@@ -30,24 +28,26 @@ def concat(site: Site) -> Flow:
         fields = [field.relabelled(lambda table: layout.unsqueezed(table, dim), ("unsqueeze", dim)) for field in fields]
     kept = [(value, field) for value, field in zip(values, fields, strict=True) if 0 not in field.shape]
     joined = layout.concatenated([field for _, field in kept], dim)
-    starts = np.cumsum([0, *(field.shape[dim] for _, field in kept)])
+    lengths = [field.shape[dim] for _, field in kept]
+    runs = list(zip(itertools.accumulate(lengths, initial=0), lengths, strict=False))
+    channels = dim == 1 and not stacked
 
     def backward(cotangents: Sequence[Cotangent | None]) -> Contributions:
         cotangent = cotangents[0]
         if cotangent is None:
             return {}
         out: dict[int, Contribution] = {}
-        for (value, field), start in zip(kept, starts, strict=False):
-            part = layout.restricted(cotangent.table, dim, int(start), field.shape[dim])
+        parts = layout.parts_of(cotangent.table, dim, runs)
+        for (value, _), (start, _), part in zip(kept, runs, parts, strict=True):
             part = tables.squeeze(part, [dim]) if stacked else part
-            edges = cotangent.edges if dim == 1 and not stacked else ()
-            given = Cotangent(tables.regroup(part, site.known(value).dims), edges=edges, lean=cotangent.lean)
-            if not stacked:
-                given = _at_part(cotangent, given, joined, site.known(value), dim, int(start))
-            if dim == 1 and not stacked:
-                orthogonal = _of_channels(cotangent.orthogonal, joined, site.known(value), int(start))
-                given = replace(given, orthogonal=orthogonal)
-            credit(out, value, given)
+            own = site.known(value)
+            given = Cotangent(
+                tables.regroup(part, own.dims),
+                edges=cotangent.edges if channels else (),
+                lean=cotangent.lean,
+                orthogonal=_of_channels(cotangent.orthogonal, joined, own, start) if channels else None,
+            )
+            credit(out, value, given if stacked else _at_part(cotangent, given, joined, own, dim, start))
         return out
 
     return Flow((joined,), backward)
@@ -63,7 +63,7 @@ def _of_channels(orthogonal: Orthogonal | None, joined: Field, part: Field, star
         return None
     rest = orthogonal.rest
     own = rest if len(rest) == 1 else rest[start : start + part.shape[1]]
-    return replace(orthogonal, source=part.source, rest=own)
+    return Orthogonal(part.source, own, orthogonal.share, orthogonal.level)
 
 
 def _at_part(cotangent: Cotangent, given: Cotangent, joined: Field, part: Field, dim: int, start: int) -> Cotangent:
@@ -74,7 +74,7 @@ def _at_part(cotangent: Cotangent, given: Cotangent, joined: Field, part: Field,
     independent = layout.restricted(factor.independent, dim, start, part.shape[dim])
     if independent.dims != part.dims or law.table.dims != part.dims:
         return given
-    return replace(through(law, independent, factor.function), edges=given.edges, lean=given.lean)
+    return through(law, independent, factor.function, edges=given.edges, lean=given.lean, orthogonal=given.orthogonal)
 
 
 def constant(site: Site) -> Flow:

@@ -6,23 +6,25 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, reduce
 
 import numpy as np
 
 from gradlint.signal import patterns
 from gradlint.signal import table as tables
 from gradlint.signal.closeness import read_together
-from gradlint.signal.edges import along, even
+from gradlint.signal.edges import along, even, mean_of
 from gradlint.signal.edges import levelled as over_mean
 from gradlint.signal.few_taps import in_reach, passed, spike_of, tail_of
 from gradlint.signal.field import Cotangent, Field
+from gradlint.signal.filter_sums import FilterSums
 from gradlint.signal.patterns import Array
-from gradlint.signal.rows import filtered, rows_of, tangent, weighed
+from gradlint.signal.rows import filtered, rows_of, tangent
 from gradlint.signal.site import Contribution, Contributions, Flow, Site, Square
 from gradlint.signal.sway import Sway, drawn, sampling, together
 from gradlint.signal.sway import Window as Averaged
 from gradlint.signal.table import Axis, Dims, Table
+from gradlint.signal.undone import Reading, before_padding, by_single_channels
 from gradlint.signal.weights import Vector, Weight
 from gradlint.signal.windows import Window, windows
 
@@ -77,10 +79,10 @@ def convolution(site: Site, x: Field, weight: Weight, bias: Vector | None, geome
     """M_y over (channel, positions) from the components of M_x: f·Σ_S Q_S v_S, with Q_S the filter's sums."""
     x = _channel_profile_only(x)
     borders = even(x.edges, [window.size for window in geometry.windows])
-    read = along(Window.read, geometry.windows, borders)
+    seen = along(Window.seen, geometry.windows, borders)
+    read = [axis.read for axis in seen]
     pairs, near = read_together(x, geometry.windows)
-    apart = pairs or along(Window.pairs, geometry.windows, borders)
-    geometry = levelled(geometry, [float(v.mean()) for v in read], apart)
+    geometry = levelled(geometry, along(mean_of, read), pairs or [axis.pairs for axis in seen])
     sums = FilterSums(weight, geometry.groups)
     parts = _components_of(x.table, sums, geometry)
     y_values = mapped(parts, reach_of(geometry), sums.matrix(out=True))
@@ -104,25 +106,31 @@ def convolution(site: Site, x: Field, weight: Weight, bias: Vector | None, geome
         if cotangent is None:
             return {}
         relative = _relative(cotangent, field)
-        met = sums if relative is None else FilterSums(weighed(weight, relative), geometry.groups)
-        out = dict(_backward(site, x, y, met, geometry, cotangent, sway, local))
+        met = sums if relative is None else FilterSums(weight, geometry.groups, relative)
+        out = dict(_backward(site, x, y, met, geometry, cotangent, read, sway, local))
         into, source = out[site.id("input")], site.id("input")
-        orthogonal = cotangent.orthogonal
+        normed = cotangent.orthogonal is not None and cotangent.orthogonal.source == field.source
         own, found = site.value("weight"), out.get(site.id("weight"))
-        if own is not None and isinstance(found, Square) and orthogonal and orthogonal.source == field.source:
+        if own is not None and isinstance(found, Square) and normed:
             out[own.id] = tangent(found, weight, cotangent)
         if isinstance(into, Cotangent) and cotangent.tilt is not None and cotangent.tilt.source == field.law.source:
             out[source] = into = replace(into, tilt=passed(cotangent.tilt, x, counted))
-        if depthwise and isinstance(into, Cotangent) and orthogonal and orthogonal.source == field.source:
-            out[source] = replace(into, orthogonal=replace(orthogonal, source=site.known(source).source))
+        if normed and isinstance(into, Cotangent):
+            taps = _reading(geometry, cotangent)
+            if single:
+                out[source] = by_single_channels(into, cotangent, site.known(source), taps)
+            else:
+                out[source] = before_padding(into, cotangent, taps)[0]
         return out
 
-    depthwise = geometry.groups == geometry.n_in == geometry.n_out
+    single = geometry.groups == geometry.n_in
+    depthwise = single and geometry.n_in == geometry.n_out
     stride = site.integers("stride", geometry.rank, 1)
     window = Averaged(weight.shape[2:], stride, math.prod(window.size for window in geometry.windows))
     sway, local = drawn(x.sway, noise_of(x, geometry.n_in), window)
     tail = tail_of(x, counted) if depthwise else 0.0
-    edges, drift = tuple(along(over_mean, read)), tuple(along(Window.drift, geometry.windows, borders))
+    alone = depthwise and all(size == 1 for size in weight.shape[2:]) and bias is None
+    edges, drift = tuple(along(over_mean, read)), tuple([axis.drift for axis in seen])
     field = Field(
         y,
         np.array([mean]),
@@ -133,8 +141,16 @@ def convolution(site: Site, x: Field, weight: Weight, bias: Vector | None, geome
         near=near,
         tail=tail,
         spike=spike_of(x, counted),
+        multiple=x.source if alone else None,
     )
     return Flow((field,), backward)
+
+
+def _reading(geometry: Geometry, cotangent: Cotangent) -> Reading:
+    """How the taps read the map, and what of the gradient is where they do."""
+    borders = even(cotangent.edges, [window.out for window in geometry.windows])
+    energy = along(Window.kept, geometry.windows, borders)
+    return Reading([np.array(window.inside) for window in geometry.windows], energy)
 
 
 def _relative(cotangent: Cotangent, y: Field) -> Array | None:
@@ -151,7 +167,8 @@ def _relative(cotangent: Cotangent, y: Field) -> Array | None:
 def levelled(geometry: Geometry, levels: Sequence[float], apart: Sequence[float] | None = None) -> Geometry:
     """The geometry with what falls on one position, and on two, scaled to these levels."""
     others = apart or [different for _, different in geometry.factors]
-    return replace(geometry, levels=tuple(zip(levels, others, strict=True)))
+    given = tuple(zip(levels, others, strict=True))
+    return Geometry(geometry.n_in, geometry.n_out, geometry.groups, geometry.windows, given)
 
 
 def _rows(parts: Array, values: Array, weight: Weight, geometry: Geometry, batch: int) -> Array | None:
@@ -172,8 +189,7 @@ def _rows(parts: Array, values: Array, weight: Weight, geometry: Geometry, batch
 def noise_of(x: Field, features: int) -> float:
     """Relative variance of the energy of this many of x's entries."""
     law = x.law
-    weights = law.table.weights
-    return sampling(law.function, float(weights @ law.mean), float(weights @ law.variance), features)
+    return sampling(law.function, *law.moments, features)
 
 
 def _channel_profile_only(x: Field) -> Field:
@@ -207,67 +223,20 @@ def without_axes(values: Array, dims: Dims, sizes: Sequence[int]) -> Table:
     return Table(dims, values)
 
 
-def components(values: Array, axes: Sequence[int]) -> Array:
-    """Möbius transform: index 1 of an axis now means "the variance component that involves this axis"."""
-    values = values.copy()
-    for axis in axes:
-        index: list[slice | int] = [slice(None)] * values.ndim
-        other = list(index)
-        index[axis + 1], other[axis + 1] = 1, 0
-        values[tuple(index)] = values[tuple(index)] - values[tuple(other)]
-    return values
+def components(values: Array, count: int) -> Array:
+    """Möbius transform of the last axes: index 1 of an axis now means "the variance component that involves it"."""
+    transformed: Array = values.reshape(-1, 2**count).dot(_moebius(count)).reshape(values.shape)
+    return transformed
 
 
-@lru_cache(maxsize=16)
-def _keys(rank: int, *, forward: bool) -> tuple[list[str], list[str]]:
-    """Names of a filter's sums for every subset of (channel, taps): with the mapped-to axis kept, and without it."""
-    own, other = ("0", "1") if forward else ("1", "0")
-    kept, summed = [], []
-    for channel, *taps in itertools.product((0, 1), repeat=1 + rank):
-        spatial = [str(axis + 2) for axis, one in enumerate(taps) if one]
-        inside = [other] * channel
-        kept.append("".join(sorted([own, *inside, *spatial])))
-        summed.append("".join([*inside, *spatial]))
-    return kept, summed
-
-
-@dataclass(frozen=True, eq=False)
-class FilterSums:
-    """Sums of a filter bank over channels and taps named by a subset, seen from the output and from the input."""
-
-    weight: Weight
-    groups: int
-
-    def matrix(self, *, out: bool) -> Array:
-        """(different, same) sums for every subset of (channel, taps), shape (2, subsets).
-
-        Σ over the subset of (Σ over the others W)² per output channel, and its mean over pairs of output channels; or,
-        with `out` false, per input channel, where the channel of a subset is the output's.
-        """
-        shape = self.weight.shape
-        count = shape[0] if out else shape[1] * self.groups
-        same, together = (
-            np.array([self.weight.sums[key] for key in keys]) for keys in _keys(len(shape) - 2, forward=out)
-        )
-        cross = (together - same) / max(count * (count - 1), 1)
-        if self.groups > 1:
-            cross[len(cross) // 2 :] = 0.0
-        return np.array([cross, same / count])
-
-    def energy(self, counts: Sequence[int], n_in: int) -> Array:
-        """Share of the filter's energy on every class of input channels."""
-        square = self.weight.columns.get("square")
-        share = np.asarray(counts, np.float64) / n_in
-        if square is None or self.groups > 1:
-            return share
-        starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
-        energy: Array = np.add.reduceat(square, starts)
-        return energy / max(float(energy.sum()), 1e-300)
+@lru_cache(maxsize=8)
+def _moebius(count: int) -> Array:
+    return reduce(np.kron, [np.array([[1.0, -1.0], [0.0, 1.0]])] * count, np.ones((1, 1)))
 
 
 def _components_of(table: Table, sums: FilterSums, geometry: Geometry) -> Array:
     """Variance components of the input over (channel, positions), for either half of the batch axis."""
-    parts = components(with_axes(table), range(1, 2 + geometry.rank))
+    parts = components(with_axes(table), 1 + geometry.rank)
     if table.profile is None:
         return parts
     return _weighed(parts, sums.energy(table.profile.counts, geometry.n_in), table.weights)
@@ -275,9 +244,10 @@ def _components_of(table: Table, sums: FilterSums, geometry: Geometry) -> Array:
 
 def _weighed(parts: Array, energy: Array, share: Array) -> Array:
     """Classes of input channels added up: by the filter's energy on them, or evenly for what all channels have."""
-    own = np.tensordot(energy, parts[:, :, 1], (0, 0))
-    common = np.tensordot(share, parts[:, :, 0], (0, 0))
-    return np.stack([common, own], axis=1)[None]
+    own, common = (
+        by_class.dot(parts[:, :, channel].reshape(len(parts), -1)) for channel, by_class in ((1, energy), (0, share))
+    )
+    return patterns.put(1, own.reshape((1, 2, *parts.shape[3:])), common.reshape((1, 2, *parts.shape[3:])))
 
 
 def reach_of(geometry: Geometry) -> Array:
@@ -313,20 +283,28 @@ def _inclusion(rank: int) -> Array:
 def mapped(parts: Array, reach: Array, pairs: Array) -> Array:
     """Σ over components inside each spatial pattern of filter sum × component; `pairs` holds (cross, own) sums."""
     rank = parts.ndim - 3
-    flat = parts.reshape(len(parts), 2, -1)
-    maps = pairs[:, :, None] * _inclusion(rank) * reach
-    return np.tensordot(flat, maps, ([2], [1])).reshape((len(parts), 2, 2) + (2,) * rank)
+    maps = pairs.T[:, :, None] * (_inclusion(rank) * reach)[:, None]
+    found: Array = parts.reshape(-1, len(maps)).dot(maps.reshape(len(maps), -1))
+    return found.reshape((len(parts), 2, 2) + (2,) * rank)
 
 
 def _backward(
-    site: Site, x: Field, y: Table, sums: FilterSums, geometry: Geometry, cotangent: Cotangent, sway: Sway, local: float
+    site: Site,
+    x: Field,
+    y: Table,
+    sums: FilterSums,
+    geometry: Geometry,
+    cotangent: Cotangent,
+    read: Sequence[Array],
+    sway: Sway,
+    local: float,
 ) -> Contributions:
     given = tables.regroup(cotangent.table, y.dims).collapse()
     values = with_axes(given)
-    parts = components(values, range(1, 2 + geometry.rank))
+    parts = components(values, 1 + geometry.rank)
     borders = even(cotangent.edges, [window.out for window in geometry.windows])
     written = along(Window.written, geometry.windows, borders)
-    behind = [(float(v.sum()) / w.size, w.adjoint[1]) for v, w in zip(written, geometry.windows, strict=True)]
+    behind = [(level, w.adjoint[1]) for level, w in zip(along(mean_of, written), geometry.windows, strict=True)]
     into = mapped(parts, _patterns(behind), sums.matrix(out=False))
     profile = x.table.profile
     if profile is not None:
@@ -340,10 +318,7 @@ def _backward(
     at_input = tables.regroup(Table(x.dims, into, profile), site.known(source).dims)
     edges = tuple(along(over_mean, written))
     out: dict[int, Contribution] = {source: Cotangent(at_input, edges=edges, lean=cotangent.lean * local)}
-    sources = even(x.edges, [window.size for window in geometry.windows])
-    met = along(
-        lambda window, edge, source: float((window.read(source) * edge).mean()), geometry.windows, borders, sources
-    )
+    met = along(lambda seen, edge: float(seen.dot(edge)) / len(edge), read, borders)
     axes = [Axis(math.prod(axis.size for axis in x.dims[0]), batch=True), Axis(geometry.n_out)]
     axes += [Axis(window.out) for window in geometry.windows]
     return out | _parameter_gradients(
@@ -373,17 +348,17 @@ def _parameter_gradients(
 def filter_gradient(x: Array, given: Array, batch: int, geometry: Geometry) -> Square:
     """E[g²] of one filter entry: Σ over pairs of samples and positions in bounds of E[δδ′]E[xx′]."""
     both = patterns.take(given, 1, 1)[0] * patterns.take(x, 1, 1)[0]
-    pairs = _position_pairs(batch, geometry)
-    return Square(float((both * pairs).sum()), float(np.abs(both * pairs).sum()))
+    terms = (both * _position_pairs(batch, geometry)).reshape(-1)
+    return Square(float(np.add.reduce(terms)), float(np.add.reduce(np.abs(terms))))
 
 
 def _position_pairs(batch: int, geometry: Geometry) -> Array:
     """Numbers of pairs (different, same) of samples and of positions whose tap is in bounds, (2, …, 2)."""
-    counts: Array = np.array([batch * (batch - 1.0), float(batch)])
-    for window, factors in zip(geometry.windows, geometry.factors, strict=True):
-        same, different = window.out * factors[0], window.out * (window.out - 1.0) * factors[1]
-        counts = np.multiply.outer(counts, np.array([different, same]))
-    return counts
+    counts = [
+        (window.out * same, window.out * (window.out - 1.0) * different)
+        for window, (same, different) in zip(geometry.windows, geometry.factors, strict=True)
+    ]
+    return _patterns([(float(batch), batch * (batch - 1.0)), *counts]).reshape((2,) * (1 + geometry.rank))
 
 
 def _computed_filter(shape: Sequence[int], x: Array, given: Array, batch: int, geometry: Geometry) -> Table:

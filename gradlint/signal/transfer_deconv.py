@@ -10,12 +10,12 @@ import numpy as np
 from gradlint.signal import patterns
 from gradlint.signal import table as tables
 from gradlint.signal.field import Cotangent, Field
+from gradlint.signal.filter_sums import FilterSums
 from gradlint.signal.norm_plan import merged
 from gradlint.signal.site import Contribution, Contributions, Flow, Site, Square, Unanswered
 from gradlint.signal.sway import drawn
 from gradlint.signal.table import Axis, Table
 from gradlint.signal.transfer_conv import (
-    FilterSums,
     Geometry,
     adjoint_reach_of,
     components,
@@ -49,8 +49,9 @@ def transposed(
     """y = Wᵀx: the forward map of one is the backward map of the other. `geometry` leads from y to x."""
     x = x.collapse()
     sums = FilterSums(weight, geometry.groups)
-    spatial = range(1, 2 + geometry.rank)
-    values = mapped(components(with_axes(x.table), spatial), adjoint_reach_of(geometry), sums.matrix(out=False))
+    values = mapped(
+        components(with_axes(x.table), 1 + geometry.rank), adjoint_reach_of(geometry), sums.matrix(out=False)
+    )
     if bias is not None:
         values[:, :, 1] += bias.square
         values[:, :, 0] += bias.cross
@@ -63,7 +64,7 @@ def transposed(
         if cotangent is None:
             return {}
         given = with_axes(tables.regroup(cotangent.table, y.dims).collapse())
-        into = mapped(components(given, spatial), reach_of(geometry), sums.matrix(out=True))
+        into = mapped(components(given, 1 + geometry.rank), reach_of(geometry), sums.matrix(out=True))
         sizes = [math.prod(axis.size for axis in dim) for dim in x.dims]
         source = site.id("input")
         table = tables.regroup(without_axes(into, x.dims, sizes), site.known(source).dims)

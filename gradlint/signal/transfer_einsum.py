@@ -3,54 +3,22 @@
 from __future__ import annotations
 
 import functools
-import itertools
 import math
 import string
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from gradlint.signal import patterns
 from gradlint.signal import table as tables
+from gradlint.signal.attention_products import product
 from gradlint.signal.field import Cotangent, Field
+from gradlint.signal.letters import Factor, Letters, lettered
 from gradlint.signal.patterns import Array
+from gradlint.signal.samples import by_sample, evened
 from gradlint.signal.site import Contribution, Contributions, Flow, Site, Unanswered, credit
-from gradlint.signal.table import Axis, Profile, Table
-
-
-@dataclass(frozen=True, eq=False)
-class Factor:
-    """One operand: its value, its field and a letter for each of its dimensions."""
-
-    value: int
-    field: Field
-    letters: str
-
-
-@dataclass(frozen=True, eq=False)
-class Letters:
-    """The letters of a product in order – those of the result, then those summed over – with their atomic axes."""
-
-    order: str
-    result: str
-    axes: Mapping[str, tuple[Axis, ...]]
-
-    def at(self, letters: str) -> list[int]:
-        """Positions of the axes of some letters, in the order of all."""
-        starts = dict(
-            zip(self.order, itertools.accumulate((len(self.axes[c]) for c in self.order), initial=0), strict=False)
-        )
-        return [starts[c] + i for c in letters for i in range(len(self.axes[c]))]
-
-    @property
-    def sizes(self) -> list[int]:
-        """Sizes of all axes."""
-        return [axis.size for c in self.order for axis in self.axes[c]]
-
-    def size(self, letters: str) -> int:
-        """Number of index values that some letters run over."""
-        return math.prod(axis.size for c in letters for axis in self.axes[c])
+from gradlint.signal.table import Profile, Table
 
 
 def contracted(factors: Sequence[Factor], result: str) -> Flow:
@@ -59,35 +27,49 @@ def contracted(factors: Sequence[Factor], result: str) -> Flow:
     E[y y′] is Σ over pairs of summed indices of the product of the operands' E[x x′]; the gradient of one operand is
     the same kind of sum of the cotangent and the other operands.
     """
-    letters = _letters(factors, result)
-    spread = [
-        _spread(table, factor.letters, letters) for factor, table in zip(factors, _told(factors, result), strict=True)
-    ]
-    summed = letters.at("".join(c for c in letters.order if c not in result))
-    whole = _product(spread)
-    values = patterns.pair_sum(whole.values, summed, letters.sizes)
-    out = Table(tuple(letters.axes[c] for c in result), values, whole.profile)
-    count = letters.size("".join(c for c in letters.order if c not in result))
+    letters = lettered(factors, result)
+    kind = product(factors, letters)
+    told = _told(factors, result)
+
+    def whole(parts: Sequence[Table]) -> Table:
+        return _product([_spread(t, factor.letters, letters) for factor, t in zip(factors, parts, strict=True)])
+
+    seen = whole([kind.seen(factor, table) for factor, table in zip(factors, told, strict=True)])
+    values = patterns.pair_sum(seen.values, letters.at(letters.summed), letters.sizes)
+    out = Table(tuple(letters.axes[c] for c in result), values, seen.profile)
+    spread = [_spread(table, factor.letters, letters) for factor, table in zip(factors, told, strict=True)]
     means = [_mean(factor.field, table) for factor, table in zip(factors, spread, strict=True)]
-    mean = math.prod(means[1:], start=means[0] * float(count))
+    field = kind.made(Field(out, math.prod(means[1:], start=means[0] * float(letters.size(letters.summed)))))
 
     def backward(cotangents: Sequence[Cotangent | None]) -> Contributions:
         cotangent = cotangents[0]
         if cotangent is None:
             return {}
-        given = _spread(tables.regroup(cotangent.table, out.dims), result, letters)
+        given = tables.regroup(cotangent.table, out.dims)
         found: dict[int, Contribution] = {}
-        for place, factor in enumerate(factors):
-            others = [part for other, part in enumerate(spread) if other != place]
-            into = Cotangent(_gathered(_product([given, *others]), factor, letters))
-            credit(found, factor.value, into)
+        for factor in factors:
+            arrived, echo = kind.arrived(factor, given, cotangent)
+            others = [
+                kind.beside(other, table, field, cotangent)
+                for other, table in zip(factors, spread, strict=True)
+                if other is not factor
+            ]
+            into = _gathered(_product([_spread(arrived, result, letters), *others]), factor, letters)
+            lean = kind.lean(factor, field, cotangent)
+            credit(found, factor.value, Cotangent(into, lean=lean, echo=echo, features=kind.features(factor)))
         return found
 
-    return Flow((Field(out, mean),), backward)
+    return Flow((field,), backward)
 
 
 def _told(factors: Sequence[Factor], result: str) -> list[Table]:
-    """The operands' tables, of which one may keep classes: along a letter of the result that no other operand has."""
+    """The operands' tables, of which one may keep classes: along a letter of the result that no other operand has.
+
+    Samples are kept apart in all operands.
+    """
+    fields = [factor.field.table for factor in factors]
+    if any(by_sample(t) and _letter_of(t, factor.letters) in result for factor, t in zip(factors, fields, strict=True)):
+        return [evened(table) for table in fields]
     found, met = [], False
     for factor in factors:
         table = factor.field.table
@@ -112,17 +94,6 @@ def _mean(field: Field, table: Table) -> Array:
 def _product(parts: Sequence[Table]) -> Table:
     """Tables of one layout multiplied entry by entry, class by class where they have the same classes."""
     return functools.reduce(lambda a, b: tables.combine(*tables.same_classes(a, b), np.multiply), parts)
-
-
-def _letters(factors: Sequence[Factor], result: str) -> Letters:
-    order = "".join(dict.fromkeys(result + "".join(factor.letters for factor in factors)))
-    axes: dict[str, tuple[Axis, ...]] = dict.fromkeys(order, ())
-    for factor in factors:
-        if len(set(factor.letters)) < len(factor.letters):
-            raise Unanswered("a diagonal")
-        for letter, own in zip(factor.letters, factor.field.dims, strict=True):
-            axes[letter] = tables.refine(axes[letter], own) if axes[letter] and own else axes[letter] or own
-    return Letters(order, result, axes)
 
 
 def _spread(table: Table, own: str, letters: Letters) -> Table:

@@ -9,6 +9,7 @@ import numpy as np
 
 from gradlint.signal import patterns
 from gradlint.signal import table as tables
+from gradlint.signal.faint import empty_rows
 from gradlint.signal.field import Cotangent, Field
 from gradlint.signal.patterns import Array
 from gradlint.signal.site import Contributions, Flow, Site, Square, Unanswered
@@ -156,4 +157,6 @@ def lookup(site: Site, weight: Weight, labels: Table) -> Flow:
         summed = float(patterns.pair_sum(meeting, order, labels.sizes).sum())
         return {value.id: Square(summed, float(patterns.pair_sum(np.abs(meeting), order, labels.sizes).sum()))}
 
-    return Flow((Field(out, np.array([weight.total / (rows * width)])),), backward)
+    tokens = site.has("input") and site.id("input") in site.indices and site.indices[site.id("input")].random
+    faint = empty_rows(weight.rows.get("square")) if tokens else None
+    return Flow((Field(out, np.array([weight.total / (rows * width)]), faint=faint),), backward)

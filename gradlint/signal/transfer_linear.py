@@ -8,7 +8,7 @@ import numpy as np
 
 from gradlint.signal import patterns
 from gradlint.signal import table as tables
-from gradlint.signal.field import Cotangent, Field
+from gradlint.signal.field import Cotangent, Field, fewer
 from gradlint.signal.patterns import Array
 from gradlint.signal.rows import rows_of, tangent, weighed
 from gradlint.signal.site import Contribution, Contributions, Flow, Site, Square, Unanswered
@@ -63,12 +63,11 @@ def contraction(site: Site, x: Field, weight: Weight, bias: Vector | None) -> Fl
     y = Table((*x.dims[:-1], out_axis), values, profile)
     mean_by_class = np.array([mean]) if profile is None else np.full(len(values), mean)
     law = x.law
-    noise = sampling(
-        law.function, float(law.table.weights @ law.mean), float(law.table.weights @ law.variance), weight.shape[1]
-    )
+    noise = sampling(law.function, *law.moments, weight.shape[1])
     sway, _ = drawn(x.sway, noise)
     rows = rows_of(y_same[0], weight) if profile is None else None
-    field = Field(y, mean_by_class, sway=sway, rows=rows, features=weight.shape[1])
+    features = fewer(x.features, weight.shape[1])
+    field = Field(y, mean_by_class, sway=sway, rows=rows, features=features)
 
     def backward(cotangents: Sequence[Cotangent | None]) -> Contributions:
         cotangent = cotangents[0]
@@ -80,10 +79,9 @@ def contraction(site: Site, x: Field, weight: Weight, bias: Vector | None) -> Fl
         value = site.value("weight")
         found = out.get(value.id) if value is not None else None
         follows = cotangent.orthogonal is not None and cotangent.orthogonal.source == field.source
-        if value is not None and isinstance(found, Square) and follows:
-            out[value.id] = tangent(found, weight, cotangent)
-        elif value is not None and isinstance(found, Square) and cotangent.echo:
-            out[value.id] = Square(found.value * (1.0 + cotangent.echo), found.magnitude * (1.0 + cotangent.echo))
+        if value is not None and isinstance(found, Square):
+            whole = Square(found.value * (1.0 + cotangent.echo), found.magnitude * (1.0 + cotangent.echo))
+            out[value.id] = tangent(whole, weight, cotangent) if follows else whole
         return out
 
     return Flow((field,), backward)

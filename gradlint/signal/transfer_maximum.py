@@ -84,7 +84,7 @@ def windowed(
         edges = resampled(cotangent.edges, x.shape[2:])
         if x.dims != original.dims:
             return {value: Cotangent(tables.regroup(shaped, original.dims), edges=edges, lean=cotangent.lean)}
-        return {value: replace(through(law, independent, height), edges=edges, lean=cotangent.lean)}
+        return {value: through(law, independent, height, edges=edges, lean=cotangent.lean)}
 
     return Flow((y, None)[: len(site.op.outputs)], backward)
 

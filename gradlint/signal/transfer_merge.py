@@ -12,6 +12,7 @@ from gradlint.signal import masks, patterns
 from gradlint.signal import table as tables
 from gradlint.signal.distribution import law_of, split_cotangent, summed
 from gradlint.signal.edges import blended
+from gradlint.signal.faint import of_product, of_sum
 from gradlint.signal.field import Base, Cotangent, Field, push, through, white
 from gradlint.signal.kernels import kernel
 from gradlint.signal.patterns import Array
@@ -24,6 +25,7 @@ from gradlint.signal.transfer_concat import PARTS
 from gradlint.signal.transfer_norm import written_norm
 from gradlint.signal.transfer_pointwise import masked_logits, pointwise, scaled, shifted, unchanged
 from gradlint.signal.transfer_pool import less_average
+from gradlint.signal.undone import at_term, by_a_gain
 from gradlint.signal.written_norm import less_mean, written
 
 
@@ -127,19 +129,36 @@ def independent_sum(first: int, second: int, x: Field, y: Field, alpha: float) -
     sway = mixed([(x.variance / whole, x.sway), (alpha**2 * y.variance / whole, y.sway)])
     edges = blended([(x.table.square, x.edges), (alpha**2 * y.table.square, y.edges)])
     kept = terms if len(terms) <= TERMS else ()
-    field = Field(table, mean, base, sway=sway, edges=edges, causal=x.causal or y.causal, terms=kept)
+    faint = of_sum(x.mixture, replace(y.mixture, square=alpha**2 * y.table.square))
+    root = x.variance / whole / math.sqrt(x.features) + alpha**2 * y.variance / whole / math.sqrt(y.features)
+    features = 1.0 / root**2 if root > 0.0 else math.inf  # what tokens have in common, they have in both
+    field = Field(
+        table,
+        mean,
+        base,
+        sway=sway,
+        edges=edges,
+        causal=x.causal or y.causal,
+        terms=kept,
+        faint=faint,
+        features=features,
+        width=min(x.width, y.width),
+    )
 
     def backward(cotangents: Sequence[Cotangent | None]) -> Contributions:
         cotangent = cotangents[0]
         if cotangent is None:
             return {}
         if values is not None and cotangent.tilt is not None and cotangent.table.dims == table.dims:
+            into_x = split_cotangent(cotangent, field, x, values, first=True)
             into_y = split_cotangent(cotangent, field, y, values, first=False)
-            return {
-                first: split_cotangent(cotangent, field, x, values, first=True),
-                second: into_y if alpha**2 == 1.0 else _to(cotangent, y, alpha**2),
-            }
-        return {first: _to(cotangent, x, 1.0), second: _to(cotangent, y, alpha**2)}
+            into_y = into_y if alpha**2 == 1.0 else _to(cotangent, y, alpha**2)
+        else:
+            into_x, into_y = _to(cotangent, x, 1.0), _to(cotangent, y, alpha**2)
+        return {
+            first: at_term(into_x, cotangent, field, x, y, 1.0),
+            second: at_term(into_y, cotangent, field, y, x, alpha),
+        }
 
     return Flow((field,), backward)
 
@@ -285,9 +304,8 @@ def independent_product(first: int, second: int, x: Field, y: Field) -> Flow:
     a, b = tables.aligned(x.table, y.table)
     table = tables.combine(a, b, np.multiply)
     mean = _means(a, x.mean) * _means(b, y.mean)
-    field = Field(
-        table, _means(table, mean), _scaled_law(x, y) or _scaled_law(y, x), sway=_gated(x, y), edges=x.edges or y.edges
-    )
+    law, faint = _scaled_law(x, y) or _scaled_law(y, x), of_product(x.mixture, y.mixture)
+    field = Field(table, _means(table, mean), law, sway=_gated(x, y), edges=x.edges or y.edges, faint=faint)
 
     def backward(cotangents: Sequence[Cotangent | None]) -> Contributions:
         cotangent = cotangents[0]
@@ -305,6 +323,8 @@ def independent_product(first: int, second: int, x: Field, y: Field) -> Flow:
             coupled = _at_gate(cotangent, field, gate, x if gate is y else y)
             if coupled is not None:
                 out[value] = coupled
+        for value, gain in ((first, y), (second, x)):
+            out[value] = by_a_gain(out[value], cotangent, gain)
         return out
 
     return Flow((field,), backward)
@@ -318,8 +338,10 @@ def _through_product(cotangent: Cotangent, field: Field, x: Field, other: Table)
     if factor.partial or x.table.profile is not None or x.dims != field.dims or other.dims != x.dims:
         return None
     independent, weight = tables.same_classes(tables.regroup(factor.independent, other.dims), other)
-    return replace(
-        through(x.law, tables.combine(independent, weight, np.multiply), factor.function),
+    return through(
+        x.law,
+        tables.combine(independent, weight, np.multiply),
+        factor.function,
         edges=cotangent.edges,
         lean=cotangent.lean,
     )

@@ -8,22 +8,27 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from gradlint.graph import Value
 from gradlint.signal import patterns
 from gradlint.signal import table as tables
 from gradlint.signal.channels import gained, shifted
 from gradlint.signal.edges import Edges
 from gradlint.signal.edges import centred as centred_edges
+from gradlint.signal.faint import after_norm, doubt_behind
 from gradlint.signal.field import Base, Cotangent, Field, Orthogonal, Tilt, outer
-from gradlint.signal.norm_energies import INFLATED, apart, by_channel, damping_of, unequal
-from gradlint.signal.norm_gains import affine_gradients, coupling, gains_along, left_over
+from gradlint.signal.norm_energies import INFLATED, apart, damping_of, freed, unequal
+from gradlint.signal.norm_gains import affine_gradients, coupling
 from gradlint.signal.norm_plan import Plan, normalised_axes, planned
+from gradlint.signal.norm_projection import centred, over_set, projected
 from gradlint.signal.patterns import Array
+from gradlint.signal.samples import by_sample, pooled
 from gradlint.signal.scalar import IDENTITY, affine, compose
 from gradlint.signal.single_entry import biased
 from gradlint.signal.site import Contributions, Flow, Site, Square, Unanswered
-from gradlint.signal.spectrum import divided
+from gradlint.signal.spectrum import divided, divided_by_sample
 from gradlint.signal.sway import Sway, damped, together
 from gradlint.signal.table import Table
+from gradlint.signal.undone import left_over
 from gradlint.signal.written_norm import Written
 
 COLLAPSED = 1e-12  # centred variance below this share of E[x²]: rounding decides what the norm divides by
@@ -52,22 +57,26 @@ def normalised(site: Site, plan: Plan, value: int) -> Flow:
     """x̂ = (x − mean)/σ, y = γ x̂ + β; σ² is taken at its expectation, E[1/s²] inflated by its degrees of freedom."""
     original = site.known(value)
     table = plan.x.table
-    centred = _centred(table.values, plan)
-    variance = np.maximum(centred.reshape(len(centred), -1)[:, -1], 0.0)
-    still = variance <= COLLAPSED * np.maximum(table.squares, 1e-300)
-    live = table.squares > 0.0  # entries that are zero by structure divide nothing
-    if np.all(still) or (plan.eps == 0.0 and np.any(still & live)):
+    around = centred(table, plan)
+    variance = over_set(table, plan, np.maximum(around.reshape(len(around), -1)[:, -1], 0.0))
+    squares = over_set(table, plan, table.squares)
+    still = variance <= COLLAPSED * np.maximum(squares, 1e-300)
+    varied = squares > 0.0  # entries that are zero by structure divide nothing
+    if still.all() or (plan.eps == 0.0 and (still & varied).any()):
         raise Unanswered("the norm's input does not vary over the axes that it normalises")
     inverse = plan.scale / (variance + plan.eps)
-    unit = centred * outer(table, np.sqrt(inverse))
+    unit = around * outer(table, np.sqrt(inverse))
     evened = _evened(plan)
     if evened is not None:
         unit = patterns.put(plan.along[0], evened.same, patterns.take(unit, plan.along[0], 0))
     unit, inflation, level = _divided(unit, plan)
-    damping = damping_of(plan, inflation)
+    alone = float((variance / np.maximum(variance + plan.eps, 1e-300)).mean())
+    inflation, level = 1.0 + (inflation - 1.0) * alone**2, level * alone**2
+    damping = damping_of(plan, inflation, alone)
     common = 1.0 - float(variance.mean()) / max(table.square, 1e-300)
-    edges = centred_edges(plan.x.edges, plan.x.drift, common) if by_channel(plan) else ()
-    y = _affine_field(plan, table.with_values(unit), inverse, damped(plan.x.sway, damping), edges, plan.x.spike - level)
+    edges = centred_edges(plan.x.edges, plan.x.drift, common) if plan.by_channel else ()
+    sway = freed(damped(plan.x.sway, damping), table, table.with_values(unit), plan)
+    y = _affine_field(plan, table.with_values(unit), inverse, sway, edges, plan.x.spike - level)
 
     def backward(cotangents: Sequence[Cotangent | None]) -> Contributions:
         cotangent = cotangents[0]
@@ -75,24 +84,23 @@ def normalised(site: Site, plan: Plan, value: int) -> Flow:
             return {}
         given = replace(cotangent, lean=cotangent.lean * damping)
         felt = np.minimum(inflation + unequal(plan), INFLATED)
-        return _norm_backward(site, plan, value, y, unit, inverse * felt, given, evened, apart(plan, level))
+        share = _share_of_eps(plan, inverse, felt, evened)
+        return _norm_backward(
+            site, plan, value, y, unit, inverse * felt, given, evened, apart(plan, level, alone), share
+        )
 
     shaped = y if y.dims == original.dims else Field(tables.regroup(y.table, y.dims), y.mean, y.base, y.source, y.sway)
-    return Flow((_as_shape(shaped, original.shape),), backward)
+    faint = None if plan.by_channel else original.faint
+    own = float(variance.mean()), plan.eps
+    found = _as_shape(shaped, original.shape)
+    if faint is not None:
+        found = replace(found, faint=after_norm(faint, *own))
+    return Flow((found,), backward, returned=doubt_behind(faint, *own))
 
 
 def _as_shape(y: Field, shape: tuple[int, ...]) -> Field:
     assert y.shape == shape
     return y
-
-
-def _centred(values: Array, plan: Plan) -> Array:
-    if not plan.centred:
-        return values
-    mean = patterns.average(values, plan.over, plan.x.table.sizes)
-    for axis in sorted(plan.over):
-        mean = patterns.insert(mean, axis)
-    return values - mean
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,15 +120,13 @@ def _evened(plan: Plan) -> Evened | None:
         return None
     sizes = [size for axis, size in enumerate(plan.x.table.sizes) if axis != along[0]]
     over = [axis - (axis > along[0]) for axis in plan.over]
-    mean = patterns.average(rows, over, sizes)
-    for axis in sorted(over):
-        mean = patterns.insert(mean, axis)
-    centred = rows - mean
+    centred = rows - patterns.across(patterns.average(rows, over, sizes), over)
     variance = np.maximum(centred.reshape(len(centred), -1)[:, -1], 0.0) + plan.eps
-    if not np.all(variance > 0.0):
+    if not (variance > 0.0).all():
         return None
     inverse, level = 1.0 / variance, float(variance.mean())
-    same = np.tensordot(inverse, centred, (0, 0))[None] * (plan.scale / len(inverse))
+    same = inverse.dot(centred.reshape(len(inverse), -1)).reshape((1, *centred.shape[1:]))
+    same *= plan.scale / len(inverse)
     average = float(inverse.mean())
     return Evened(same, inverse / average, average * level, float(np.sqrt(inverse).mean()) ** 2 * level)
 
@@ -135,38 +141,39 @@ def _divided(unit: Array, plan: Plan) -> tuple[Array, Array, float]:
     over = sorted(plan.over)
     inside = patterns.take_all(unit, plan.others)
     level = inside.reshape(len(inside), -1)[:, -1]
-    moments, inflation = divided(inside, [sizes[axis] for axis in over])
+    if plan.unequal:
+        moments, inflation = _divided_by_sample(inside, plan)
+        level = pooled(plan.x.table, level)
+    else:
+        moments, inflation = divided(inside, tuple([sizes[axis] for axis in over]))
     out = unit.copy()
-    index: list[slice | int] = [slice(None)] * unit.ndim
-    for axis in plan.others:
-        index[axis + 1] = 1
-    out[tuple(index)] = moments * level.reshape((-1,) + (1,) * len(over))
-    own = math.log(max(float(np.mean(inflation)), 1.0))
-    tail = np.where(level > 0.0, np.clip(inflation + plan.x.tail, 1.0, INFLATED), 1.0)
+    out[patterns.shared(unit.ndim, plan.others)] = moments * level.reshape((-1,) + (1,) * len(over))
+    own = math.log(max(float(inflation.mean()), 1.0))
+    tail = np.where(level > 0.0, np.minimum(np.maximum(inflation + plan.x.tail, 1.0), INFLATED), 1.0)
     return out, tail, min(own, math.log(INFLATED))
 
 
-def _averaged(values: Array, plan: Plan) -> Array:
-    """Average over pairs inside one normalised set (the other axes the same), per class."""
-    sizes = plan.x.table.sizes
-    inside = patterns.take_all(values, plan.others)
-    order = range(len(plan.over))
-    return patterns.average(inside, order, [sizes[axis] for axis in sorted(plan.over)])
+def _divided_by_sample(inside: Array, plan: Plan) -> tuple[Array, Array]:
+    """`divided` inside one normalised set whose samples are told apart, by the axes that are normalised over."""
+    assert plan.x.table.profile is not None
+    over = sorted(plan.over)
+    place = over.index(plan.x.table.profile.axis)
+    sizes = [plan.x.table.sizes[axis] for axis in [over[place], *over[:place], *over[place + 1 :]]]
+    moments, inflation = divided_by_sample(np.moveaxis(inside, place + 1, 1), sizes, plan.x.table.weights)
+    return np.moveaxis(moments, 1, place + 1), np.full(len(inside), inflation)
 
 
 def _along(values: Array, plan: Plan, same: float, different: float) -> Array:
     """Multiply by one number where the axes of the gain agree and by another where they do not."""
     out = values * different
-    index: list[slice | int] = [slice(None)] * values.ndim
-    for axis in plan.along:
-        index[axis + 1] = 1
-    out[tuple(index)] = values[tuple(index)] * same
+    index = patterns.shared(values.ndim, plan.along)
+    out[index] = values[index] * same
     return out
 
 
 def _affine_field(plan: Plan, unit: Table, inverse: Array, sway: Sway, edges: Edges, spike: float) -> Field:
     gain, bias = plan.gain, plan.bias
-    gains = gains_along(plan)
+    gains = plan.gains
     if gains is not None:
         return _by_channel(plan, unit, gains, sway, edges, spike)
     values: Array = unit.values
@@ -186,10 +193,16 @@ def _affine_field(plan: Plan, unit: Table, inverse: Array, sway: Sway, edges: Ed
         _law(plan, inverse, mean),
         _source(plan),
         sway=sway,
-        fixed=by_channel(plan),
+        fixed=plan.by_channel,
         spike=spike,
         edges=edges,
+        features=_features(plan),
     )
+
+
+def _features(plan: Plan) -> float:
+    """A norm by channel leaves what tokens have in common; of others that is not followed."""
+    return plan.x.features if plan.by_channel else math.inf
 
 
 def _source(plan: Plan) -> Hashable:
@@ -208,7 +221,7 @@ def _by_channel(plan: Plan, unit: Table, gains: Array, sway: Sway, edges: Edges,
     if bias is not None and bias.square > 0:
         mean = np.full(len(gains), bias.mean) if bias.values is None else bias.values
         table = shifted(table, axis, mean)
-    return Field(table, mean, sway=sway, fixed=by_channel(plan), spike=spike, edges=edges)
+    return Field(table, mean, sway=sway, fixed=plan.by_channel, spike=spike, edges=edges, features=_features(plan))
 
 
 def _law(plan: Plan, inverse: Array, mean: Array) -> Base | None:
@@ -235,21 +248,24 @@ def _norm_backward(
     cotangent: Cotangent,
     evened: Evened | None,
     between: Array,
+    share: Array,
 ) -> Contributions:
     table = plan.x.table
     coupled = coupling(plan, y, cotangent)
     given = tables.regroup(cotangent.table, table.dims)
-    if given.profile is not None and given.profile.axis in plan.over:
+    if given.profile is not None and given.profile.axis in plan.over and not by_sample(given):
         given = given.collapse()
     given, unit_table = tables.same_classes(given, table.with_values(unit))
     g, h = given.values, unit_table.values
-    g, h = np.broadcast_arrays(g, h)
+    if len(g) != len(h):
+        g, h = np.broadcast_arrays(g, h)
     profile = given.profile or unit_table.profile
     pairs = g * h if coupled is None else np.broadcast_to(coupled, g.shape)
     pairs = pairs * together(table.axes, plan.along, cotangent.lean, y.sway)
     out: dict[int, Cotangent | Square] = dict(affine_gradients(site, plan, given, g, pairs))
-    out |= left_over(site, plan, y, cotangent, out)
-    gain, gains = plan.gain, gains_along(plan)
+    whole = dict(out)
+    out |= left_over(site, plan, y, cotangent, whole)
+    gain, gains = plan.gain, plan.gains
     if gains is not None:
         axis = plan.along[0]
         given, weighted, unit_table = (
@@ -259,24 +275,26 @@ def _norm_backward(
         g, pairs, h, profile = given.values, weighted.values, unit_table.values, given.profile
     elif gain is not None:
         g, pairs = _along(g, plan, gain.square, gain.cross), _along(pairs, plan, gain.square, gain.cross)
-    g = _centred(g, plan)
-    removed = _removed(plan, g, h, pairs)
-    g = _projected(plan, given, g, h, pairs)
+    arrived = Table(table.dims, g, profile)
+    g = centred(arrived, plan)
+    g, taken = projected(plan, arrived, g, h, pairs)
     into = Table(table.dims, g, profile)
-    scales = outer(into, np.sqrt(np.broadcast_to(_expanded(inverse, table, into), len(g))))
+    roots = np.sqrt(_expanded(inverse, table, into))
+    scales = outer(into, roots if len(roots) == len(g) else np.broadcast_to(roots, len(g)))
     into = into.with_values(g * scales * between)
     if evened is not None:
         into = into.with_values(_along(into.values, plan, evened.factor, evened.root_factor))
     original = site.known(source)
-    rest = _rest_of_scale(plan, given, pairs, inverse, evened)
-    per_channel = plan.centred and by_channel(plan)
+    rest = _rest_of_scale(plan, given, pairs, share) * _kept(site.value("weight"), whole, out)
+    per_channel = plan.centred and plan.by_channel
     out[source] = Cotangent(
         _on_shape(into, original),
         edges=cotangent.edges,
-        lean=cotangent.lean - removed * (1.0 + cotangent.lean) if per_channel else cotangent.lean,
+        lean=cotangent.lean - taken * (1.0 + cotangent.lean) if per_channel else cotangent.lean,
         orthogonal=Orthogonal(original.source, rest) if per_channel else None,
         inverse=None if evened is None else (original.source, evened.relative),
         tilt=_tilt_below(plan, y, original, cotangent) if per_channel else None,
+        echo=cotangent.echo if per_channel else 0.0,
     )
     return out
 
@@ -289,56 +307,31 @@ def _tilt_below(plan: Plan, y: Field, x: Field, cotangent: Cotangent) -> Tilt | 
     return Tilt(x.law.source, tilt.values)
 
 
-def _rest_of_scale(plan: Plan, given: Table, pairs: Array, inverse: Array, evened: Evened | None) -> Array:
+def _share_of_eps(plan: Plan, inverse: Array, felt: Array, evened: Evened | None) -> Array:
+    """ε/(s² + ε) by channel: `inverse` is 1/(σ² + ε), `felt` E[1/s²]σ²."""
+    share = np.full(1, plan.eps * float(inverse.mean()))
+    if evened is not None:
+        share = np.minimum(share * evened.factor * evened.relative, 1.0)
+    grown = share * felt.mean()
+    found: Array = grown / (grown + 1.0 - share)
+    return found
+
+
+def _rest_of_scale(plan: Plan, given: Table, pairs: Array, share: Array) -> Array:
     """E[(Σ δx)²] by channel: ε/(σ² + ε) of Σ γδx̂, as x̂ is not quite free of x's scale."""
     own = patterns.take_all(pairs, plan.along)
     axes = [axis for axis in range(len(given.sizes)) if axis not in plan.along]
-    summed = patterns.pair_sum(own, range(len(axes)), [given.sizes[axis] for axis in axes])
-    share = np.full(1, plan.eps * float(inverse.mean()))
-    if evened is not None:
-        share = share * evened.factor * evened.relative
-    share = np.minimum(share, 1.0)
-    rest: Array = max(float(summed.mean()), 0.0) * share**2 * (1.0 - share) / max(float(1.0 - share.mean()), 1e-300)
+    total = patterns.pair_sum(own, range(len(axes)), [given.sizes[axis] for axis in axes])
+    rest: Array = max(float(total.mean()), 0.0) * share**2 * (1.0 - share) / max(float(1.0 - share.mean()), 1e-300)
     return rest
 
 
-def _removed(plan: Plan, g: Array, h: Array, pairs: Array) -> float:
-    """Share r of E[D²] that lies along x̂: E[m²]E[x̂²]/E[D²] for the mean m of D x̂ over a normalised set.
-
-    Of D² ∝ v^a at a sample of energy v the projection leaves v^a − 2r v^(1+a) + r v: to first order in r it leans by
-    a − r(1 + a) on v.
-    """
-    kappa = np.maximum(_averaged(pairs, plan), 0.0)
-    full, scale = (values.reshape(len(values), -1)[:, -1] for values in (g, h))
-    share = kappa / np.maximum(full * scale, 1e-300)
-    return min(float(share.mean()), 1.0)
-
-
-def _projected(plan: Plan, given: Table, g: Array, h: Array, pairs: Array) -> Array:
-    """(D − x̂m)(D′ − x̂′m′), m the mean of D x̂ over a normalised set.
-
-    Inside a set −κ x̂x̂′ with κ = E[m²]; between two sets −2 E[m D′] x̂ + E[mm′] x̂x̂′, which keeps what a sum over sets
-    of centred gradients leaves.
-    """
-    scale = given.per_class(h.reshape(len(h), -1)[:, -1])
-    scale = np.where(scale > 0.0, scale, np.inf)  # entries that are zero have no direction to project out
-    full = given.per_class(g.reshape(len(g), -1)[:, -1])
-    sizes = plan.x.table.sizes
-    over = sorted(plan.over)
-    coupled = _spread_over(patterns.average(pairs, over, sizes), over)
-    kappa = np.minimum(np.maximum(given.per_class(_averaged(pairs, plan)), 0.0) / scale, full)
-    same, different = patterns.joint(g, over, sizes)
-    count = math.prod(sizes[axis] for axis in over)
-    inside = _spread_over(patterns.take_all(h, plan.others), plan.others)
-    between = coupled / scale**2 * h - 2.0 * _spread_over((same - different) / count, over) * inside / scale
-    return g + np.where(_shared(g.shape, plan) > 0, -kappa / scale * h, between)
-
-
-def _spread_over(values: Array, axes: Sequence[int]) -> Array:
-    """The values of the other axes, whatever these axes are."""
-    for axis in sorted(axes):
-        values = patterns.insert(values, axis)
-    return values
+def _kept(gain: Value | None, whole: Contributions, left: Contributions) -> float:
+    """What a later norm leaves of (Σ δx̂)², relative to that."""
+    before, after = (None if gain is None else of.get(gain.id) for of in (whole, left))
+    if not isinstance(before, Square) or not isinstance(after, Square) or not before.value > 0.0:
+        return 1.0
+    return min(max(after.value / before.value, 0.0), 1.0)
 
 
 def _expanded(vector: Array, table: Table, target: Table) -> Array:
@@ -351,13 +344,3 @@ def _expanded(vector: Array, table: Table, target: Table) -> Array:
 def _on_shape(table: Table, field: Field) -> Table:
     """Undo the split of a group norm."""
     return tables.regroup(table, field.dims)
-
-
-def _shared(shape: tuple[int, ...], plan: Plan) -> Array:
-    """1 on pairs inside one normalised set: only they feel the same projection."""
-    mask = np.zeros(shape)
-    index: list[slice | int] = [slice(None)] * len(shape)
-    for axis in plan.others:
-        index[axis + 1] = 1
-    mask[tuple(index)] = 1.0
-    return mask

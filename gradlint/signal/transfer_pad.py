@@ -19,6 +19,7 @@ from gradlint.signal.scalar import IDENTITY
 from gradlint.signal.site import Contributions, Flow, Site, Unanswered
 from gradlint.signal.table import Table
 from gradlint.signal.transfer_pool import AxisMap, along_axes, axis_map
+from gradlint.signal.undone import Reading, by_single_channels
 
 
 @lru_cache(maxsize=1024)
@@ -127,7 +128,10 @@ def _edged(site: Site, flow: Flow, matrices: dict[int, Array], number: float) ->
             return found
         orthogonal = given.orthogonal
         if number == 0.0 and once and orthogonal is not None and orthogonal.source == field.source:
-            into = replace(into, orthogonal=replace(orthogonal, source=x.source))
+            kept = [matrix.sum(1) for matrix in inward]
+            borders = even(given.edges, [len(inside) for inside in kept])
+            energy = [np.atleast_1d((inside * edge).mean()) for inside, edge in zip(kept, borders, strict=True)]
+            into = by_single_channels(into, given, x, Reading([np.atleast_1d(k.mean()) for k in kept], energy))
         if len(given.edges) != len(inward):
             return found | {site.id("input"): into}
         table = into.table

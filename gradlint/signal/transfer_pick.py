@@ -14,12 +14,13 @@ from gradlint.signal import table as tables
 from gradlint.signal.distribution import points
 from gradlint.signal.field import Cotangent, Field
 from gradlint.signal.kernels import SCORES
+from gradlint.signal.letters import Factor
 from gradlint.signal.patterns import Array
 from gradlint.signal.scalar import erf
 from gradlint.signal.site import Contributions, Flow, Site, Unanswered
 from gradlint.signal.stages import Stage, flow
 from gradlint.signal.table import Table
-from gradlint.signal.transfer_einsum import Factor, contracted
+from gradlint.signal.transfer_einsum import contracted
 from gradlint.signal.transfer_embedding import gather_of
 
 

@@ -13,7 +13,7 @@ from gradlint.signal import table as tables
 from gradlint.signal.edges import Edges
 from gradlint.signal.edges import through as through_edges
 from gradlint.signal.field import Base, Cotangent, Field, Spanned, Tilt, push, through, tilted
-from gradlint.signal.kernels import SCORES, expectation
+from gradlint.signal.kernels import SCORES, expectation, linear_share
 from gradlint.signal.patterns import Array
 from gradlint.signal.scalar import IDENTITY, Scalar, affine, compose, outside_slope, product, scalar_function
 from gradlint.signal.site import Contributions, Flow, Site, Square, Unanswered
@@ -60,9 +60,7 @@ def pointwise(site: Site, role: str, function: Scalar) -> Flow:
         passed = into(x, function, cotangent)
         orthogonal = cotangent.orthogonal
         if orthogonal is not None and orthogonal.source == field.source:
-            rest = float(orthogonal.rest.mean())
-            spanned = Spanned(compose(function, law.function), rest, orthogonal.share)
-            passed = replace(passed, spanned=spanned)
+            passed = replace(passed, spanned=Spanned(compose(function, law.function), orthogonal))
         out: dict[int, Cotangent | Square] = {value: passed}
         return out | _slope_gradient(site, x, cotangent)
 
@@ -74,12 +72,12 @@ def applied(x: Field, law: Base, function: Scalar) -> Field:
     """function(x), remembered as a function of the Gaussian under x."""
     whole = compose(function, law.function)
     table, first = push(law, whole)
-    if not np.all(np.isfinite(table.values)):
+    if not np.isfinite(table.values).all():
         raise Unanswered(f"{function.key} has no finite second moment here")
     table = tables.Table(x.dims, table.values, x.table.profile)
     sway = x.sway
     if swaying(x):
-        mean, variance = _average(law)
+        mean, variance = law.moments
         entry = scales(function, mean, variance, max(x.sway.variance + x.spike, NEGLIGIBLE))
         values = table.values + table.per_class(first**2) * _shared_mean(x, function, mean, variance, entry.mean)
         values.reshape(len(values), -1)[:, -1] = table.squares * entry.square
@@ -90,7 +88,10 @@ def applied(x: Field, law: Base, function: Scalar) -> Field:
     if level != 1.0:
         table = _same_entry(table, level)
     base = Base(law.table, law.mean, whole, law.source)
-    return Field(table, first, base, sway=sway, fixed=x.fixed, edges=edges, near=x.near)
+    features = x.features
+    if x.base is None and math.isfinite(features):
+        features /= max(linear_share(function, *law.moments) ** 2, 1e-300)
+    return Field(table, first, base, sway=sway, fixed=x.fixed, edges=edges, near=x.near, features=features)
 
 
 def _same_entry(table: Table, factor: float) -> Table:
@@ -107,7 +108,7 @@ def _along_edges(x: Field, function: Scalar, kept: Edges, arrived: Edges) -> tup
     """
     if not x.edges or x.base is not None:
         return 1.0, kept
-    mean, variance = _average(x.law)
+    mean, variance = x.law.moments
     if abs(mean) <= 1e-3 * math.sqrt(variance) and (function.slopes is not None or function.steps is not None):
         return 1.0, kept
     square = expectation(function, mean, variance)[1]
@@ -138,28 +139,19 @@ def swaying(x: Field) -> bool:
     return mixed and x.base is None
 
 
-def _average(law: Base) -> tuple[float, float]:
-    """Mean and variance of the Gaussian, averaged over its classes."""
-    weights = law.table.weights
-    return float(weights @ law.mean), float(weights @ law.variance)
-
-
 def into(x: Field, function: Scalar, cotangent: Cotangent) -> Cotangent:
     """δ_x = δ_y·φ′(x), coherent with what δ_y already went through of the same Gaussian."""
     law = x.law
     slope = outside_slope(function, law.function)
     factor, tilt = cotangent.factor, cotangent.tilt
     if factor is not None and factor.base.source == law.source and not factor.partial:
-        return replace(
-            through(law, factor.independent, product(factor.function, slope)),
-            edges=cotangent.edges,
-            lean=cotangent.lean,
-        )
+        whole = product(factor.function, slope)
+        return through(law, factor.independent, whole, edges=cotangent.edges, lean=cotangent.lean)
     given = tables.regroup(cotangent.table, x.dims)
     given, lean = _leant(x, function, slope, given, cotangent.lean)
     level, edges = _along_edges(x, slope, cotangent.edges, cotangent.edges)
     given = _same_entry(given, level) if level != 1.0 else given
-    passed = replace(through(law, given, slope), edges=edges, lean=lean)
+    passed = through(law, given, slope, edges=edges, lean=lean)
     if tilt is None or tilt.source != law.source:
         return passed
     return _with_tilt(given, passed, tilted(law, slope, tilt), float((tilt.values * _squares(slope, law)).mean()))
@@ -182,7 +174,7 @@ def _leant(x: Field, function: Scalar, slope: Scalar, given: Table, lean: float)
     """δ and its lean, scaled so that E[δ²]E[φ′²] is right over all scales of x."""
     if not swaying(x):
         return given, lean
-    mean, variance = _average(x.law)
+    mean, variance = x.law.moments
     total = max(x.sway.variance + x.spike, NEGLIGIBLE)
     share = x.sway.variance / total
     lean = lean * scales(function, mean, variance, total).elasticity
@@ -219,6 +211,8 @@ def scaled(site: Site, value: int, scale: float, shift: float = 0.0) -> Flow:
             return {}
         if cotangent.factor is not None and cotangent.factor.base.source == x.law.source:
             return {value: into(x, function, cotangent)}
+        if cotangent.table.dims == x.dims:
+            return {value: cotangent.scaled(scale**2)}
         return {value: Cotangent(tables.regroup(cotangent.table, x.dims).scaled(scale**2))}
 
     return Flow((shifted(x, scale, shift),), backward)
@@ -236,6 +230,9 @@ def shifted(x: Field, scale: float, shift: float) -> Field:
         mean + shift,
         Base(base.table, base.mean, compose(affine(scale, shift), base.function), base.source),
         sway=x.sway,
+        faint=None if shift else x.faint,
+        features=x.features,
+        width=x.width,
     )
 
 
@@ -341,7 +338,7 @@ def dropout(site: Site) -> Flow:
         cotangent = cotangents[0]
         return {} if cotangent is None else {value: Cotangent(thinned(tables.regroup(cotangent.table, x.dims)))}
 
-    return Flow((Field(thinned(x.table), x.mean, sway=x.sway),), backward)
+    return Flow((Field(thinned(x.table), x.mean, sway=x.sway, faint=x.faint),), backward)
 
 
 def _shared_mask(site: Site, x: Field) -> list[int]:

@@ -49,8 +49,8 @@ def follow(site: Site, steps: Sequence[Step], value: int | None = None) -> Flow:
         table = cotangent.table
         for step, field in zip(reversed(steps), reversed(fields[:-1]), strict=True):
             table = step.back(table, field.dims)
-        edges, lean = (cotangent.edges, cotangent.lean) if still else ((), 0.0)
-        return {source: Cotangent(table, edges=edges, lean=lean, echo=cotangent.echo)}
+        edges = cotangent.edges if still else ()
+        return {source: Cotangent(table, edges=edges, lean=cotangent.lean, echo=cotangent.echo)}
 
     return Flow((fields[-1],), backward)
 

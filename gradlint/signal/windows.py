@@ -6,11 +6,21 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
-from gradlint.signal.edges import evened, levelled
+from gradlint.signal.edges import evened, levelled, mean_of
 from gradlint.signal.patterns import Array
+from gradlint.signal.recall import recalled
+
+
+class Seen(NamedTuple):
+    """What a random filter makes of an input that falls off along an axis."""
+
+    read: Array  # the moments of every output position over those of the input, (out,)
+    pairs: float  # the same of two different positions, on the whole
+    drift: Array  # how E[y(p)ȳ] varies along the outputs where the input has one sign, of mean 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,25 +52,32 @@ class Window:
         pairs = [max(share * (share * self.out - 1.0), 0.0) for share in self.inside]
         return sum(pairs) / len(pairs)
 
-    def _taken(self, vector: Array) -> Array:
-        """What every tap reads of a vector along the axis, (out, taps)."""
-        taken: Array = np.append(vector, 0.0)[self.at]
-        return taken
+    @cached_property
+    def whole(self) -> bool:
+        """Whether the outputs are the input positions one by one, as of a single tap."""
+        return self.at.shape[1] == 1 and self.out == self.size and self.inside == (1.0,)
 
-    def read(self, edge: Array) -> Array:
-        """What every output position reads of an input of these moments along the axis, the mean over taps, (out,)."""
-        read: Array = self._taken(edge).sum(1) / self.at.shape[1]
-        return read
+    def seen(self, edge: Array) -> Seen:
+        """What the outputs read of an input of these moments along the axis, which falls off in amplitude as well."""
+        return Seen(edge, 1.0, levelled(np.sqrt(edge))) if self.whole else self._seen(edge)
 
-    def pairs(self, edge: Array) -> float:
-        """`different` for an input that falls off in amplitude as this edge does in moments."""
-        if self.out == 1 or self.size == 1:
-            return float(self.read(edge).mean())
+    @recalled
+    def _seen(self, edge: Array) -> Seen:
         amplitude = np.sqrt(edge)
-        read = self._taken(amplitude)
-        found = float(((read.sum(0) ** 2) - (read**2).sum(0)).mean()) / (self.out * (self.out - 1.0))
-        level = (float(amplitude.sum()) ** 2 - float(edge.sum())) / (self.size * (self.size - 1.0))
-        return found / max(level, 1e-300)
+        padded = np.zeros(self.size + 1)
+        padded[:-1] = amplitude
+        taken = padded[self.at]
+        summed, squares = np.add.reduce(taken), taken * taken
+        read: Array = np.add.reduce(squares, 1) / self.at.shape[1]
+        return Seen(read, self._pairs(edge, amplitude, summed, mean_of(read)), levelled(taken.dot(summed)))
+
+    def _pairs(self, edge: Array, amplitude: Array, summed: Array, read: float) -> float:
+        """What falls on two positions, from the sum that every tap reads of the amplitudes."""
+        if self.out == 1 or self.size == 1:
+            return read
+        found = float(summed.dot(summed)) / len(summed) - read * self.out
+        level = (float(np.add.reduce(amplitude)) ** 2 - float(np.add.reduce(edge))) / (self.size * (self.size - 1.0))
+        return found / (self.out * (self.out - 1.0)) / max(level, 1e-300)
 
     def together(self, near: Array) -> Array:
         """What two output positions of a random filter read of an input of these moments, (out, out): tap by tap."""
@@ -82,13 +99,16 @@ class Window:
         found = padded[self.at[:, :, None], self.at[:, None, :]]
         return float(found[pairs].mean()) if pairs.any() else 1.0
 
-    def drift(self, edge: Array) -> Array:
-        """How E[y(p)ȳ] varies along the outputs of a random filter for an input of this edge and one sign, mean 1."""
-        mean = self._taken(np.sqrt(edge))
-        return levelled(mean @ (mean.sum(0) / len(mean)))
+    @recalled
+    def kept(self, edge: Array) -> Array:
+        """The share of outputs of these moments (of mean 1) at which each tap is in bounds, (taps,)."""
+        kept: Array = ((self.at < self.size) * edge[:, None]).mean(0)
+        return kept
 
     def written(self, edge: Array) -> Array:
         """The adjoint: what every input position gets from outputs of these moments, (size,)."""
+        if self.whole:
+            return edge
         taps = self.at.shape[1]
         return np.bincount(self.at.ravel(), np.repeat(edge / taps, taps), self.size + 1)[: self.size]
 
