@@ -36,7 +36,7 @@ def remembered(function: Callable[P, R]) -> Callable[P, R]:
 def attached(function: Callable[Concatenate[T, Q], R]) -> Callable[Concatenate[T, Q], R]:
     """The function with its results kept as long as its first argument, which is told apart by identity.
 
-    The other arguments are told apart by value; all must be positional.
+    The other arguments are told apart by value.
     """
     known: dict[int, tuple[weakref.ref[object], dict[Hashable, R]]] = {}
 
@@ -46,9 +46,9 @@ def attached(function: Callable[Concatenate[T, Q], R]) -> Callable[Concatenate[T
         found = known.get(key)
         if found is None or found[0]() is not owner:
             found = known[key] = (weakref.ref(owner, lambda _: known.pop(key, None)), {})
-        results = found[1]
-        if values not in results:
-            results[values] = function(owner, *values, **kwargs)
-        return results[values]
+        results, given = found[1], (values, tuple(kwargs.items()))
+        if given not in results:
+            results[given] = function(owner, *values, **kwargs)
+        return results[given]
 
     return look_up

@@ -111,9 +111,6 @@ BY_ANNOTATION: tuple[tuple[str, object], ...] = (
 # What is not at hand, where the constructor can do without it.
 FETCHED = r"\w*(pre_?train\w*|weights|checkpoint|ckpt|state_dict|path|file)"
 
-# The value of a parameter whose name says nothing, by its use; a number is the default that it has elsewhere.
-UNNAMED: dict[str, object] = {"text": "", "number": 1}
-
 
 def named_size(name: str) -> int | None:
     """The usual number for a name that says what it counts; None for any other name."""
@@ -139,8 +136,8 @@ def guess(name: str, use: Use | None = None, annotation: str = "", entry: Use | 
         named = _first(BY_NAME, str(use.example).strip("_").lower(), None)
     if isinstance(annotated, tuple):
         return _first(SEQUENCES, key, annotated)
-    if named is None and annotated is None and use is not None and use.kind in UNNAMED:
-        return use.example if use.kind == "number" else UNNAMED[use.kind]
+    if named is None and annotated is None and use is not None and use.kind in ("text", "number"):
+        return use.example if use.kind == "number" else ""  # a number is the default that it has elsewhere
     if named is None or (annotated is not None and not _compatible(named, annotated)):
         return 16 if annotated is None else annotated
     return named

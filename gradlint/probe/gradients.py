@@ -15,9 +15,8 @@ from gradlint.probe.ledger import K, Ledger, alike, log_rms_alike, log_rms_of
 from gradlint.probe.sites import FEW, SMALL, Key
 
 Edge = tuple[Key, Node, int]  # the autograd node that receives the gradient of a tensor, and at which position
-BATCH = (
-    64  # hooks that are set at a time: one alone costs several times as much, as the code for it is not in the cache
-)
+# Hooks that are set at a time: one alone costs several times as much, as the code for it is not in the cache.
+BATCH = 64
 
 
 class Gradients:

@@ -68,6 +68,7 @@ def carried(graph: Graph, op: Op) -> list[int]:
     ]
 
 
+@remembered
 def weights(graph: Graph) -> Mapping[int, tuple[str, ...]]:
     """Per op that carries the signal through a weight, the trainable weights with two or more dimensions it reads.
 
@@ -133,6 +134,7 @@ def widest(graph: Graph, number: Number) -> Route | None:
     return _trace(graph, reach, end)
 
 
+@remembered
 def series(graph: Graph) -> tuple[int, ...]:
     """Indices of the weighted ops that every way from an input to the first output passes, in order."""
     mine = weights(graph)
@@ -176,6 +178,7 @@ def aspect(graph: Graph, around: Collection[int] = ()) -> float:
     return len(layers) / statistics.median(math.prod(graph.values[graph.ops[i].outputs[0]].shape[1:]) for i in layers)
 
 
+@remembered
 def merges(graph: Graph) -> tuple[int, ...]:
     """Values that every way from an input to the first output passes and where ways meet that passed a weight or none.
 

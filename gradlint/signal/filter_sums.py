@@ -45,7 +45,7 @@ class FilterSums:
         with `out` false, per input channel, where the channel of a subset is the output's.
         """
         weight = self.weight if self.relative is None else weighed(self.weight, self.relative)
-        return _pairs_of(weight, self.groups, out)
+        return _pairs_of(weight, self.groups, out=out)
 
     def energy(self, counts: tuple[int, ...], n_in: int) -> Array:
         """Share of the filter's energy on every class of input channels."""
@@ -53,7 +53,7 @@ class FilterSums:
 
 
 @attached
-def _pairs_of(weight: Weight, groups: int, out: bool) -> Array:  # noqa: FBT001
+def _pairs_of(weight: Weight, groups: int, *, out: bool) -> Array:
     count = weight.shape[0] if out else weight.shape[1] * groups
     same, together = (
         np.array([weight.sums[key] for key in keys]) for keys in _keys(len(weight.shape) - 2, forward=out)

@@ -277,7 +277,7 @@ def _is_text(node: ast.AST) -> bool:
 
 
 def _bare(node: ast.expr) -> ast.expr:
-    """`x` of `*x`, `x.lower()` and `int(x)`."""
+    """`x` of `*x`."""
     return node.value if isinstance(node, ast.Starred) else node
 
 

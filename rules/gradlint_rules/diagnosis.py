@@ -34,8 +34,8 @@ NORMALISED = "norm"
 Kind = Literal["vanishing", "exploding", "blow-up"]
 
 # Limits by statistic of gradlint.probe.health, least severe first (research/signal.md §4); m and delta fall.
-# m: plain SGD fails in 75 % of cases from -3.5 to -3 (a note: Adam learns them all), in all below -3.5, where Adam
-# fails in a third; Adam fails in 75 % below -6 (gradlint.probe.health.LIMITS, benchmarks/calibration.py).
+# m: plain SGD fails in 60 % of cases from -3.5 to -3 (a note: Adam learns them all), in nearly all below -3.5, where
+# Adam fails in a quarter; Adam fails in 60 % and more below -6 (gradlint.probe.health, benchmarks/calibration.py).
 # A gradient may be small beside its weight because the weight is large (an embedding ~ N(0, 1)), so it must have been
 # lost on the way as well: delta, the gradient's change, tells nets that fail from nets that learn at 2 decades, and
 # none learns at 4 (research/field.md §5).
